@@ -1,0 +1,403 @@
+"""WavTokenizer: 24 kHz audio to one stream of 40 or 75 tokens a second and back.
+
+Paper: WavTokenizer: an Efficient Acoustic Discrete Codec Tokenizer for Audio Language Modeling (ICLR 2025,
+arXiv 2408.16532). Reference: jishengpeng/WavTokenizer at 5cf440d.
+The encoder is EnCodec's (strided convolutions, an LSTM), the decoder is Vocos's (ConvNeXt at frame rate, inverse
+STFT) with residual and attention blocks in front. Those blocks normalise and attend over the whole sequence, so
+a clip decoded in parts is not the clip decoded at once; everything else sees a bounded neighbourhood, and long
+audio runs through it in chunks whose overlap makes them exact.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from zoo.checkpoints import KeyMap
+from zoo.errors import InputError
+from zoo.quantizers import VectorQuantizer
+from zoo.registry import HubSource, alias, register
+from zoo.tokenizer import Tokenizer, TokenizerSpec
+
+
+class PaddedConv(nn.Module):
+    """Weight-normalised convolution that reflects its input at both ends: `ceil(length / stride)` steps come out."""
+
+    def __init__(self, channels_in: int, channels_out: int, kernel_size: int, stride: int = 1):
+        super().__init__()
+        self.conv = weight_norm(nn.Conv1d(channels_in, channels_out, kernel_size, stride))
+        self.stride = stride
+        self.right = (kernel_size - stride) // 2
+        self.left = kernel_size - stride - self.right
+
+    def forward(self, x: Tensor) -> Tensor:
+        length = x.shape[-1]
+        right = self.right + -length % self.stride
+        # Reflection needs more samples than it adds: short input gets zeros first, which are cut off again.
+        zeros = max(0, max(self.left, right) + 1 - length)
+        x = F.pad(F.pad(x, (0, zeros)), (self.left, right), mode="reflect")
+        return self.conv(x[..., : x.shape[-1] - zeros])
+
+
+class ResidualUnit(nn.Module):
+    def __init__(self, channels: int):
+        super().__init__()
+        self.shortcut = PaddedConv(channels, channels, 1)
+        self.conv1 = PaddedConv(channels, channels // 2, 3)
+        self.conv2 = PaddedConv(channels // 2, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.shortcut(x) + self.conv2(F.elu(self.conv1(F.elu(x))))
+
+
+class Encoder(nn.Module):
+    """EnCodec's encoder: `[B, 1, samples]` to `[B, dim, frames]`."""
+
+    def __init__(self, strides: tuple[int, ...], width: int, dim: int):
+        super().__init__()
+        self.strides = strides
+        self.stem = PaddedConv(1, width, 7)
+        self.units = nn.ModuleList()
+        self.downsamples = nn.ModuleList()
+        for stride in strides:
+            self.units.append(ResidualUnit(width))
+            self.downsamples.append(PaddedConv(width, 2 * width, 2 * stride, stride))
+            width *= 2
+        self.lstm = nn.LSTM(width, width, num_layers=2, batch_first=True)
+        self.head = PaddedConv(width, dim, 7)
+
+    @property
+    def context(self) -> int:
+        """Samples on either side that a frame's convolutions see, at least."""
+        rate, samples = 1, 3
+        for stride in self.strides:
+            samples += rate * (1 + stride)
+            rate *= stride
+        return samples
+
+    def forward(self, audio: Tensor, chunk_frames: int) -> Tensor:
+        hop = math.prod(self.strides)
+        halo = math.ceil(self.context / hop)
+        frames = math.ceil(audio.shape[-1] / hop)
+        parts = []
+        for start, stop, first, last in overlapping(frames, chunk_frames, halo):
+            part = self.downsample(audio[..., first * hop : last * hop])
+            parts.append(part[..., start - first : stop - first])
+        x = torch.cat(parts, dim=-1)
+        x = x + self.lstm(x.mT)[0].mT
+        return self.head(F.elu(x))
+
+    def downsample(self, audio: Tensor) -> Tensor:
+        x = self.stem(audio)
+        for unit, downsample in zip(self.units, self.downsamples, strict=True):
+            x = downsample(F.elu(unit(x)))
+        return x
+
+
+class ResidualBlock(nn.Module):
+    def __init__(self, dim: int, groups: int, dropout: float):
+        super().__init__()
+        self.norm1 = nn.GroupNorm(groups, dim, eps=1e-6)
+        self.conv1 = nn.Conv1d(dim, dim, 3, padding=1)
+        self.norm2 = nn.GroupNorm(groups, dim, eps=1e-6)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = nn.Conv1d(dim, dim, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        return x + self.conv2(self.dropout(F.silu(self.norm2(h))))
+
+
+class AttentionBlock(nn.Module):
+    """Single-head attention over all frames, without positions."""
+
+    def __init__(self, dim: int, groups: int):
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, dim, eps=1e-6)
+        self.query = nn.Conv1d(dim, dim, 1)
+        self.key = nn.Conv1d(dim, dim, 1)
+        self.value = nn.Conv1d(dim, dim, 1)
+        self.out = nn.Conv1d(dim, dim, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm(x)
+        query, key, value = (
+            rearrange(conv(h), "b c t -> b 1 t c") for conv in (self.query, self.key, self.value)
+        )
+        h = F.scaled_dot_product_attention(query, key, value)
+        return x + self.out(rearrange(h, "b 1 t c -> b c t"))
+
+
+class AdaptiveLayerNorm(nn.Module):
+    """Layer norm over channels (`[B, T, dim]`), scaled and shifted by a row of two tables."""
+
+    def __init__(self, num_conditions: int, dim: int):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(num_conditions, dim))
+        self.shift = nn.Parameter(torch.zeros(num_conditions, dim))
+
+    def forward(self, x: Tensor, condition: int) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], eps=1e-6) * self.scale[condition] + self.shift[condition]
+
+
+class ConvNeXtBlock(nn.Module):
+    def __init__(self, dim: int, hidden_dim: int, num_layers: int, num_conditions: int):
+        super().__init__()
+        self.depthwise = nn.Conv1d(dim, dim, 7, padding=3, groups=dim)
+        self.norm = AdaptiveLayerNorm(num_conditions, dim)
+        self.expand = nn.Linear(dim, hidden_dim)
+        self.contract = nn.Linear(hidden_dim, dim)
+        self.gamma = nn.Parameter(torch.full((dim,), 1 / num_layers))
+
+    def forward(self, x: Tensor, condition: int) -> Tensor:
+        h = self.norm(self.depthwise(x).mT, condition)
+        h = self.gamma * self.contract(F.gelu(self.expand(h)))
+        return x + h.mT
+
+
+class Decoder(nn.Module):
+    """Vocos behind residual and attention blocks: `[B, input_dim, frames]` to `[B, 1, frames * hop_length]`."""
+
+    def __init__(
+        self,
+        input_dim: int,
+        dim: int,
+        hidden_dim: int,
+        num_layers: int,
+        num_conditions: int,
+        norm_groups: int,
+        n_fft: int,
+        hop_length: int,
+    ):
+        super().__init__()
+        self.num_conditions, self.n_fft, self.hop_length = num_conditions, n_fft, hop_length
+        self.embed = nn.Conv1d(input_dim, dim, 7, padding=3)
+        self.global_blocks = nn.Sequential(
+            ResidualBlock(dim, norm_groups, dropout=0.1),
+            ResidualBlock(dim, norm_groups, dropout=0.1),
+            AttentionBlock(dim, norm_groups),
+            ResidualBlock(dim, norm_groups, dropout=0.1),
+            ResidualBlock(dim, norm_groups, dropout=0.1),
+            nn.GroupNorm(norm_groups, dim, eps=1e-6),
+        )
+        self.norm = AdaptiveLayerNorm(num_conditions, dim)
+        self.blocks = nn.ModuleList(
+            ConvNeXtBlock(dim, hidden_dim, num_layers, num_conditions) for _ in range(num_layers)
+        )
+        self.final_norm = nn.LayerNorm(dim, eps=1e-6)
+        self.head = nn.Linear(dim, n_fft + 2)
+        for module in (self.embed, *self.blocks.modules()):
+            if isinstance(module, nn.Conv1d | nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, latent: Tensor, chunk_frames: int) -> Tensor:
+        # The conditions all stand for one setting: training draws one, inference takes the first.
+        condition = int(torch.randint(self.num_conditions, ())) if self.training else 0
+        x = self.global_blocks(self.embed(latent))
+        frames, halo = x.shape[-1], 3 * len(self.blocks)
+        window = torch.hann_window(self.n_fft, device=x.device, dtype=torch.float32)
+        audio = x.new_zeros(len(x), (frames - 1) * self.hop_length + self.n_fft, dtype=torch.float32)
+        envelope = torch.zeros_like(audio[:1])
+        for start, stop, first, last in overlapping(frames, chunk_frames, halo):
+            spectrum = self.spectrum(x[..., first:last], condition)[:, start - first : stop - first]
+            waves = torch.fft.irfft(spectrum, self.n_fft) * window
+            squares = (window**2).expand(1, stop - start, -1)
+            span = slice(start * self.hop_length, (stop - 1) * self.hop_length + self.n_fft)
+            audio[:, span] += overlap_add(waves, self.hop_length)
+            envelope[:, span] += overlap_add(squares, self.hop_length)
+        # The envelope is 0 at the very ends, which are cut: "same" padding.
+        cut = (self.n_fft - self.hop_length) // 2
+        audio = audio[:, cut : audio.shape[-1] - cut] / envelope[:, cut : envelope.shape[-1] - cut]
+        return audio[:, None].to(latent.dtype)
+
+    def spectrum(self, x: Tensor, condition: int) -> Tensor:
+        # [B, dim, T] to complex [B, T, n_fft / 2 + 1]
+        x = self.norm(x.mT, condition).mT
+        for block in self.blocks:
+            x = block(x, condition)
+        log_magnitude, phase = self.head(self.final_norm(x.mT)).float().chunk(2, dim=-1)
+        return torch.polar(log_magnitude.exp().clamp(max=100.0), phase)
+
+
+def overlapping(length: int, chunk: int, halo: int) -> Iterator[tuple[int, int, int, int]]:
+    """Spans `(start, stop)` that tile `length`, each with the wider span `(first, last)` that its values need."""
+    for start in range(0, length, chunk):
+        stop = min(start + chunk, length)
+        yield start, stop, max(start - halo, 0), min(stop + halo, length)
+
+
+def overlap_add(frames: Tensor, hop_length: int) -> Tensor:
+    """`[B, T, n]` to the `[B, (T - 1) * hop_length + n]` signal they sum to."""
+    _, count, size = frames.shape
+    length = (count - 1) * hop_length + size
+    signal = F.fold(frames.mT, (1, length), kernel_size=(1, size), stride=(1, hop_length))
+    return rearrange(signal, "b 1 1 n -> b n")
+
+
+class WavTokenizer(Tokenizer):
+    """Audio tokenizer with one Euclidean codebook.
+
+    Audio `[B, 1, samples]` of any length at 24 kHz; codes `[B, 1, frames]`, `frames = ceil(samples / hop_length)`.
+    Both directions take `chunk_seconds=`: what is computed at once where the result does not depend on it.
+
+    Args:
+        strides: of the encoder's stages, in the order in which data meets them; their product is the hop length.
+        encoder_width: channels of the encoder's first stage; each stage doubles them.
+        dim: of the codebook. decoder_dim, hidden_dim, num_layers: of the ConvNeXt decoder.
+        num_conditions: rows of the adaptive norms. norm_groups: of the decoder's group norms.
+    """
+
+    encode_options = ("chunk_seconds",)
+    decode_options = ("chunk_seconds",)
+
+    def __init__(
+        self,
+        spec: TokenizerSpec,
+        *,
+        strides: tuple[int, ...],
+        encoder_width: int = 32,
+        dim: int = 512,
+        decoder_dim: int = 768,
+        hidden_dim: int = 2304,
+        num_layers: int = 12,
+        num_conditions: int = 4,
+        norm_groups: int = 32,
+    ):
+        super().__init__(spec)
+        self.encoder = Encoder(tuple(strides), encoder_width, dim)
+        self.quantizer = VectorQuantizer(
+            dim, spec.codebook_sizes[0], update="ema", kmeans_init=True, kmeans_iters=200, revive_below=2.0
+        )
+        self.decoder = Decoder(
+            dim,
+            decoder_dim,
+            hidden_dim,
+            num_layers,
+            num_conditions,
+            norm_groups,
+            n_fft=4 * spec.hop_length,
+            hop_length=spec.hop_length,
+        )
+
+    def to_latent(self, signal: Tensor, chunk_seconds: float = 10.0) -> Tensor:
+        return self.encoder(signal, self._chunk_frames(chunk_seconds))
+
+    def from_latent(self, latent: Tensor, chunk_seconds: float = 10.0) -> Tensor:
+        return self.decoder(latent, self._chunk_frames(chunk_seconds))
+
+    def _chunk_frames(self, seconds: float) -> int:
+        frames = int(seconds * self.spec.frame_rate)
+        if frames < 1:
+            raise InputError(f"expected chunk_seconds of at least one frame, got {seconds}")
+        return frames
+
+
+CHECKPOINT = KeyMap(
+    ("feature_extractor.encodec.encoder.model.0.conv.", "encoder.stem."),
+    *(
+        (f"feature_extractor.encodec.encoder.model.{published}", f"encoder.{ours}")
+        for stage in range(4)
+        for published, ours in (
+            (f"{1 + 3 * stage}.shortcut.conv.", f"units.{stage}.shortcut."),
+            (f"{1 + 3 * stage}.block.1.conv.", f"units.{stage}.conv1."),
+            (f"{1 + 3 * stage}.block.3.conv.", f"units.{stage}.conv2."),
+            (f"{3 + 3 * stage}.conv.", f"downsamples.{stage}."),
+        )
+    ),
+    ("feature_extractor.encodec.encoder.model.13.lstm.", "encoder.lstm."),
+    ("feature_extractor.encodec.encoder.model.15.conv.", "encoder.head."),
+    ("feature_extractor.encodec.quantizer.vq.layers.0._codebook.embed", "quantizer.codebook"),
+    ("feature_extractor.encodec.quantizer.vq.layers.0._codebook.embed_avg", "quantizer.codebook_sum"),
+    ("feature_extractor.encodec.quantizer.vq.layers.0._codebook.cluster_size", "quantizer.cluster_size"),
+    (
+        "feature_extractor.encodec.quantizer.vq.layers.0._codebook.inited",
+        "quantizer.initialized",
+        lambda inited: inited.reshape(()) != 0,
+    ),
+    ("backbone.embed.", "decoder.embed."),
+    ("backbone.pos_net.{i}.q.", "decoder.global_blocks.{i}.query."),
+    ("backbone.pos_net.{i}.k.", "decoder.global_blocks.{i}.key."),
+    ("backbone.pos_net.{i}.v.", "decoder.global_blocks.{i}.value."),
+    ("backbone.pos_net.{i}.proj_out.", "decoder.global_blocks.{i}.out."),
+    ("backbone.pos_net.", "decoder.global_blocks."),
+    ("backbone.norm.scale.weight", "decoder.norm.scale"),
+    ("backbone.norm.shift.weight", "decoder.norm.shift"),
+    ("backbone.convnext.{i}.dwconv.", "decoder.blocks.{i}.depthwise."),
+    ("backbone.convnext.{i}.norm.scale.weight", "decoder.blocks.{i}.norm.scale"),
+    ("backbone.convnext.{i}.norm.shift.weight", "decoder.blocks.{i}.norm.shift"),
+    ("backbone.convnext.{i}.pwconv1.", "decoder.blocks.{i}.expand."),
+    ("backbone.convnext.{i}.pwconv2.", "decoder.blocks.{i}.contract."),
+    ("backbone.convnext.{i}.gamma", "decoder.blocks.{i}.gamma"),
+    ("backbone.final_layer_norm.", "decoder.final_norm."),
+    ("head.out.", "decoder.head."),
+    layout=("state_dict",),
+    ignore=(
+        "feature_extractor.encodec.decoder.",  # a whole EnCodec decoder that is stored and never run
+        "head.istft.window",
+        "multiperioddisc.",
+        "multiresddisc.",
+        "dac.",
+        "dacdiscriminator.",
+        "melspec_loss.",
+    ),
+)
+
+
+def register_published(
+    name: str, strides: tuple[int, ...], repo: str, filename: str, weights_license: str = "not stated"
+) -> None:
+    spec = TokenizerSpec(
+        name=name,
+        modality="audio",
+        quantizer="vq",
+        codebook_sizes=(4096,),
+        downsample=(math.prod(strides),),
+        channels=1,
+        sample_rate=24000,
+        code_license="MIT",
+        weights_license=weights_license,
+        paper="https://arxiv.org/abs/2408.16532",
+        source="https://github.com/jishengpeng/WavTokenizer",
+    )
+    register(
+        name,
+        WavTokenizer,
+        spec=spec,
+        config={"strides": strides},
+        hub=HubSource(repo, filename),
+        keys=CHECKPOINT,
+        card="wavtokenizer",
+        figures=FIGURES.get(name),
+    )
+
+
+HOP_600, HOP_320 = (4, 5, 5, 6), (2, 4, 5, 8)
+
+# Read off the figure in the authors' README; ground truth is at about 4.06.
+FIGURES = {
+    "wavtokenizer-small-600-24k-4096": {"UTMOS, LibriTTS": 3.60},
+    "wavtokenizer-small-320-24k-4096": {"UTMOS, LibriTTS": 4.05},
+}
+
+register_published(
+    "wavtokenizer-small-600-24k-4096",
+    HOP_600,
+    "novateur/WavTokenizer",
+    "WavTokenizer_small_600_24k_4096.ckpt",
+    "MIT",
+)
+register_published(
+    "wavtokenizer-small-320-24k-4096",
+    HOP_320,
+    "novateur/WavTokenizer",
+    "WavTokenizer_small_320_24k_4096.ckpt",
+    "MIT",
+)
+alias("wavtokenizer", "wavtokenizer-small-320-24k-4096")

@@ -1,0 +1,248 @@
+"""WeTok: a picture to groups of eight sign bits per position and back.
+
+Paper: WeTok: Powerful Discrete Tokenization for High-Fidelity Visual Reconstruction (arXiv 2508.05599).
+Reference: zhuangshaobin/WeTok at caa2ad7.
+Convolutions only. Every normalisation and the decoder's adaptive ones use statistics of the whole picture, so
+tiles are not parts of the whole. The variant with the highest compression decodes with Gaussian noise beside the
+latent: two decodings differ unless `generator` or `noise` is given.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from zoo.checkpoints import KeyMap
+from zoo.errors import InputError
+from zoo.quantizers import GroupedLFQ
+from zoo.registry import HubSource, alias, register
+from zoo.tokenizer import Tokenizer, TokenizerSpec
+
+
+def group_norm(channels: int, *, affine: bool = True) -> nn.GroupNorm:
+    return nn.GroupNorm(32, channels, eps=1e-6, affine=affine)
+
+
+class ResidualBlock(nn.Module):
+    def __init__(self, channels_in: int, channels_out: int):
+        super().__init__()
+        self.norm1 = group_norm(channels_in)
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
+        self.norm2 = group_norm(channels_out)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
+        self.shortcut = nn.Identity()
+        if channels_in != channels_out:
+            self.shortcut = nn.Conv2d(channels_in, channels_out, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        return self.shortcut(x) + self.conv2(F.silu(self.norm2(h)))
+
+
+def residual_blocks(count: int, channels_in: int, channels_out: int) -> nn.Sequential:
+    return nn.Sequential(
+        *(ResidualBlock(channels_out if i else channels_in, channels_out) for i in range(count))
+    )
+
+
+class Encoder(nn.Module):
+    """`[B, 3, H, W]` to `[B, dim, h, w]`."""
+
+    def __init__(self, width: int, multipliers: tuple[int, ...], num_blocks: int, dim: int):
+        super().__init__()
+        channels = [width * multiplier for multiplier in (1, *multipliers)]
+        self.stem = nn.Conv2d(3, width, 3, padding=1, bias=False)
+        self.levels = nn.ModuleList(
+            residual_blocks(num_blocks, *channels[i : i + 2]) for i in range(len(multipliers))
+        )
+        self.downsamples = nn.ModuleList(nn.Conv2d(c, c, 3, stride=2, padding=1) for c in channels[1:-1])
+        self.mid = residual_blocks(num_blocks, channels[-1], channels[-1])
+        self.norm = group_norm(channels[-1])
+        self.head = nn.Conv2d(channels[-1], dim, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.stem(image)
+        for i, level in enumerate(self.levels):
+            x = level(x)
+            if i < len(self.downsamples):
+                x = self.downsamples[i](x)
+        return self.head(F.silu(self.norm(self.mid(x))))
+
+
+class AdaptiveGroupNorm(nn.Module):
+    """Group norm whose scale and shift come from the latent's mean and spread over positions."""
+
+    def __init__(self, channels: int, dim: int):
+        super().__init__()
+        self.norm = group_norm(channels, affine=False)
+        self.gamma = nn.Linear(dim, channels)
+        self.beta = nn.Linear(dim, channels)
+
+    def forward(self, x: Tensor, latent: Tensor) -> Tensor:
+        # The variance divides by positions - 1, and the scale is no "1 + scale": both as in the reference.
+        variance, mean = torch.var_mean(latent, dim=(2, 3))
+        scale, shift = self.gamma((variance + 1e-6).sqrt()), self.beta(mean)
+        return scale[..., None, None] * self.norm(x) + shift[..., None, None]
+
+
+class Upsample(nn.Module):
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 4 * channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # The offset inside the 2x2 block is the outer index of the channels, not the inner as in pixel shuffle.
+        return rearrange(self.conv(x), "b (dy dx c) h w -> b c (h dy) (w dx)", dy=2, dx=2)
+
+
+class Decoder(nn.Module):
+    """`[B, dim, h, w]` to `[B, 3, H, W]`; with `generative`, noise of the latent's shape is a second input."""
+
+    def __init__(self, width: int, multipliers: tuple[int, ...], num_blocks: int, dim: int, generative: bool):
+        super().__init__()
+        channels = [width * multiplier for multiplier in multipliers]
+        self.stem = nn.Conv2d(2 * dim if generative else dim, channels[-1], 3, padding=1)
+        self.mid = residual_blocks(num_blocks, channels[-1], channels[-1])
+        inputs = [*channels[1:], channels[-1]]
+        self.adaptive = nn.ModuleList(AdaptiveGroupNorm(c, dim) for c in inputs)
+        self.levels = nn.ModuleList(
+            residual_blocks(num_blocks, c_in, c_out) for c_in, c_out in zip(inputs, channels, strict=True)
+        )
+        # Level 0 is the picture's own resolution: nothing is upsampled behind it.
+        self.upsamples = nn.ModuleList(Upsample(c) for c in channels[1:])
+        self.norm = group_norm(width)
+        self.head = nn.Conv2d(width, 3, 3, padding=1)
+
+    def forward(self, latent: Tensor, noise: Tensor | None) -> Tensor:
+        x = self.stem(latent if noise is None else torch.cat([latent, noise], dim=1))
+        x = self.mid(x)
+        for i in reversed(range(len(self.levels))):
+            x = self.levels[i](self.adaptive[i](x, latent))
+            if i > 0:
+                x = self.upsamples[i - 1](x)
+        return self.head(F.silu(self.norm(x)))
+
+
+class WeTok(Tokenizer):
+    """Image tokenizer with group-wise lookup-free quantization.
+
+    Images `[B, 3, H, W]` in [0, 1] of any size; codes `[B, num_groups, h, w]`, a group's first channel being the
+    least significant bit. The decoder's statistics need at least two positions.
+
+    Args:
+        width: channels at full resolution. multipliers: of `width`, one per resolution, finest first.
+        num_blocks: residual blocks per resolution. dim: latent channels, a bit each.
+        generative: the decoder also takes noise; `decode` then accepts `generator=` or `noise=`, a tensor of the
+            latent's shape `[B, dim, h, w]`.
+    """
+
+    input_mean = 0.5
+    input_std = 0.5
+
+    def __init__(
+        self,
+        spec: TokenizerSpec,
+        *,
+        multipliers: tuple[int, ...],
+        width: int = 256,
+        num_blocks: int = 4,
+        dim: int = 32,
+        generative: bool = False,
+    ):
+        super().__init__(spec)
+        self.generative = generative
+        if generative:
+            self.decode_options = ("generator", "noise")
+        self.encoder = Encoder(width, tuple(multipliers), num_blocks, dim)
+        self.quantizer = GroupedLFQ(dim, spec.num_codebooks)
+        self.decoder = Decoder(width, tuple(multipliers), num_blocks, dim, generative)
+
+    def from_latent(
+        self, latent: Tensor, generator: torch.Generator | None = None, noise: Tensor | None = None
+    ) -> Tensor:
+        if latent.shape[-2] * latent.shape[-1] < 2:
+            raise InputError(f"{self.spec.name} decodes at least two positions, got a grid of 1 by 1")
+        if self.generative and noise is None:
+            noise = torch.empty_like(latent).normal_(generator=generator)
+        if noise is not None and noise.shape != latent.shape:
+            raise InputError(f"expected noise as {list(latent.shape)}, got {list(noise.shape)}")
+        return self.decoder(latent, noise)
+
+
+CHECKPOINT = KeyMap(
+    ("encoder.conv_in.", "encoder.stem."),
+    ("encoder.down.{i}.block.{j}.nin_shortcut.", "encoder.levels.{i}.{j}.shortcut."),
+    ("encoder.down.{i}.block.", "encoder.levels.{i}."),
+    ("encoder.down.{i}.downsample.", "encoder.downsamples.{i}."),
+    ("encoder.mid_block.", "encoder.mid."),
+    ("encoder.norm_out.", "encoder.norm."),
+    ("encoder.conv_out.", "encoder.head."),
+    ("decoder.conv_in.", "decoder.stem."),
+    ("decoder.mid_block.", "decoder.mid."),
+    ("decoder.up.{i}.block.{j}.nin_shortcut.", "decoder.levels.{i}.{j}.shortcut."),
+    ("decoder.up.{i}.block.", "decoder.levels.{i}."),
+    # The lowest resolution that is upsampled to is level 0, the first that is upsampled from is level 1.
+    *((f"decoder.up.{i + 1}.upsample.conv1.", f"decoder.upsamples.{i}.conv.") for i in range(5)),
+    ("decoder.norm_out.", "decoder.norm."),
+    ("decoder.conv_out.", "decoder.head."),
+    layout=("state_dict",),
+    averaged="model_ema.",
+    ignore=("loss.", "model_ema.lossdiscriminator", "model_ema.decay", "model_ema.num_updates"),
+)
+
+
+def register_published(
+    name: str,
+    filename: str,
+    multipliers: tuple[int, ...],
+    num_groups: int = 4,
+    generative: bool = False,
+    figures: dict[str, float] | None = None,
+) -> None:
+    stride = 2 ** (len(multipliers) - 1)
+    register(
+        name,
+        WeTok,
+        spec=TokenizerSpec(
+            name=name,
+            modality="image",
+            quantizer="grouped-lfq",
+            codebook_sizes=(256,) * num_groups,
+            downsample=(stride, stride),
+            channels=3,
+            resolution=(256, 256),
+            code_license="Apache-2.0",
+            weights_license="not stated",
+            paper="https://arxiv.org/abs/2508.05599",
+            source="https://github.com/zhuangshaobin/WeTok",
+        ),
+        config={"multipliers": multipliers, "dim": 8 * num_groups, "generative": generative},
+        hub=HubSource("GrayShine/WeTok", filename),
+        keys=CHECKPOINT,
+        card="wetok",
+        figures=figures,
+    )
+
+
+ZERO_SHOT = "zero-shot rFID, ImageNet 256x256"
+F8, F16, F32 = (1, 2, 2, 4), (1, 1, 2, 2, 4), (1, 1, 2, 2, 4, 8)
+
+register_published(
+    "wetok-general-24", "GeneralDomain/compratio24/WeTok.ckpt", F8, 8, figures={ZERO_SHOT: 0.12}
+)
+register_published("wetok-general-48", "GeneralDomain/compratio48/WeTok.ckpt", F8, figures={ZERO_SHOT: 0.20})
+register_published(
+    "wetok-general-192", "GeneralDomain/compratio192/WeTok.ckpt", F16, figures={ZERO_SHOT: 0.60}
+)
+register_published(
+    "wetok-general-768",
+    "GeneralDomain/compratio768/WeTok.ckpt",
+    F32,
+    generative=True,
+    figures={ZERO_SHOT: 3.49},
+)
+register_published("wetok-imagenet-f8", "ImageNet/downsample8/WeTok.ckpt", F8)
+register_published("wetok-imagenet-f16", "ImageNet/downsample16/WeTok.ckpt", F16)
+alias("wetok", "wetok-general-24")

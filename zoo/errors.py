@@ -1,0 +1,25 @@
+"""The exceptions that zoo raises on purpose: all derive from `ZooError`."""
+
+
+class ZooError(Exception):
+    """Base of every error that zoo raises because of what it was given."""
+
+
+class InputError(ZooError, ValueError):
+    """A signal, a set of codes or an option that the tokenizer cannot take."""
+
+
+class MediaError(ZooError, OSError):
+    """A media file that cannot be read, or an output that cannot be written."""
+
+
+class UnknownTokenizerError(ZooError, LookupError):
+    """A name that the registry does not hold."""
+
+
+class CheckpointError(ZooError, RuntimeError):
+    """Weights whose tensors are missing, unexpected, misshapen, truncated or unsafe to read."""
+
+
+class WeightsUnavailableError(ZooError, OSError):
+    """Weights that are neither on this machine nor, as things stand, to be had from the Hub."""

@@ -1,0 +1,94 @@
+"""The one interface of every quantizer family."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from zoo.errors import InputError
+
+
+class QuantizerOutput(NamedTuple):
+    """What a quantizer's `forward` returns.
+
+    quantized: `[..., dim]` in the input's dtype, with the straight-through gradient.
+    codes: int64 `[..., num_codebooks]`.
+    losses: unweighted scalar terms (`commitment_loss`, `codebook_loss`, `entropy_loss`, ...); empty in eval mode.
+    """
+
+    quantized: Tensor
+    codes: Tensor
+    losses: dict[str, Tensor]
+
+
+class Quantizer(nn.Module):
+    """Vectors to integer codes and back.
+
+    Channel-last, any number of grid axes: latents are `[..., dim]`, codes int64 `[..., num_codebooks]`.
+    Quantization runs in float32 whatever the input's dtype: bfloat16 cannot count past 256.
+
+    A family implements `encode`, `codes_to_latent` and `forward`; `encode` never changes state, `forward`
+    updates the codebook in training mode where the family has such an update.
+    """
+
+    def __init__(self, dim: int, codebook_sizes: tuple[int, ...]):
+        super().__init__()
+        self.dim = dim
+        self.codebook_sizes = tuple(codebook_sizes)
+
+    @property
+    def num_codebooks(self) -> int:
+        return len(self.codebook_sizes)
+
+    @property
+    def bits(self) -> float:
+        """Bits that the codes of one position carry."""
+        return sum(math.log2(size) for size in self.codebook_sizes)
+
+    def encode(self, z: Tensor) -> Tensor:
+        """Latents `[..., dim]` to codes int64 `[..., num_codebooks]`."""
+        raise NotImplementedError
+
+    def codes_to_latent(self, codes: Tensor) -> Tensor:
+        """Codes int64 `[..., num_codebooks]` to the vectors that `forward` calls `quantized`."""
+        raise NotImplementedError
+
+    def forward(self, z: Tensor) -> QuantizerOutput:
+        """Latents `[..., dim]` to `QuantizerOutput`."""
+        raise NotImplementedError
+
+    def check_latent(self, z: Tensor) -> Tensor:
+        """`z` in float32; InputError unless it is a floating tensor `[..., dim]`."""
+        if z.ndim < 2 or z.shape[-1] != self.dim or not z.is_floating_point():
+            raise InputError(f"expected latents as floating [..., {self.dim}], got {z.dtype} {list(z.shape)}")
+        return z.float()
+
+    def check_codes(self, codes: Tensor) -> Tensor:
+        """`codes`; InputError unless they are integers `[..., num_codebooks]`, each below its codebook's size."""
+        if codes.ndim < 1 or codes.shape[-1] != self.num_codebooks:
+            raise InputError(f"expected codes as [..., {self.num_codebooks}], got {list(codes.shape)}")
+        if codes.dtype not in (torch.int64, torch.int32, torch.int16, torch.uint8):
+            raise InputError(f"expected integer codes, got {codes.dtype}")
+        codes = codes.long()
+        sizes = torch.tensor(self.codebook_sizes, device=codes.device)
+        if codes.numel() and bool(((codes < 0) | (codes >= sizes)).any()):
+            raise InputError(
+                f"codes out of range: found {int(codes.min())} to {int(codes.max())}, "
+                f"codebook sizes are {list(self.codebook_sizes)}"
+            )
+        return codes
+
+
+def without_autocast(tensor: Tensor) -> torch.autocast:
+    """A context in which operations on `tensor`'s device keep their dtype, also inside `torch.autocast`."""
+    return torch.autocast("cpu" if tensor.is_meta else tensor.device.type, enabled=False)
+
+
+def straight_through(z: Tensor, quantized: Tensor) -> Tensor:
+    """`quantized`'s values exactly, with `z`'s gradient."""
+    if not z.requires_grad:
+        return quantized
+    return quantized.detach() + (z - z.detach())
