@@ -11,58 +11,45 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from zoo.errors import (
-        CheckpointError,
-        InputError,
-        MediaError,
-        UnknownTokenizerError,
-        WeightsUnavailableError,
-        ZooError,
-    )
-    from zoo.registry import (
-        HubSource,
-        Variant,
-        alias,
-        create,
-        info,
-        list_tokenizers,
-        load,
-        register,
-    )
-    from zoo.tokenizer import Tokenizer, TokenizerOutput, TokenizerSpec
-
-_HOMES = {
-    "zoo.errors": (
-        "ZooError",
-        "InputError",
-        "MediaError",
-        "UnknownTokenizerError",
-        "CheckpointError",
-        "WeightsUnavailableError",
-    ),
-    "zoo.registry": (
-        "HubSource",
-        "Variant",
-        "alias",
-        "create",
-        "info",
-        "list_tokenizers",
-        "load",
-        "register",
-    ),
-    "zoo.tokenizer": ("Tokenizer", "TokenizerOutput", "TokenizerSpec"),
-}
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+    from zoo.errors import CheckpointError as CheckpointError
+    from zoo.errors import InputError as InputError
+    from zoo.errors import MediaError as MediaError
+    from zoo.errors import UnknownTokenizerError as UnknownTokenizerError
+    from zoo.errors import WeightsUnavailableError as WeightsUnavailableError
+    from zoo.errors import ZooError as ZooError
+    from zoo.registry import HubSource as HubSource
+    from zoo.registry import Variant as Variant
+    from zoo.registry import alias as alias
+    from zoo.registry import create as create
+    from zoo.registry import info as info
+    from zoo.registry import list_tokenizers as list_tokenizers
+    from zoo.registry import load as load
+    from zoo.registry import register as register
+    from zoo.tokenizer import Tokenizer as Tokenizer
+    from zoo.tokenizer import TokenizerOutput as TokenizerOutput
+    from zoo.tokenizer import TokenizerSpec as TokenizerSpec
 
 __version__ = "0.1.0"
-__all__ = sorted(_HOME_OF)
+
+_EXPORTS = {
+    "zoo.errors": "ZooError InputError MediaError UnknownTokenizerError CheckpointError WeightsUnavailableError",
+    "zoo.registry": "HubSource Variant alias create info list_tokenizers load register",
+    "zoo.tokenizer": "Tokenizer TokenizerOutput TokenizerSpec",
+}
+_MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names.split()}
+
+_SUBMODULES = ("checkpoints", "codes", "hub", "media", "metrics", "parity", "quantizers", "trainers")
+
+__all__ = list(_MODULE_OF)
 
 
 def __getattr__(name: str):
-    if name not in _HOME_OF:
+    if name in _SUBMODULES:
+        return import_module(f"zoo.{name}")
+    if name not in _MODULE_OF:
         raise AttributeError(f"module 'zoo' has no attribute {name!r}")
-    return getattr(import_module(_HOME_OF[name]), name)
+    return getattr(import_module(_MODULE_OF[name]), name)
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+    return [*globals(), *__all__, *_SUBMODULES]

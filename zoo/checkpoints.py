@@ -42,9 +42,7 @@ class KeyMap:
         averaged: str | None = None,
     ):
         self.layout, self.ignore, self.averaged = layout, ignore, averaged
-        self._rules = [
-            (_pattern(ours), published, *(transform or (None,))) for published, ours, *transform in rules
-        ]
+        self._rules = [(_pattern(ours), published, *(transform or (None,))) for published, ours, *transform in rules]
 
     def published_key(self, ours: str) -> tuple[str, Callable[[Tensor], Tensor] | None]:
         """The published name of our tensor, and what turns the published value into ours."""
@@ -103,9 +101,7 @@ def descend(checkpoint: Mapping[str, Any], layout: tuple[str, ...], source: str)
     """The state dict inside `checkpoint`, below the keys of `layout`."""
     for key in layout:
         if not isinstance(checkpoint, Mapping) or key not in checkpoint:
-            raise CheckpointError(
-                f"{source}: expected the state dict under {'.'.join(layout)}, found no {key!r}"
-            )
+            raise CheckpointError(f"{source}: expected the state dict under {'.'.join(layout)}, found no {key!r}")
         checkpoint = checkpoint[key]
     return checkpoint
 
@@ -153,9 +149,7 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
         raise CheckpointError(f"{path}: no such file") from None
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0]
-        raise CheckpointError(
-            f"{path}: refused, since reading this pickle could run code ({reason})"
-        ) from None
+        raise CheckpointError(f"{path}: refused, since reading this pickle could run code ({reason})") from None
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: truncated or not a checkpoint ({reason})") from None
@@ -164,7 +158,6 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
 def assign(tokenizer: torch.nn.Module, state: State, dtype: torch.dtype | None = None) -> None:
     """Make `state`'s tensors the parameters and buffers of a tokenizer that was built without storage."""
     state = {
-        key: value.to(dtype or torch.float32) if value.is_floating_point() else value
-        for key, value in state.items()
+        key: value.to(dtype or torch.float32) if value.is_floating_point() else value for key, value in state.items()
     }
     tokenizer.load_state_dict(state, assign=True)

@@ -38,8 +38,7 @@ def synthetic_checkpoint(manifest: Mapping[str, Any], seed: int | None = None) -
     """
     seed = manifest.get("seed", 0) if seed is None else seed
     checkpoint: dict[str, Any] = {
-        key: torch.from_numpy(_synthetic_tensor(key, entry, seed))
-        for key, entry in manifest["tensors"].items()
+        key: torch.from_numpy(_synthetic_tensor(key, entry, seed)) for key, entry in manifest["tensors"].items()
     }
     for key in reversed(manifest.get("layout", [])):
         checkpoint = {key: checkpoint}
@@ -140,9 +139,7 @@ def parity(
 
 
 @torch.inference_mode()
-def run_network(
-    tokenizer: Tokenizer, golden: Mapping[str, Tensor], axes: Mapping[str, str]
-) -> dict[str, Tensor]:
+def run_network(tokenizer: Tokenizer, golden: Mapping[str, Tensor], axes: Mapping[str, str]) -> dict[str, Tensor]:
     """What the network below `preprocess` makes of the golden's input, in our axes.
 
     The decoder gets the golden's own codes, so that one differing code does not hide what it does.

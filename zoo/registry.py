@@ -110,9 +110,7 @@ def info(name: str) -> Variant:
     name = _aliases.get(name, name)
     if name not in _variants:
         near = difflib.get_close_matches(name, [*_variants, *_aliases], n=3, cutoff=0.5)
-        hint = (
-            f"did you mean {', '.join(map(repr, near))}?" if near else "zoo.list_tokenizers() names them all"
-        )
+        hint = f"did you mean {', '.join(map(repr, near))}?" if near else "zoo.list_tokenizers() names them all"
         raise UnknownTokenizerError(f"unknown tokenizer {name!r}; {hint}")
     return _variants[name]
 
@@ -132,9 +130,7 @@ def create(name: str) -> Tokenizer:
     return variant.builder(variant.spec, **variant.config)
 
 
-def load(
-    name: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
-) -> Tokenizer:
+def load(name: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> Tokenizer:
     """A working tokenizer, in eval mode.
 
     Args:

@@ -291,9 +291,7 @@ class Tokenizer(nn.Module):
         """Height and width up to multiples of `downsample`, by replication; audio networks pad themselves."""
         if self.spec.modality == "audio":
             return x
-        height, width = (
-            -length % step for length, step in zip(x.shape[-2:], self.spec.downsample[-2:], strict=True)
-        )
+        height, width = (-length % step for length, step in zip(x.shape[-2:], self.spec.downsample[-2:], strict=True))
         return F.pad(x, (0, width, 0, height), mode="replicate") if height or width else x
 
     def _crop(self, signal: Tensor, size: int | tuple[int, ...] | None) -> Tensor:
@@ -317,9 +315,7 @@ class Tokenizer(nn.Module):
         if not x.is_floating_point():
             raise InputError(f"expected floating {self.spec.modality}, got {x.dtype}; see preprocess()")
         if x.numel() == 0:
-            raise InputError(
-                f"expected {self.spec.modality} as {layout}, got an empty tensor {list(x.shape)}"
-            )
+            raise InputError(f"expected {self.spec.modality} as {layout}, got an empty tensor {list(x.shape)}")
         if not bool(x.isfinite().all()):
             raise InputError(f"{self.spec.modality} has values that are not finite (NaN or infinite)")
         return x.to(self.device, self.dtype)
@@ -332,9 +328,7 @@ class Tokenizer(nn.Module):
         if lengths.shape != (len(x),) or lengths.is_floating_point():
             raise InputError(f"expected lengths as int [{len(x)}], got {lengths.dtype} {list(lengths.shape)}")
         if int(lengths.min()) < 1 or int(lengths.max()) > x.shape[2]:
-            raise InputError(
-                f"expected lengths between 1 and the batch's {x.shape[2]} {axis}, got {lengths.tolist()}"
-            )
+            raise InputError(f"expected lengths between 1 and the batch's {x.shape[2]} {axis}, got {lengths.tolist()}")
         return lengths
 
     def _check_codes(self, codes: Tensor) -> Tensor:

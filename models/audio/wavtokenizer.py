@@ -85,13 +85,12 @@ class Encoder(nn.Module):
         hop = math.prod(self.strides)
         halo = math.ceil(self.context / hop)
         frames = math.ceil(audio.shape[-1] / hop)
-        parts = []
+        parts, state = [], None
         for start, stop, first, last in overlapping(frames, chunk_frames, halo):
-            part = self.downsample(audio[..., first * hop : last * hop])
-            parts.append(part[..., start - first : stop - first])
-        x = torch.cat(parts, dim=-1)
-        x = x + self.lstm(x.mT)[0].mT
-        return self.head(F.elu(x))
+            x = self.downsample(audio[..., first * hop : last * hop])[..., start - first : stop - first]
+            memory, state = self.lstm(x.mT, state)
+            parts.append(x + memory.mT)
+        return self.head(F.elu(torch.cat(parts, dim=-1)))
 
     def downsample(self, audio: Tensor) -> Tensor:
         x = self.stem(audio)
@@ -127,11 +126,10 @@ class AttentionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm(x)
-        query, key, value = (
-            rearrange(conv(h), "b c t -> b 1 t c") for conv in (self.query, self.key, self.value)
-        )
+        # Contiguous, or PyTorch falls back to an attention that holds all frames by all frames.
+        query, key, value = (conv(h).mT[:, None].contiguous() for conv in (self.query, self.key, self.value))
         h = F.scaled_dot_product_attention(query, key, value)
-        return x + self.out(rearrange(h, "b 1 t c -> b c t"))
+        return x + self.out(h[:, 0].mT)
 
 
 class AdaptiveLayerNorm(nn.Module):
@@ -350,9 +348,7 @@ CHECKPOINT = KeyMap(
 )
 
 
-def register_published(
-    name: str, strides: tuple[int, ...], repo: str, filename: str, weights_license: str = "not stated"
-) -> None:
+def register_published(name: str, strides: tuple[int, ...], hub: HubSource) -> None:
     spec = TokenizerSpec(
         name=name,
         modality="audio",
@@ -362,7 +358,7 @@ def register_published(
         channels=1,
         sample_rate=24000,
         code_license="MIT",
-        weights_license=weights_license,
+        weights_license="MIT" if hub.repo in MIT_REPOSITORIES else "not stated",
         paper="https://arxiv.org/abs/2408.16532",
         source="https://github.com/jishengpeng/WavTokenizer",
     )
@@ -371,12 +367,15 @@ def register_published(
         WavTokenizer,
         spec=spec,
         config={"strides": strides},
-        hub=HubSource(repo, filename),
+        hub=hub,
         keys=CHECKPOINT,
         card="wavtokenizer",
         figures=FIGURES.get(name),
     )
 
+
+# By the licence tag of the Hub repository; the other repositories' tags were not seen.
+MIT_REPOSITORIES = ("novateur/WavTokenizer", "novateur/WavTokenizer-medium-speech-75token")
 
 HOP_600, HOP_320 = (4, 5, 5, 6), (2, 4, 5, 8)
 
@@ -386,18 +385,59 @@ FIGURES = {
     "wavtokenizer-small-320-24k-4096": {"UTMOS, LibriTTS": 4.05},
 }
 
-register_published(
-    "wavtokenizer-small-600-24k-4096",
-    HOP_600,
-    "novateur/WavTokenizer",
-    "WavTokenizer_small_600_24k_4096.ckpt",
-    "MIT",
-)
-register_published(
-    "wavtokenizer-small-320-24k-4096",
-    HOP_320,
-    "novateur/WavTokenizer",
-    "WavTokenizer_small_320_24k_4096.ckpt",
-    "MIT",
-)
-alias("wavtokenizer", "wavtokenizer-small-320-24k-4096")
+# Without a known commit the revision is the branch; what was fetched is recorded with the converted weights.
+for name, strides, repo, filename, revision in (
+    ("small-600-24k-4096", HOP_600, "WavTokenizer", "WavTokenizer_small_600_24k_4096.ckpt", "main"),
+    ("small-320-24k-4096", HOP_320, "WavTokenizer", "WavTokenizer_small_320_24k_4096.ckpt", "main"),
+    (
+        "medium-speech-320-24k-v2",
+        HOP_320,
+        "WavTokenizer-medium-speech-75token",
+        "wavtokenizer_medium_speech_320_24k_v2.ckpt",
+        "8858552e69270816d6aeb37bfcf3b770769d4899",
+    ),
+    (
+        "medium-speech-320-24k",
+        HOP_320,
+        "WavTokenizer-medium-speech-75token",
+        "wavtokenizer_medium_speech_320_24k.ckpt",
+        "main",
+    ),
+    (
+        "medium-music-audio-320-24k-v2",
+        HOP_320,
+        "WavTokenizer-medium-music-audio-75token",
+        "wavtokenizer_medium_music_audio_320_24k_v2.ckpt",
+        "1bcbe86db88fc1f1f86c7ea192e791b3ede17da2",
+    ),
+    (
+        "medium-music-audio-320-24k",
+        HOP_320,
+        "WavTokenizer-medium-music-audio-75token",
+        "wavtokenizer_medium_music_audio_320_24k.ckpt",
+        "main",
+    ),
+    (
+        "large-unify-600-24k",
+        HOP_600,
+        "WavTokenizer-large-unify-40token",
+        "wavtokenizer_large_unify_600_24k.ckpt",
+        "7dc47a9450ce71cab736434b7645604013ca028b",
+    ),
+    (
+        "large-speech-320-v2",
+        HOP_320,
+        "WavTokenizer-large-speech-75token",
+        "wavtokenizer_large_speech_320_v2.ckpt",
+        "main",
+    ),
+    (
+        "large-speech-320-24k",
+        HOP_320,
+        "WavTokenizer-large-speech-75token",
+        "wavtokenizer_large_speech_320_24k.ckpt",
+        "main",
+    ),
+):
+    register_published(f"wavtokenizer-{name}", strides, HubSource(f"novateur/{repo}", filename, revision))
+alias("wavtokenizer", "wavtokenizer-large-speech-320-v2")

@@ -42,9 +42,7 @@ class ResidualBlock(nn.Module):
 
 
 def residual_blocks(count: int, channels_in: int, channels_out: int) -> nn.Sequential:
-    return nn.Sequential(
-        *(ResidualBlock(channels_out if i else channels_in, channels_out) for i in range(count))
-    )
+    return nn.Sequential(*(ResidualBlock(channels_out if i else channels_in, channels_out) for i in range(count)))
 
 
 class Encoder(nn.Module):
@@ -54,9 +52,7 @@ class Encoder(nn.Module):
         super().__init__()
         channels = [width * multiplier for multiplier in (1, *multipliers)]
         self.stem = nn.Conv2d(3, width, 3, padding=1, bias=False)
-        self.levels = nn.ModuleList(
-            residual_blocks(num_blocks, *channels[i : i + 2]) for i in range(len(multipliers))
-        )
+        self.levels = nn.ModuleList(residual_blocks(num_blocks, *channels[i : i + 2]) for i in range(len(multipliers)))
         self.downsamples = nn.ModuleList(nn.Conv2d(c, c, 3, stride=2, padding=1) for c in channels[1:-1])
         self.mid = residual_blocks(num_blocks, channels[-1], channels[-1])
         self.norm = group_norm(channels[-1])
@@ -219,7 +215,7 @@ def register_published(
             source="https://github.com/zhuangshaobin/WeTok",
         ),
         config={"multipliers": multipliers, "dim": 8 * num_groups, "generative": generative},
-        hub=HubSource("GrayShine/WeTok", filename),
+        hub=HubSource("GrayShine/WeTok", filename, "85fc6eb084d458b8d4fa3a32d541379e95b2bf87"),
         keys=CHECKPOINT,
         card="wetok",
         figures=figures,
@@ -229,13 +225,9 @@ def register_published(
 ZERO_SHOT = "zero-shot rFID, ImageNet 256x256"
 F8, F16, F32 = (1, 2, 2, 4), (1, 1, 2, 2, 4), (1, 1, 2, 2, 4, 8)
 
-register_published(
-    "wetok-general-24", "GeneralDomain/compratio24/WeTok.ckpt", F8, 8, figures={ZERO_SHOT: 0.12}
-)
+register_published("wetok-general-24", "GeneralDomain/compratio24/WeTok.ckpt", F8, 8, figures={ZERO_SHOT: 0.12})
 register_published("wetok-general-48", "GeneralDomain/compratio48/WeTok.ckpt", F8, figures={ZERO_SHOT: 0.20})
-register_published(
-    "wetok-general-192", "GeneralDomain/compratio192/WeTok.ckpt", F16, figures={ZERO_SHOT: 0.60}
-)
+register_published("wetok-general-192", "GeneralDomain/compratio192/WeTok.ckpt", F16, figures={ZERO_SHOT: 0.60})
 register_published(
     "wetok-general-768",
     "GeneralDomain/compratio768/WeTok.ckpt",
