@@ -1,15 +1,39 @@
 """Quantizer families: one file each, one interface."""
 
-from zoo.quantizers.base import Quantizer, QuantizerOutput, straight_through
+from zoo.quantizers.additive import AdditiveVQ
+from zoo.quantizers.base import Quantizer, QuantizerOutput, straight_through, without_autocast
+from zoo.quantizers.bsq import BSQ
+from zoo.quantizers.dimensionwise import DimensionwiseQuantizer
+from zoo.quantizers.entropy import codebook_entropy_loss, mean_distribution
+from zoo.quantizers.factorized import FactorizedVQ
+from zoo.quantizers.fsq import FSQ
 from zoo.quantizers.grouped_lfq import GroupedLFQ
+from zoo.quantizers.lfq import LFQ
 from zoo.quantizers.nearest import nearest_code
+from zoo.quantizers.product import ProductVQ
+from zoo.quantizers.residual import ResidualVQ
+from zoo.quantizers.shared_mapping import SharedMappingVQ
+from zoo.quantizers.sim_vq import SimVQ
 from zoo.quantizers.vector import VectorQuantizer
 
 __all__ = [
+    "BSQ",
+    "FSQ",
+    "LFQ",
+    "AdditiveVQ",
+    "DimensionwiseQuantizer",
+    "FactorizedVQ",
     "GroupedLFQ",
+    "ProductVQ",
     "Quantizer",
     "QuantizerOutput",
+    "ResidualVQ",
+    "SharedMappingVQ",
+    "SimVQ",
     "VectorQuantizer",
+    "codebook_entropy_loss",
+    "mean_distribution",
     "nearest_code",
     "straight_through",
+    "without_autocast",
 ]

@@ -16,7 +16,8 @@ class QuantizerOutput(NamedTuple):
 
     quantized: `[..., dim]` in the input's dtype, with the straight-through gradient.
     codes: int64 `[..., num_codebooks]`.
-    losses: unweighted scalar terms (`commitment_loss`, `codebook_loss`, `entropy_loss`, ...); empty in eval mode.
+    losses: unweighted scalar terms (`commitment_loss`, `codebook_loss`, `entropy_loss`, ...); empty in eval
+        mode.
     """
 
     quantized: Tensor
@@ -67,7 +68,7 @@ class Quantizer(nn.Module):
         return z.float()
 
     def check_codes(self, codes: Tensor) -> Tensor:
-        """`codes`; InputError unless they are integers `[..., num_codebooks]`, each below its codebook's size."""
+        """`codes` as int64; InputError unless integers `[..., num_codebooks]`, each below its codebook's size."""
         if codes.ndim < 1 or codes.shape[-1] != self.num_codebooks:
             raise InputError(f"expected codes as [..., {self.num_codebooks}], got {list(codes.shape)}")
         if codes.dtype not in (torch.int64, torch.int32, torch.int16, torch.uint8):

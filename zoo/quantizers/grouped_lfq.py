@@ -8,17 +8,12 @@ from torch.nn import functional
 
 from zoo.errors import InputError
 from zoo.quantizers.base import Quantizer, QuantizerOutput, straight_through, without_autocast
-from zoo.quantizers.bits import (
-    bits_to_codes,
-    codes_to_signs,
-    distribution_entropy,
-    mean_assignment_entropy,
-    mean_distribution,
-)
+from zoo.quantizers.bits import codes_to_signs, signs_to_codes
+from zoo.quantizers.entropy import sign_entropy_loss
 
 
 class GroupedLFQ(Quantizer):
-    """Each channel becomes its sign; each group of channels is one code.
+    """Each channel becomes its sign; each group of neighbouring channels is one code.
 
     Source: WeTok (arXiv 2508.05599), after LFQ of MAGVIT-v2 (arXiv 2310.05737).
 
@@ -27,32 +22,30 @@ class GroupedLFQ(Quantizer):
 
     Args:
         dim: channels; a multiple of `num_groups`.
-        num_groups: codes per position, each one of 2^(dim / num_groups).
-        temperature: of the soft assignment in the entropy term.
+        num_groups: codes per position, each one of 2^(dim / num_groups), at most 2^62.
+        temperature: of the soft assignment in the entropy term: P(+1) = sigmoid(4 z / temperature).
 
-    Losses: `commitment_loss` = mean (z - sg(q))²; `entropy_loss` = mean entropy of the soft assignments minus the
-    entropy of their mean, where the mean is one histogram over all positions and groups.
+    Losses: `commitment_loss` = mean (z - sg(q))²; `entropy_loss` = mean entropy of the soft assignments minus
+    the entropy of their mean, which is one histogram shared by all positions and groups (beyond 20 bits a
+    group: its upper bound from the bits' mean probabilities).
     """
 
     def __init__(self, dim: int, num_groups: int, *, temperature: float = 0.01):
-        if num_groups < 1 or dim < 1 or dim % num_groups:
-            raise InputError(
-                f"expected dim to be a multiple of num_groups, got dim {dim}, num_groups {num_groups}"
-            )
-        self.group_bits = dim // num_groups
-        super().__init__(dim, (2**self.group_bits,) * num_groups)
-        if self.group_bits > 20:
-            raise InputError(
-                f"expected groups of at most 20 channels (their histogram is enumerated), got {self.group_bits}"
-            )
+        if dim < 1 or num_groups < 1 or dim % num_groups:
+            raise InputError(f"expected dim as a multiple of num_groups, got dim {dim}, num_groups {num_groups}")
+        group_bits = dim // num_groups
+        if group_bits > 62:
+            raise InputError(f"expected at most 62 channels a group (a code is an int64), got {group_bits}")
         if temperature <= 0:
             raise InputError(f"expected a positive temperature, got {temperature}")
+        super().__init__(dim, (2**group_bits,) * num_groups)
         self.num_groups = num_groups
+        self.group_bits = group_bits
         self.temperature = temperature
 
     def encode(self, z: Tensor) -> Tensor:
         """Latents `[..., dim]` to codes int64 `[..., num_groups]`."""
-        return bits_to_codes((self.check_latent(z) > 0).unflatten(-1, (self.num_groups, self.group_bits)))
+        return signs_to_codes((self.check_latent(z) > 0).unflatten(-1, (self.num_groups, self.group_bits)))
 
     def codes_to_latent(self, codes: Tensor) -> Tensor:
         """Codes int64 `[..., num_groups]` to signs, float32 `[..., dim]`."""
@@ -65,10 +58,7 @@ class GroupedLFQ(Quantizer):
             quantized = torch.where(latent > 0, 1.0, -1.0)
             losses = {}
             if self.training:
+                logits = 4 / self.temperature * latent.reshape(-1, self.group_bits)
                 losses["commitment_loss"] = functional.mse_loss(latent, quantized)
-                losses["entropy_loss"] = self._entropy_loss(latent)
+                losses["entropy_loss"] = sign_entropy_loss(logits)
             return QuantizerOutput(straight_through(latent, quantized).to(z.dtype), self.encode(z), losses)
-
-    def _entropy_loss(self, latent: Tensor) -> Tensor:
-        logits = 4 / self.temperature * latent.reshape(-1, self.group_bits)
-        return mean_assignment_entropy(logits) - distribution_entropy(mean_distribution(logits))

@@ -38,10 +38,11 @@ class VectorQuantizer(Quantizer):
         epsilon: Laplace smoothing of the row counts.
         kmeans_init: the first training batch sets the codebook by k-means; needs `update="ema"`.
         kmeans_iters: rounds of that k-means.
-        revive_below: a row whose running count falls below this is set to a random latent of the batch, with a
-            count of twice the threshold (time to win latents of its own); needs `update="ema"`.
+        revive_below: a row whose running count falls below this is set to a random latent of the batch, with
+            a count of twice the threshold (time to win latents of its own); needs `update="ema"`.
 
-    Losses: `commitment_loss` = mean (z - sg(q))²; with `update="gradient"` `codebook_loss` = mean (sg(z) - q)².
+    Losses: `commitment_loss` = mean (z - sg(q))²; with `update="gradient"` also `codebook_loss` = mean
+    (sg(z) - q)².
     """
 
     def __init__(
@@ -88,14 +89,18 @@ class VectorQuantizer(Quantizer):
         """The codebook as compared and returned: float32 `[codebook_size, dim]`, unit rows for cosine."""
         return self._normalise(self.codebook.float())
 
+    def lookup(self, index: Tensor) -> Tensor:
+        """Valid indices int64 `[...]` to their `rows`, `[..., dim]`, differentiable."""
+        return self._normalise(functional.embedding(index, self.codebook).float())
+
+    @torch.no_grad()
     def encode(self, z: Tensor) -> Tensor:
         """Latents `[..., dim]` to codes int64 `[..., 1]`."""
         return nearest_code(self._normalise(self.check_latent(z)), self.rows())[..., None]
 
     def codes_to_latent(self, codes: Tensor) -> Tensor:
         """Codes int64 `[..., 1]` to codebook rows `[..., dim]` in the codebook's dtype."""
-        selected = functional.embedding(self.check_codes(codes)[..., 0], self.codebook)
-        return self._normalise(selected.float()).to(self.codebook.dtype)
+        return self.lookup(self.check_codes(codes)[..., 0]).to(self.codebook.dtype)
 
     def forward(self, z: Tensor) -> QuantizerOutput:
         """Latents `[..., dim]` to `QuantizerOutput`; in training mode moves an EMA codebook."""
@@ -104,7 +109,7 @@ class VectorQuantizer(Quantizer):
             if self.training and self.update == "ema" and not self.initialized:
                 self._initialise_by_kmeans(latent.detach().reshape(-1, self.dim))
             codes = nearest_code(latent, self.rows())
-            quantized = self._normalise(functional.embedding(codes, self.codebook).float())
+            quantized = self.lookup(codes)
             losses = {}
             if self.training:
                 losses["commitment_loss"] = functional.mse_loss(latent, quantized.detach())
@@ -123,9 +128,9 @@ class VectorQuantizer(Quantizer):
         centres = random_rows(vectors, self.codebook_size)
         counts = vectors.new_ones(self.codebook_size)
         for _ in range(self.kmeans_iters):
-            counts, sums = assignment_statistics(vectors, nearest_code(vectors, centres), self.codebook_size)
-            means = self._normalise(sums / counts.clamp(min=1)[:, None])
-            centres = torch.where(counts[:, None] > 0, means, centres)
+            codes = nearest_code(vectors, self._normalise(centres))
+            counts, sums = assignment_statistics(vectors, codes, self.codebook_size)
+            centres = torch.where(counts[:, None] > 0, sums / counts[:, None], centres)
         self.cluster_size.copy_(counts.clamp(min=1))
         self.codebook_sum.copy_(centres * self.cluster_size[:, None])
         self.codebook.copy_(centres)
@@ -136,17 +141,20 @@ class VectorQuantizer(Quantizer):
         counts, sums = assignment_statistics(vectors, codes, self.codebook_size)
         self.cluster_size.lerp_(counts.to(self.cluster_size.dtype), 1 - self.decay)
         self.codebook_sum.lerp_(sums.to(self.codebook_sum.dtype), 1 - self.decay)
-        dead = self.cluster_size < self.revive_below
-        if dead.any():
-            # Sum and count too: the rows are their ratio, and would otherwise be overwritten at once.
-            count = 2 * self.revive_below
-            self.cluster_size[dead] = count
-            self.codebook_sum[dead] = count * random_rows(vectors, int(dead.sum())).to(
-                self.codebook_sum.dtype
-            )
+        if self.revive_below:
+            self._revive_dead_rows(vectors)
         total = self.cluster_size.sum()
         smoothed = (self.cluster_size + self.epsilon) / (total + self.codebook_size * self.epsilon) * total
         self.codebook.copy_(self.codebook_sum / smoothed[:, None])
+
+    def _revive_dead_rows(self, vectors: Tensor) -> None:
+        dead = self.cluster_size < self.revive_below
+        if dead.any():
+            # Sum and count, not the row: rows are their ratio, a row alone would be overwritten at once.
+            count = 2 * self.revive_below
+            chosen = random_rows(vectors, int(dead.sum()))
+            self.cluster_size[dead] = count
+            self.codebook_sum[dead] = count * chosen.to(self.codebook_sum.dtype)
 
 
 def assignment_statistics(vectors: Tensor, codes: Tensor, codebook_size: int) -> tuple[Tensor, Tensor]:
@@ -161,19 +169,24 @@ def assignment_statistics(vectors: Tensor, codes: Tensor, codebook_size: int) ->
     """
     counts = torch.bincount(codes, minlength=codebook_size).to(vectors.dtype)
     sums = vectors.new_zeros(codebook_size, vectors.shape[1]).index_add_(0, codes, vectors)
-    if distributed.is_available() and distributed.is_initialized():
+    if is_distributed():
         distributed.all_reduce(counts)
         distributed.all_reduce(sums)
     return counts, sums
 
 
 def random_rows(vectors: Tensor, number: int) -> Tensor:
-    """`number` random rows of `[vectors, dim]`, with repetition only if there are fewer; the same on all ranks."""
+    """`number` random rows of `[vectors, dim]`, repeated only if there are fewer; the same on all ranks."""
     if len(vectors) >= number:
         index = torch.randperm(len(vectors), device=vectors.device)[:number]
     else:
         index = torch.randint(len(vectors), (number,), device=vectors.device)
     rows = vectors[index]
-    if distributed.is_available() and distributed.is_initialized():
+    if is_distributed():
         distributed.broadcast(rows, src=0)
     return rows
+
+
+def is_distributed() -> bool:
+    """Whether this process is one of several ranks."""
+    return distributed.is_available() and distributed.is_initialized()

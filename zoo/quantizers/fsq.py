@@ -1,0 +1,66 @@
+"""Finite scalar quantization."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from zoo.errors import InputError
+from zoo.quantizers.base import Quantizer, QuantizerOutput, straight_through, without_autocast
+
+
+class FSQ(Quantizer):
+    """Each channel is bounded by a tanh and rounded to one of a few levels; all channels together are one code.
+
+    Source: Mentzer 2023 (arXiv 2309.15505). With h = 1.001 (levels - 1) / 2, o = 1/2 for an even number of
+    levels and 0 for an odd one, s = atanh(o / h): n = round(tanh(z + s) h - o), half to even. `quantized` is
+    n / floor(levels / 2); the code is Σ (n + floor(levels / 2)) × product of the levels before, so the first
+    channel is the least significant digit. The gradient passes the rounding, not the tanh. Nothing is learned
+    or stored, and there are no losses.
+
+    Args:
+        levels: number of levels of each channel, at least 3 (of 2, the published bound makes one unreachable).
+    """
+
+    def __init__(self, levels: Sequence[int]):
+        levels = tuple(levels)
+        if not levels or min(levels) < 3 or math.prod(levels) > 2**62:
+            raise InputError(f"expected 3 levels or more a channel, 2^62 codes at most, got {list(levels)}")
+        super().__init__(len(levels), (math.prod(levels),))
+        self.levels = levels
+        self.strides = tuple(math.prod(levels[:channel]) for channel in range(len(levels)))
+        self.half = tuple(level // 2 for level in levels)
+        # In float32 as the published code, so that no code differs; kept as numbers, which have no device.
+        half_range = torch.tensor([1.001 * (level - 1) / 2 for level in levels], device="cpu")
+        offset = torch.tensor([0.0 if level % 2 else 0.5 for level in levels], device="cpu")
+        self.bounds = [half_range.tolist(), offset.tolist(), torch.atanh(offset / half_range).tolist()]
+
+    def encode(self, z: Tensor) -> Tensor:
+        """Latents `[..., dim]` to codes int64 `[..., 1]`."""
+        with without_autocast(z):
+            return self._codes(self._bound(self.check_latent(z)).round())
+
+    def codes_to_latent(self, codes: Tensor) -> Tensor:
+        """Codes int64 `[..., 1]` to float32 `[..., dim]` in [-1, 1]."""
+        levels, half, strides = torch.tensor([self.levels, self.half, self.strides], device=codes.device)
+        return (self.check_codes(codes) // strides % levels - half) / half
+
+    def forward(self, z: Tensor) -> QuantizerOutput:
+        """Latents `[..., dim]` to `QuantizerOutput`."""
+        with without_autocast(z):
+            bounded = self._bound(self.check_latent(z))
+            rounded = bounded.detach().round()
+            quantized = straight_through(bounded, rounded) / torch.tensor(self.half, device=z.device)
+            return QuantizerOutput(quantized.to(z.dtype), self._codes(rounded), {})
+
+    def _bound(self, latent: Tensor) -> Tensor:
+        half_range, offset, shift = torch.tensor(self.bounds, device=latent.device)
+        return torch.tanh(latent + shift) * half_range - offset
+
+    def _codes(self, rounded: Tensor) -> Tensor:
+        strides = torch.tensor(self.strides, device=rounded.device)
+        middle = sum(half * stride for half, stride in zip(self.half, self.strides, strict=True))
+        return (rounded.long() * strides).sum(dim=-1, keepdim=True) + middle

@@ -1,0 +1,103 @@
+"""Residual vector quantization."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn import functional
+
+from zoo.errors import InputError
+from zoo.quantizers.base import Quantizer, QuantizerOutput, straight_through
+from zoo.quantizers.vector import VectorQuantizer, is_distributed
+
+
+class ResidualVQ(Quantizer):
+    """Each codebook quantizes what the ones before it left over; the result is the sum of the rows.
+
+    Source: SoundStream (arXiv 2107.03312). A prefix of the codebooks is a coarser code of the same latent.
+
+    Args:
+        dim: length of a vector.
+        codebook_size: rows of each codebook; one number for all, or one per codebook.
+        num_quantizers: number of codebooks.
+        quantizer_dropout: each training batch uses the first n codebooks only, n drawn uniformly from
+            1 to `num_quantizers` (the same on all ranks); the others do not move, and the output has n codes.
+        options: of `VectorQuantizer`, for every codebook.
+
+    Losses: those of `VectorQuantizer`, averaged over the codebooks used. Every codebook's commitment term
+    reaches z (in some published code only the first one's does).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        codebook_size: int | Sequence[int],
+        num_quantizers: int,
+        *,
+        quantizer_dropout: bool = False,
+        **options,
+    ):
+        sizes = (codebook_size,) * num_quantizers if isinstance(codebook_size, int) else tuple(codebook_size)
+        if num_quantizers < 1 or len(sizes) != num_quantizers:
+            raise InputError(
+                f"expected one codebook size, or one for each of num_quantizers >= 1 codebooks, got "
+                f"codebook_size {codebook_size}, num_quantizers {num_quantizers}"
+            )
+        super().__init__(dim, sizes)
+        self.quantizer_dropout = quantizer_dropout
+        self.layers = nn.ModuleList(VectorQuantizer(dim, size, **options) for size in sizes)
+
+    @torch.no_grad()
+    def encode(self, z: Tensor, num_codebooks: int | None = None) -> Tensor:
+        """Latents `[..., dim]` to codes int64 `[..., num_codebooks]` of the first `num_codebooks` (None: all)."""
+        if num_codebooks is not None and not 1 <= num_codebooks <= self.num_codebooks:
+            raise InputError(f"expected num_codebooks from 1 to {self.num_codebooks}, got {num_codebooks}")
+        residual = self.check_latent(z)
+        codes = []
+        for layer in self.layers[:num_codebooks]:
+            codes.append(layer.encode(residual))
+            residual = residual - layer.lookup(codes[-1][..., 0])
+        return torch.cat(codes, dim=-1)
+
+    def codes_to_latent(self, codes: Tensor) -> Tensor:
+        """Codes int64 `[..., n]` of the first n codebooks to the sum of their rows, `[..., dim]`."""
+        codes = self.check_codes(codes)
+        return sum(
+            layer.codes_to_latent(index) for layer, index in zip(self.layers, codes.split(1, dim=-1), strict=False)
+        )
+
+    def forward(self, z: Tensor) -> QuantizerOutput:
+        """Latents `[..., dim]` to `QuantizerOutput`; codes `[..., n]` with dropout in training mode."""
+        latent = residual = self.check_latent(z)
+        outputs = []
+        for layer in self.layers[: self._num_used(z.device)]:
+            outputs.append(layer(residual))
+            residual = residual - outputs[-1].quantized.detach()
+        quantized = sum(output.quantized.detach() for output in outputs)
+        return QuantizerOutput(
+            straight_through(latent, quantized).to(z.dtype),
+            torch.cat([output.codes for output in outputs], dim=-1),
+            mean_losses(outputs),
+        )
+
+    def check_codes(self, codes: Tensor) -> Tensor:
+        """As in `Quantizer`, but codes of the first n codebooks are enough."""
+        missing = self.num_codebooks - codes.shape[-1] if codes.ndim else 0
+        if 0 < missing < self.num_codebooks:
+            return super().check_codes(functional.pad(codes, (0, missing)))[..., : codes.shape[-1]]
+        return super().check_codes(codes)
+
+    def _num_used(self, device: torch.device) -> int:
+        if not (self.training and self.quantizer_dropout):
+            return self.num_codebooks
+        number = torch.randint(1, self.num_codebooks + 1, (1,), device=device)
+        if is_distributed():
+            distributed.broadcast(number, src=0)
+        return int(number)
+
+
+def mean_losses(outputs: Sequence[QuantizerOutput]) -> dict[str, Tensor]:
+    """Each loss averaged over the outputs."""
+    return {name: sum(out.losses[name] for out in outputs) / len(outputs) for name in outputs[0].losses}
