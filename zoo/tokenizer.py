@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.errors import InputError
+from zoo.hub import HubMixin
 from zoo.quantizers.base import Quantizer
 
 Modality = Literal["image", "audio", "video", "structure"]
@@ -106,7 +107,7 @@ class TokenizerOutput(NamedTuple):
     losses: dict[str, Tensor]
 
 
-class Tokenizer(nn.Module):
+class Tokenizer(HubMixin, nn.Module):
     """Signal to codes and back.
 
     Public layouts, batch first: images `[B, 3, H, W]` and video `[B, 3, T, H, W]` in [0, 1]; audio
@@ -256,8 +257,7 @@ class Tokenizer(nn.Module):
                 source, self.spec.sample_rate, self.spec.channels, sample_rate=sample_rate, resample=resample
             )
             return audio[None].to(self.device)
-        image = media.load_image(source, resolution=resolution)
-        return image[None].to(self.device)
+        return media.load_image(source, resolution=resolution)[None].to(self.device)
 
     @property
     def device(self) -> torch.device:

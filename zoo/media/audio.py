@@ -1,0 +1,318 @@
+"""Sound: files and arrays to tensors and back, sample rates and channels.
+
+Audio is float32 `[channels, samples]`, nominally in [-1, 1].
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+import soundfile
+import torch
+from torch import Tensor
+
+from zoo.errors import InputError, MediaError
+from zoo.files import atomic_path
+
+AudioSource = str | Path | np.ndarray | Tensor
+
+FORMATS_WRITTEN = {".wav": "WAV", ".flac": "FLAC"}
+MOST_CHANNELS = 64
+PREROLL = 2**15  # samples: a Vorbis decoder can be off in the first blocks behind a jump
+
+
+def read_audio(path: str | Path, start: float | None = None, duration: float | None = None) -> tuple[Tensor, int]:
+    """A sound file, or the sound of a video file, to samples.
+
+    Args:
+        path: whatever libsndfile reads (WAV, FLAC, Ogg, ...) or else FFmpeg (MP3, M4A, AAC, video containers).
+        start: seconds to skip; None: none.
+        duration: seconds to read, fewer if the file ends before; None: all.
+
+    Returns:
+        float32 `[channels, samples]`, and the sample rate in Hz. As stored: not clipped, and with the padding
+        that some codecs put at the end.
+
+    Raises:
+        InputError: a negative start, one behind the end, or a duration of nothing.
+        MediaError: a file that is missing, damaged, cut short, or holds no sound. What is cut from an Ogg file,
+            or from an MP3 or AAC stream that states no length, cannot be noticed.
+    """
+    if (start is not None and not start >= 0) or (duration is not None and not duration > 0):
+        raise InputError(f"expected start >= 0 and duration > 0 seconds, got {start} and {duration}")
+    pieces, sample_rate = [], 0
+    for block, sample_rate in _decode(path, start or 0.0, duration):  # noqa: B007 - read behind the loop
+        pieces.append(block)
+    if not pieces:
+        raise InputError(f"{path}: expected a start before the end, got {start} seconds")
+    return torch.cat(pieces, dim=1), sample_rate
+
+
+def stream_audio(path: str | Path, seconds: float) -> Iterator[tuple[Tensor, int]]:
+    """A long file block by block, in constant memory.
+
+    Args:
+        path: as in `read_audio`.
+        seconds: length of a block; the last one is what remains.
+
+    Yields:
+        float32 `[channels, samples]`, and the sample rate in Hz. Joined, the blocks are what `read_audio` gives.
+
+    Raises:
+        InputError: blocks of less than a sample.
+        MediaError: as in `read_audio`, when the damage is reached.
+    """
+    if not seconds > 0:
+        raise InputError(f"expected blocks of more than 0 seconds, got {seconds}")
+    return _regroup(_decode(path, 0.0, None), seconds)
+
+
+def write_audio(path: str | Path, audio: Tensor, sample_rate: int, overwrite: bool = False) -> None:
+    """Write sound with 16 bits a sample, whole or not at all.
+
+    Args:
+        path: ends in `.wav` or `.flac`.
+        audio: floating point `[channels, samples]` in [-1, 1], what is beyond clipped.
+        sample_rate: Hz.
+        overwrite: whether a file that is there already is replaced.
+
+    Raises:
+        InputError: another suffix, shape, dtype or rate, a sample that is not finite, or more channels than the
+            format takes.
+        MediaError: the file exists or cannot be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in FORMATS_WRITTEN:
+        raise InputError(f"{path}: expected a file ending in .wav or .flac, got {path.suffix!r}")
+    _check_audio(audio)
+    _check_rate(sample_rate)
+    if not audio.isfinite().all():
+        raise InputError("expected audio in [-1, 1], got samples that are not finite")
+    samples = (audio.detach().cpu().double() * 32768).round().clamp(-32768, 32767).to(torch.int16)
+    encoded = io.BytesIO()
+    try:
+        soundfile.write(encoded, samples.T.numpy(), sample_rate, "PCM_16", format=FORMATS_WRITTEN[path.suffix.lower()])
+    except soundfile.LibsndfileError as error:
+        raise InputError(f"{path}: {len(audio)} channels at {sample_rate} Hz cannot be written: {error}") from error
+    with atomic_path(path, overwrite) as temporary:
+        temporary.write_bytes(encoded.getbuffer())
+
+
+def resample(audio: Tensor, from_rate: int, to_rate: int) -> Tensor:
+    """Audio at another sample rate, by torchaudio's Resample: a Hann-windowed sinc (width 6, rolloff 0.99).
+
+    Args:
+        audio: floating point `[..., samples]`.
+        from_rate, to_rate: Hz.
+
+    Returns:
+        `[..., ceil(samples * to_rate / from_rate)]`; `audio` itself if the rates are the same.
+
+    Raises:
+        InputError: a rate that is no positive integer.
+    """
+    _check_rate(from_rate)
+    _check_rate(to_rate)
+    if from_rate == to_rate:
+        return audio
+    import torchaudio
+
+    return torchaudio.transforms.Resample(from_rate, to_rate).to(audio)(audio)
+
+
+def to_channels(audio: Tensor, channels: int) -> Tensor:
+    """Audio `[..., channels, samples]` with another number of channels: their mean, or mono repeated.
+
+    Raises:
+        InputError: a number that neither is.
+    """
+    given = audio.shape[-2]
+    if channels == given:
+        return audio
+    if channels == 1:
+        return audio.mean(dim=-2, keepdim=True)
+    if given == 1:
+        return audio.repeat_interleave(channels, dim=-2)
+    raise InputError(f"expected audio of 1 or {channels} channels, got {given}")
+
+
+def load_audio(
+    source: AudioSource,
+    to_rate: int,
+    channels: int,
+    *,
+    sample_rate: int | None = None,
+    resample: bool = True,
+) -> Tensor:
+    """What an audio model is fed with: float32 `[channels, samples]` at `to_rate`.
+
+    Args:
+        source: path; or array or tensor, floating point `[channels, samples]` or `[samples]` in [-1, 1].
+        to_rate: Hz of the result.
+        channels: of the result.
+        sample_rate: Hz of an array or tensor; a file states its own.
+        resample: whether another rate is resampled; if not, it is an error.
+
+    Raises:
+        InputError: another type, shape or dtype, no or another `sample_rate`, or channels that cannot be had.
+        MediaError: as in `read_audio`.
+    """
+    if isinstance(source, str | os.PathLike):
+        audio, given_rate = read_audio(source)
+        if sample_rate not in (None, given_rate):
+            raise InputError(f"{source}: expected {sample_rate} Hz, got {given_rate} Hz")
+    else:
+        audio, given_rate = _from_memory(source), sample_rate
+        if given_rate is None:
+            raise InputError(f"expected sample_rate= with a {type(source).__name__}, got none")
+    if given_rate != to_rate and not resample:
+        raise InputError(f"expected {to_rate} Hz, got {given_rate} Hz; resample=True resamples")
+    return _at_rate(to_channels(audio, channels), given_rate, to_rate)
+
+
+_at_rate = resample  # under a name that `load_audio` does not shadow
+
+
+# Reading
+
+
+def _decode(path: str | Path, start: float, duration: float | None) -> Iterator[tuple[Tensor, int]]:
+    """Blocks `[channels, samples]` of any length with their rate."""
+    try:
+        file = soundfile.SoundFile(path)
+    except (soundfile.LibsndfileError, TypeError):  # TypeError: a suffix that it takes for headerless samples
+        return _decode_with_av(path, start, duration)
+    if file.format == "MP3":  # soundfile jumps behind each block, from which MP3's bit reservoir does not recover
+        file.close()
+        return _decode_with_av(path, start, duration, stated=file.frames if _has_mp3_length(path) else None)
+    if not 0 < file.frames < 2**62:  # written to a pipe, which stated no length
+        file.close()
+        return _decode_with_av(path, start, duration)
+    return _decode_with_soundfile(file, start, duration)
+
+
+def _has_mp3_length(path: str | Path) -> bool:
+    """Whether the first frame states the length; otherwise it is guessed from the bit rate."""
+    with open(path, "rb") as file:
+        tag = file.read(10)
+        if tag.startswith(b"ID3"):  # its size: four bytes of seven bits
+            size = sum((byte & 127) << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0), strict=True))
+            file.seek(10 + size)
+        else:
+            file.seek(0)
+        first_frame = file.read(64)
+    return b"Xing" in first_frame or b"Info" in first_frame
+
+
+def _decode_with_soundfile(
+    file: soundfile.SoundFile, start: float, duration: float | None
+) -> Iterator[tuple[Tensor, int]]:
+    path, rate = file.name, file.samplerate
+    with file:
+        # The writer's count of bytes, where it is more than there are; near 2 ** 31 and above it stands for none.
+        for chunk, stated, held in re.findall(r"^(data|SSND) : (\d+) \(should be (\d+)\)", file.extra_info, re.M):
+            if int(held) < int(stated) < 0x7FFF0000:
+                raise MediaError(f"{path}: cut short: its {chunk} chunk has {held} of {stated} bytes")
+        first = round(start * rate)
+        if first >= file.frames:
+            return
+        remaining = file.frames - first
+        if duration is not None:
+            remaining = min(remaining, max(1, round(duration * rate)))
+        try:
+            preroll = min(first, PREROLL)
+            file.seek(first - preroll)
+            file.read(preroll)
+            while remaining:
+                block = file.read(min(remaining, 2**18), dtype="float32", always_2d=True)
+                if len(block) == 0:
+                    raise MediaError(f"{path}: cut short: {remaining} of {file.frames} samples are missing")
+                remaining -= len(block)
+                yield torch.from_numpy(np.ascontiguousarray(block.T)), rate
+        except soundfile.LibsndfileError as error:
+            raise MediaError(f"{path}: damaged: {error.error_string}") from error
+
+
+def _decode_with_av(
+    path: str | Path, start: float, duration: float | None, stated: int | None = None
+) -> Iterator[tuple[Tensor, int]]:
+    position = 0
+    try:
+        with av.open(path, metadata_errors="ignore") as container:
+            if not container.streams.audio:
+                raise MediaError(f"{path}: holds no sound")
+            to_float = av.AudioResampler(format="fltp")
+            for frame in container.decode(container.streams.audio[0]):
+                if frame.is_corrupt:
+                    raise MediaError(f"{path}: damaged at {position / frame.sample_rate:.2f} seconds")
+                rate = frame.sample_rate
+                first = round(start * rate)
+                end = None if duration is None else first + max(1, round(duration * rate))
+                for part in to_float.resample(frame):
+                    block = torch.from_numpy(part.to_ndarray())
+                    kept = block[:, max(0, first - position) : None if end is None else max(0, end - position)]
+                    position += block.shape[1]
+                    if kept.shape[1]:
+                        yield kept, rate
+                if end is not None and position >= end:
+                    return
+    except av.FFmpegError as error:
+        raise MediaError(f"{path}: cannot be read as sound: {error.strerror}") from error
+    if position == 0:
+        raise MediaError(f"{path}: holds no sound")
+    if stated is not None and position < stated - 1152:  # a frame: some encoders count one too many
+        raise MediaError(f"{path}: cut short: holds {position} of {stated} samples")
+
+
+def _regroup(blocks: Iterable[tuple[Tensor, int]], seconds: float) -> Iterator[tuple[Tensor, int]]:
+    pending, length, rate = [], 0, 0
+    for block, rate in blocks:
+        size = max(1, round(seconds * rate))
+        pending.append(block)
+        length += block.shape[1]
+        if length >= size:
+            joined = torch.cat(pending, dim=1)
+            length %= size
+            whole = joined.shape[1] - length
+            for part in joined[:, :whole].split(size, dim=1):
+                yield part, rate
+            pending = [joined[:, whole:]]
+    if length:
+        yield torch.cat(pending, dim=1), rate
+
+
+# Checks
+
+
+def _from_memory(source: np.ndarray | Tensor) -> Tensor:
+    """To float32 `[channels, samples]`."""
+    if isinstance(source, np.ndarray):
+        if source.dtype.kind != "f":
+            raise InputError(f"expected audio of floats in [-1, 1], got {source.dtype}")
+        source = torch.from_numpy(source.astype(np.float32))
+    if isinstance(source, Tensor) and source.ndim == 1:
+        source = source[None]
+    _check_audio(source)
+    return source.float()
+
+
+def _check_audio(audio: Tensor) -> None:
+    if not isinstance(audio, Tensor):
+        raise InputError(f"expected audio as a tensor [channels, samples], got {type(audio).__name__}")
+    if audio.ndim != 2 or audio.numel() == 0:
+        raise InputError(f"expected audio as [channels, samples], got {list(audio.shape)}")
+    if len(audio) > MOST_CHANNELS:
+        raise InputError(f"expected audio as [channels, samples], got {list(audio.shape)}; transpose it: audio.T")
+    if not audio.is_floating_point():
+        raise InputError(f"expected audio of floats in [-1, 1], got {audio.dtype}")
+
+
+def _check_rate(sample_rate: int) -> None:
+    if not isinstance(sample_rate, int) or sample_rate < 1:
+        raise InputError(f"expected a sample rate as a positive integer in Hz, got {sample_rate!r}")

@@ -1,0 +1,192 @@
+"""Images: files, Pillow images and arrays to tensors and back, and the resizing that image models are fed with.
+
+Images are `[3, H, W]`, uint8 as read or float in [0, 1].
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.nn import functional
+
+from zoo.errors import InputError, MediaError
+from zoo.files import atomic_path
+
+ImageSource = str | Path | Image.Image | np.ndarray | Tensor
+
+
+def read_image(path: str | Path) -> Tensor:
+    """An image file to uint8 `[3, H, W]`.
+
+    Turned as EXIF says; the first frame of an animation; grey repeated, palettes looked up, transparency
+    composited on white, 16 bits reduced to 8.
+
+    Raises:
+        MediaError: a file that is missing, damaged, no image, larger than Pillow's limit against decompression
+            bombs, or of samples without a stated range (32-bit integers or floats).
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            image = ImageOps.exif_transpose(image)
+        return _pixels(image)
+    except OSError as error:
+        raise MediaError(f"{path}: cannot be read as an image: {error.strerror or error}") from error
+    except Exception as error:  # a damaged file makes Pillow's decoders raise nearly anything
+        raise MediaError(f"{path}: cannot be read as an image: {error}") from error
+
+
+def write_image(path: str | Path, image: Tensor, overwrite: bool = False) -> None:
+    """Write an image in the format that the suffix names, whole or not at all.
+
+    Args:
+        path: ends in `.png` or another suffix that Pillow writes; JPEG and WebP are written at quality 95.
+        image: float `[3, H, W]` in [0, 1], what is beyond clamped; or uint8.
+        overwrite: whether a file that is there already is replaced.
+
+    Raises:
+        InputError: an unknown suffix, or shape, dtype or a value of the image that is not finite.
+        MediaError: the file exists or cannot be written.
+    """
+    path = Path(path)
+    if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
+        raise InputError(f"{path}: expected a suffix of an image format, such as .png, got {path.suffix!r}")
+    _check_image(image)
+    if image.is_floating_point():
+        if not image.isfinite().all():
+            raise InputError("expected an image in [0, 1], got values that are not finite")
+        image = (image.float().clamp(0, 1) * 255).round().to(torch.uint8)
+    with atomic_path(path, overwrite) as temporary:
+        Image.fromarray(image.permute(1, 2, 0).cpu().numpy()).save(temporary, quality=95)
+
+
+def to_image_tensor(source: Image.Image | np.ndarray | Tensor) -> Tensor:
+    """An image in memory to float32 `[3, H, W]` in [0, 1].
+
+    Args:
+        source: Pillow image of any mode that `read_image` takes; array `[H, W, 3]` or `[H, W]`, or tensor
+            `[3, H, W]`, either uint8 or floating point in [0, 1].
+
+    Raises:
+        InputError: another type, dtype, shape or range, or a value that is not finite.
+    """
+    return _to_float(_from_memory(source))
+
+
+def load_image(source: ImageSource, *, resolution: int | None = None) -> Tensor:
+    """What an image model is fed with: float32 `[3, H, W]` in [0, 1].
+
+    Args:
+        source: path, or what `to_image_tensor` takes.
+        resolution: the short side is resized to this and the centre cropped square; None: as it is.
+
+    Raises:
+        InputError: as in `to_image_tensor`.
+        MediaError: as in `read_image`.
+    """
+    image = read_image(source) if isinstance(source, str | os.PathLike) else _from_memory(source)
+    if resolution is not None:
+        image = center_crop(resize_short_side(image, resolution), resolution)
+    return _to_float(image)
+
+
+def resize_short_side(image: Tensor, size: int) -> Tensor:
+    """Resize so that the short side has `size` pixels, with antialiased bilinear interpolation.
+
+    The long side is `int(size * long / short)`. uint8 goes through Pillow and is bit for bit what torchvision's
+    Resize makes of a Pillow image; float is interpolated with the same filter and not rounded.
+
+    Args:
+        image: `[3, H, W]`, uint8 or floating point.
+        size: pixels, at least 1.
+
+    Raises:
+        InputError: shape or dtype of the image, or a size below 1.
+    """
+    _check_image(image)
+    if size < 1:
+        raise InputError(f"expected a size of at least 1 pixel, got {size}")
+    short = min(image.shape[1:])
+    height, width = (size if length == short else int(size * length / short) for length in image.shape[1:])
+    if (height, width) == tuple(image.shape[1:]):
+        return image
+    if image.is_floating_point():
+        return functional.interpolate(image[None], (height, width), mode="bilinear", antialias=True)[0]
+    picture = Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
+    return _pixels(picture.resize((width, height), Image.Resampling.BILINEAR)).to(image.device)
+
+
+def center_crop(image: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """The middle of an image, as torchvision's CenterCrop places it.
+
+    Args:
+        image: `[3, H, W]`, uint8 or floating point.
+        size: height and width, or the side of a square.
+
+    Raises:
+        InputError: shape or dtype of the image, or a size beyond it.
+    """
+    _check_image(image)
+    height, width = (size, size) if isinstance(size, int) else size
+    if not (1 <= height <= image.shape[1] and 1 <= width <= image.shape[2]):
+        raise InputError(f"expected a crop within {list(image.shape[1:])}, got {[height, width]}")
+    top, left = round((image.shape[1] - height) / 2), round((image.shape[2] - width) / 2)
+    return image[:, top : top + height, left : left + width]
+
+
+def _pixels(image: Image.Image) -> Tensor:
+    """Pillow image of any mode to uint8 `[3, H, W]`."""
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise InputError("expected 8 or 16 bits a sample, got 32-bit integers")
+        grey = torch.from_numpy((values + 128) // 257).to(torch.uint8)
+        return grey.expand(3, -1, -1).contiguous()
+    if image.mode == "F":
+        raise InputError("expected 8 or 16 bits a sample, got 32-bit floats")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    pixels = np.array(image.convert("RGB"))
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def _from_memory(source: Image.Image | np.ndarray | Tensor) -> Tensor:
+    """To `[3, H, W]`, uint8 or floating point in [0, 1]."""
+    if isinstance(source, Image.Image):
+        return _pixels(ImageOps.exif_transpose(source))
+    if isinstance(source, np.ndarray):
+        if source.ndim == 2:
+            source = np.stack([source] * 3, axis=-1)
+        if source.ndim != 3 or source.shape[2] != 3 or source.size == 0:
+            raise InputError(f"expected an image array [H, W, 3] or [H, W], got {list(source.shape)}")
+        if source.dtype != np.uint8 and source.dtype not in (np.float16, np.float32, np.float64):
+            raise InputError(f"expected an image array of uint8, or floats in [0, 1], got {source.dtype}")
+        source = torch.from_numpy(np.array(source)).permute(2, 0, 1)
+    elif not isinstance(source, Tensor):
+        raise InputError(
+            f"expected an image as path, Pillow image, array [H, W, 3] or tensor [3, H, W], got {type(source).__name__}"
+        )
+    _check_image(source)
+    if source.is_floating_point():
+        least, greatest = (bound.item() for bound in source.aminmax())
+        if not (least >= 0 and greatest <= 1):  # NaN fails too
+            raise InputError(f"expected a float image in [0, 1], got values from {least:.4g} to {greatest:.4g}")
+    return source
+
+
+def _to_float(image: Tensor) -> Tensor:
+    return image.float() if image.is_floating_point() else image.float() / 255
+
+
+def _check_image(image: Tensor) -> None:
+    if not isinstance(image, Tensor) or image.ndim != 3 or image.shape[0] != 3 or image.numel() == 0:
+        came = list(image.shape) if isinstance(image, Tensor) else type(image).__name__
+        raise InputError(f"expected an image tensor [3, height, width], got {came}")
+    if image.dtype != torch.uint8 and not image.is_floating_point():
+        raise InputError(f"expected an image tensor of uint8, or floats in [0, 1], got {image.dtype}")

@@ -1,0 +1,98 @@
+"""Video: files to windows of frames and back.
+
+Video is `[3, T, H, W]`, uint8 as read or float in [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo.errors import InputError, MediaError
+from zoo.files import atomic_path
+
+
+def read_video(path: str | Path, frames: int) -> Iterator[tuple[Tensor, float]]:
+    """A video file window by window, in constant memory.
+
+    Args:
+        path: whatever FFmpeg reads.
+        frames: length of a window; the last one is what remains.
+
+    Yields:
+        uint8 `[3, T, H, W]`, turned as the file says, and the frames per second (the mean, where they vary).
+
+    Raises:
+        InputError: windows of less than a frame.
+        MediaError: a file that is missing, damaged or holds no video, when the damage is reached.
+    """
+    if frames < 1:
+        raise InputError(f"expected windows of at least 1 frame, got {frames}")
+    return _windows(path, frames)
+
+
+def write_video(path: str | Path, video: Tensor, fps: float, overwrite: bool = False) -> None:
+    """Write H.264 at a quality close to the eye's limit (CRF 18), whole or not at all.
+
+    Args:
+        path: ends in `.mp4`, `.mkv` or `.mov`.
+        video: float `[3, T, H, W]` in [0, 1], what is beyond clamped; or uint8.
+        fps: frames per second.
+        overwrite: whether a file that is there already is replaced.
+
+    Raises:
+        InputError: another suffix, shape or dtype, a value that is not finite, or no positive `fps`.
+        MediaError: the file exists or cannot be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in (".mp4", ".mkv", ".mov"):
+        raise InputError(f"{path}: expected a file ending in .mp4, .mkv or .mov, got {path.suffix!r}")
+    if video.ndim != 4 or video.shape[0] != 3 or video.numel() == 0:
+        raise InputError(f"expected video as [3, frames, height, width], got {list(video.shape)}")
+    if video.is_floating_point():
+        if not video.isfinite().all():
+            raise InputError("expected video in [0, 1], got values that are not finite")
+        video = (video.float().clamp(0, 1) * 255).round().to(torch.uint8)
+    if video.dtype != torch.uint8:
+        raise InputError(f"expected video of uint8, or floats in [0, 1], got {video.dtype}")
+    if not fps > 0:
+        raise InputError(f"expected fps > 0, got {fps}")
+    height, width = video.shape[2:]
+    with atomic_path(path, overwrite) as temporary, av.open(temporary, "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": "18"})
+        stream.height, stream.width = height, width
+        stream.pix_fmt = "yuv444p" if height % 2 or width % 2 else "yuv420p"  # halved colour needs even sides
+        for picture in video.permute(1, 2, 3, 0).cpu().numpy():
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24")))
+        container.mux(stream.encode())
+
+
+def _windows(path: str | Path, frames: int) -> Iterator[tuple[Tensor, float]]:
+    window = []
+    try:
+        with av.open(path, metadata_errors="ignore") as container:
+            if not container.streams.video:
+                raise MediaError(f"{path}: holds no video")
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            for frame in container.decode(stream):
+                if frame.is_corrupt:
+                    raise MediaError(f"{path}: holds a damaged frame")
+                window.append(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
+                if len(window) == frames:
+                    yield _stack(window), float(stream.average_rate)
+                    window = []
+            if window:
+                yield _stack(window), float(stream.average_rate)
+    except av.FFmpegError as error:
+        raise MediaError(f"{path}: cannot be read as video: {error.strerror}") from error
+
+
+def _stack(window: list[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(window)).permute(3, 0, 1, 2).contiguous()
