@@ -1,5 +1,9 @@
 """Images in files and in memory, and the finding of files."""
 
+import resource
+import zlib
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
@@ -21,6 +25,17 @@ def gradient(height: int, width: int) -> torch.Tensor:
     """float `[3, H, W]` in [0, 1]; no two corners alike."""
     y, x = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")
     return torch.stack([x, y, (x + y) / 2])
+
+
+@contextmanager
+def no_file_may_exceed(num_bytes: int):
+    """What a full disk does: writing past the limit fails with an OSError."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 # Reading images
@@ -113,7 +128,11 @@ def test_a_missing_image_and_a_folder_are_named(tmp_path):
 
 
 def test_a_decompression_bomb_is_refused(tmp_path):
-    Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
+    Image.new("1", (1, 1)).save(tmp_path / "bomb.png")
+    content = bytearray((tmp_path / "bomb.png").read_bytes())
+    content[16:24] = (20_000).to_bytes(4, "big") * 2  # the stated width and height
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    (tmp_path / "bomb.png").write_bytes(content)
     with pytest.raises(MediaError, match=r"bomb\.png: .*decompression bomb"):
         media.read_image(tmp_path / "bomb.png")
 
@@ -153,6 +172,25 @@ def test_an_existing_image_is_replaced_only_on_request(tmp_path):
         media.write_image(tmp_path / "out.png", torch.ones(3, 2, 2))
     media.write_image(tmp_path / "out.png", torch.ones(3, 2, 2), overwrite=True)
     assert media.read_image(tmp_path / "out.png").min() == 255
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+def test_a_full_disk_leaves_no_image(tmp_path, suffix):
+    image = torch.rand(3, 200, 200, generator=torch.Generator().manual_seed(0))
+    with no_file_may_exceed(8192), pytest.raises(MediaError, match=rf"out\.{suffix}: cannot be written"):
+        media.write_image(tmp_path / f"out.{suffix}", image)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "mp4"])
+def test_a_full_disk_leaves_no_sound_or_video(tmp_path, suffix):
+    noise = torch.rand(3, 20, 64, 64, generator=torch.Generator().manual_seed(0))
+    with no_file_may_exceed(8192), pytest.raises(MediaError, match=rf"out\.{suffix}: cannot be written"):
+        if suffix == "mp4":
+            media.write_video(tmp_path / "out.mp4", noise, fps=10)
+        else:
+            media.write_audio(tmp_path / f"out.{suffix}", noise.reshape(1, -1), 24000)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_images_that_cannot_be_written_are_refused(tmp_path):

@@ -188,7 +188,7 @@ def _decode(path: str | Path, start: float, duration: float | None) -> Iterator[
         file = soundfile.SoundFile(path)
     except (soundfile.LibsndfileError, TypeError):  # TypeError: a suffix that it takes for headerless samples
         return _decode_with_av(path, start, duration)
-    if file.format == "MP3":  # soundfile jumps behind each block, from which MP3's bit reservoir does not recover
+    if file.subtype.startswith("MPEG"):  # soundfile seeks after each block, and libsndfile drops MP3's bit reservoir
         file.close()
         return _decode_with_av(path, start, duration, stated=file.frames if _has_mp3_length(path) else None)
     if not 0 < file.frames < 2**62:  # written to a pipe, which stated no length

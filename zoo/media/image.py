@@ -5,6 +5,7 @@ Images are `[3, H, W]`, uint8 as read or float in [0, 1].
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
@@ -54,15 +55,18 @@ def write_image(path: str | Path, image: Tensor, overwrite: bool = False) -> Non
         MediaError: the file exists or cannot be written.
     """
     path = Path(path)
-    if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
+    image_format = Image.registered_extensions().get(path.suffix.lower())
+    if image_format not in Image.SAVE:
         raise InputError(f"{path}: expected a suffix of an image format, such as .png, got {path.suffix!r}")
     _check_image(image)
     if image.is_floating_point():
         if not image.isfinite().all():
             raise InputError("expected an image in [0, 1], got values that are not finite")
         image = (image.float().clamp(0, 1) * 255).round().to(torch.uint8)
+    encoded = io.BytesIO()  # to a file, Pillow's JPEG encoder would not notice a full disk
     with atomic_path(path, overwrite) as temporary:
-        Image.fromarray(image.permute(1, 2, 0).cpu().numpy()).save(temporary, quality=95)
+        Image.fromarray(image.permute(1, 2, 0).cpu().numpy()).save(encoded, image_format, quality=95)
+        temporary.write_bytes(encoded.getbuffer())
 
 
 def to_image_tensor(source: Image.Image | np.ndarray | Tensor) -> Tensor:
