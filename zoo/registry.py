@@ -130,21 +130,32 @@ def create(name: str) -> Tokenizer:
     return variant.builder(variant.spec, **variant.config)
 
 
-def load(name: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> Tokenizer:
+def load(
+    name: str | Path,
+    *,
+    weights: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+) -> Tokenizer:
     """A working tokenizer, in eval mode.
 
     Args:
-        name: a variant or alias; or a folder that `save_pretrained` wrote. Weights of a variant are looked for
-            in the package, then in our converted repository, then in the authors' published file on the Hub.
+        name: a variant or alias; a folder or a safetensors file that `save_pretrained` wrote; or a Hub repository
+            `owner/name` that holds one. Weights of a variant are looked for in the package, on this machine, in our
+            converted repository, then in the authors' published file on the Hub, which is converted once.
+        weights: a file to take a variant's weights from: the authors' checkpoint or a safetensors file of ours.
         device: where the weights go.
         dtype: of the weights; None: float32.
 
     Raises:
-        UnknownTokenizerError, WeightsUnavailableError, CheckpointError.
+        UnknownTokenizerError: a name that stands for nothing; with the nearest ones.
+        WeightsUnavailableError: weights that are not on this machine and cannot be fetched; with what to do.
+        CheckpointError: a file that is truncated, unsafe to read or not the network's; nothing is loaded.
+        MediaError: the authors' file was fetched, but the converted one cannot be written beside the Hub's cache.
     """
     from zoo import hub
 
-    return hub.load(name, device=device, dtype=dtype)
+    return hub.load(name, weights=weights, device=device, dtype=dtype)
 
 
 @cache
