@@ -1,0 +1,173 @@
+"""Reconstruction losses, plain functions of reconstruction and original, and the weighted sum that is trained."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+
+import torch
+import torch.nn.functional as F
+import torchaudio
+from torch import Tensor
+
+from zoo.errors import InputError
+from zoo.tokenizer import Tokenizer, TokenizerOutput, TokenizerSpec
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+# Windows in samples; the mel scales have a band for every 12.8 of them.
+STFT_WINDOWS = (512, 1024, 2048)
+MEL_SCALES = ((256, 20), (512, 40), (1024, 80), (2048, 160))
+
+
+def ssim_loss(reconstruction: Tensor, original: Tensor) -> Tensor:
+    """1 - mean structural similarity of float images `[B, C, H, W]` in [0, 1], at least 11 pixels a side.
+
+    Wang 2004: Gaussian window of 11 pixels and standard deviation 1.5, constants 0.01² and 0.03², per channel,
+    over the windows that lie wholly inside the picture. InputError for smaller images.
+    """
+    if min(original.shape[-2:]) < 11:
+        raise InputError(f"expected images of at least 11 pixels a side for SSIM, got {list(original.shape)}")
+    x, y = reconstruction, original
+    mean_x, mean_y, mean_xx, mean_yy, mean_xy = gaussian_means(torch.stack([x, y, x * x, y * y, x * y]))
+    luminance = (2 * mean_x * mean_y + 0.01**2) / (mean_x**2 + mean_y**2 + 0.01**2)
+    variances = mean_xx - mean_x**2 + mean_yy - mean_y**2
+    structure = (2 * (mean_xy - mean_x * mean_y) + 0.03**2) / (variances + 0.03**2)
+    return 1 - (luminance * structure).mean()
+
+
+def gaussian_means(images: Tensor) -> Tensor:
+    """Windowed means `[..., H - 10, W - 10]` of `[..., H, W]`.
+
+    As products with band matrices: half the time of two depthwise convolutions of 11 taps on a CPU.
+    """
+    window = torch.exp(-((torch.arange(11, device=images.device) - 5.0) ** 2) / (2 * 1.5**2))
+    window = window / window.sum()
+
+    def band(length: int) -> Tensor:
+        eye = torch.eye(length, device=images.device)
+        return sum(weight * eye[:, shift : shift + length - 10] for shift, weight in enumerate(window))
+
+    return band(images.shape[-2]).T @ (images @ band(images.shape[-1]))
+
+
+def mel_loss(
+    reconstruction: Tensor, original: Tensor, sample_rate: int, *, window: int = 1024, hop: int = 256, bands: int = 100
+) -> Tensor:
+    """Mean absolute difference of log mel spectrograms of float audio `[..., samples]` at `sample_rate` Hz.
+
+    WavTokenizer's: HTK bands up to half the sample rate, not normalised; Hann window, reflected ends; magnitudes;
+    natural log of at least 1e-7.
+    """
+    spectrogram = mel_spectrogram(sample_rate, window, hop, bands, original.device)
+    log_mels = [spectrogram(audio).clamp(min=1e-7).log() for audio in (reconstruction, original)]
+    return F.l1_loss(*log_mels)
+
+
+def multi_scale_mel_loss(reconstruction: Tensor, original: Tensor, sample_rate: int) -> Tensor:
+    """Mean of `mel_loss` over `MEL_SCALES`, windows and bands, with hops of a quarter window."""
+    terms = [
+        mel_loss(reconstruction, original, sample_rate, window=window, hop=window // 4, bands=bands)
+        for window, bands in MEL_SCALES
+    ]
+    return torch.stack(terms).mean()
+
+
+@cache
+def mel_spectrogram(
+    sample_rate: int, window: int, hop: int, bands: int, device: torch.device
+) -> torchaudio.transforms.MelSpectrogram:
+    return torchaudio.transforms.MelSpectrogram(sample_rate, n_fft=window, hop_length=hop, n_mels=bands, power=1.0).to(
+        device
+    )
+
+
+def stft_loss(reconstruction: Tensor, original: Tensor) -> Tensor:
+    """Mean absolute difference of log magnitude spectra of float audio `[B, C, samples]`, over `STFT_WINDOWS`.
+
+    Hann windows, hops of a quarter window, reflected ends; natural log of at least 1e-5. Each resolution counts
+    the same.
+    """
+    terms = [
+        F.l1_loss(log_magnitude(reconstruction, window), log_magnitude(original, window)) for window in STFT_WINDOWS
+    ]
+    return torch.stack(terms).mean()
+
+
+def convergence_loss(reconstruction: Tensor, original: Tensor, *, window: int = 768) -> Tensor:
+    """Spectral convergence of float audio `[B, C, samples]` (Arik 2019, arXiv 1808.06719).
+
+    Norm of the difference of the magnitude spectra over the norm of the original's (of at least 0.1): where the
+    logarithmic losses count every level the same, this one counts what is loud.
+    """
+    ours, theirs = (square_magnitude(audio, window).sqrt() for audio in (reconstruction, original))
+    return ((ours - theirs).norm(dim=(1, 2)) / theirs.norm(dim=(1, 2)).clamp(min=0.1)).mean()
+
+
+def log_magnitude(audio: Tensor, window: int) -> Tensor:
+    """Float `[B, C, samples]` to `[B * C, window / 2 + 1, frames]`."""
+    return square_magnitude(audio, window).log() / 2
+
+
+def square_magnitude(audio: Tensor, window: int) -> Tensor:
+    """As `log_magnitude`; at least 1e-10, since root and logarithm have no gradient at zero."""
+    hann = torch.hann_window(window, device=audio.device)
+    spectrum = torch.stft(audio.flatten(0, 1), window, window // 4, window=hann, return_complex=True)
+    return (spectrum.real**2 + spectrum.imag**2).clamp(min=1e-10)
+
+
+def reconstruction_losses(spec: TokenizerSpec) -> dict[str, Loss]:
+    """The losses by the names that recipes use."""
+    if spec.modality == "image":
+        return {"l1": F.l1_loss, "l2": F.mse_loss, "ssim": ssim_loss}
+    return {
+        "l1": F.l1_loss,
+        "l2": F.mse_loss,
+        "mel": partial(mel_loss, sample_rate=spec.sample_rate),
+        "multi_scale_mel": partial(multi_scale_mel_loss, sample_rate=spec.sample_rate),
+        "stft": stft_loss,
+        "convergence": convergence_loss,
+    }
+
+
+def quantizer_losses(tokenizer: Tokenizer) -> list[str]:
+    """Names of the terms that the tokenizer's quantizer gives in training. Neither it nor the random state moves."""
+    quantizer = copy.deepcopy(tokenizer.quantizer).train()
+    latent = torch.zeros(2, 8, quantizer.dim, device=tokenizer.device)
+    with torch.random.fork_rng(), torch.no_grad():
+        return list(quantizer(latent.normal_()).losses)
+
+
+class WeightedLosses:
+    """The terms of a recipe and their weighted sum.
+
+    Args:
+        tokenizer: whose modality and quantizer decide which terms there are.
+        weights: by name, of `reconstruction_losses` or the quantizer's own (`commitment_loss`, ...).
+
+    Raises:
+        InputError: a name that is neither (the message lists those there are), or no reconstruction loss.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, weights: Mapping[str, float]):
+        known, of_quantizer = reconstruction_losses(tokenizer.spec), quantizer_losses(tokenizer)
+        for name in weights:
+            if name not in known and name not in of_quantizer:
+                raise InputError(
+                    f"unknown loss {name!r}; for {tokenizer.spec.modality}: {', '.join(known)}; "
+                    f"of the quantizer: {', '.join(of_quantizer) or 'none'}"
+                )
+        self.weights = dict(weights)
+        self.terms = {name: loss for name, loss in known.items() if name in weights}
+        if not self.terms:
+            raise InputError(f"expected a reconstruction loss ({', '.join(known)}), got {', '.join(weights) or 'none'}")
+
+    def __call__(self, output: TokenizerOutput, original: Tensor) -> dict[str, Tensor]:
+        """Unweighted terms by name, and as `loss` their weighted sum; float32 scalars."""
+        reconstruction, original = output.reconstruction.float(), original.float()
+        values = {
+            name: self.terms[name](reconstruction, original) if name in self.terms else output.losses[name]
+            for name in self.weights
+        }
+        return {"loss": sum(weight * values[name] for name, weight in self.weights.items()), **values}

@@ -1,0 +1,313 @@
+"""What a training run is made of: a typed recipe, read from YAML and changed by `key=value`."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import inspect
+import json
+import re
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+
+import zoo
+from zoo.errors import InputError
+from zoo.tokenizer import Tokenizer
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageData:
+    """How training images are cut.
+
+    crop: height and width in pixels. flip: mirror every second one, by chance.
+    scale: range of the factor by which a picture is resized before it is cropped; (1, 1): not at all. A picture
+        that would come out smaller than the crop is resized to it.
+    cache_gib: memory for decoded pictures; those beyond it are read from disk each time.
+    workers: processes that read; None: none where all pictures are in memory, else 2.
+    """
+
+    crop: int = 128
+    flip: bool = True
+    scale: tuple[float, float] = (1.0, 1.0)
+    cache_gib: float = 2.0
+    workers: int | None = None
+
+    def __post_init__(self):
+        if self.crop < 1 or not 0 < self.scale[0] <= self.scale[1]:
+            raise InputError(f"recipe: expected data.crop >= 1 and data.scale > 0, got {self.crop} and {self.scale}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioData:
+    """How training audio is cut.
+
+    seconds: of a crop; a shorter file is repeated end to end.
+    peak_db: range in dB of full scale to which a file's peak is set; validation takes the middle.
+    cache_gib: memory for decoded files; those beyond it are read from disk each time.
+    workers: processes that read; None: none where all files are in memory, else 2.
+    """
+
+    seconds: float = 1.0
+    peak_db: tuple[float, float] = (-6.0, -1.0)
+    cache_gib: float = 2.0
+    workers: int | None = None
+
+    def __post_init__(self):
+        if not self.seconds > 0:
+            raise InputError(f"recipe: expected data.seconds > 0, got {self.seconds}")
+
+
+DATA_OPTIONS = {"image": ImageData, "audio": AudioData}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """AdamW with a linear warm-up over `warmup_steps` and a cosine decay to `final_learning_rate` at the last step.
+
+    clip_norm: greatest norm of the gradient. ema_decay: of the averaged weights, which are validated and exported.
+    """
+
+    learning_rate: float = 3e-4
+    final_learning_rate: float = 0.0
+    warmup_steps: int = 200
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    ema_decay: float = 0.999
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """every: steps between validations. items: how many files, the first by name. examples: how many are shown."""
+
+    every: int = 500
+    items: int = 32
+    examples: int = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A training run.
+
+    tokenizer: registered variant whose network is trained. config: changes to its configuration, the keywords of
+    its class. spec: changes to its `TokenizerSpec`, such as `codebook_sizes`.
+    losses: weight of each term by name: those of `zoo.trainers.losses` and the quantizer's own.
+    steps: of the optimizer. batch_size: items of one forward pass and device; accumulate: passes of one step.
+    precision: of Fabric, as "32-true" or "bf16-mixed". compile: whether through `torch.compile`.
+    """
+
+    tokenizer: str
+    config: dict[str, Any] = field(default_factory=dict)
+    spec: dict[str, Any] = field(default_factory=dict)
+    data: ImageData | AudioData
+    losses: dict[str, float]
+    optimizer: Optimizer = Optimizer()
+    steps: int
+    batch_size: int
+    accumulate: int = 1
+    seed: int = 0
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    compile: bool = False
+    validation: Validation = Validation()
+    log_every: int = 20
+    checkpoint_every: int = 500
+
+    def __post_init__(self):
+        for key in ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every"):
+            if getattr(self, key) < 1:
+                raise InputError(f"recipe: expected {key} of at least 1, got {getattr(self, key)}")
+        if self.validation.every < 1 or self.validation.items < 1:
+            raise InputError("recipe: expected validation.every and validation.items of at least 1")
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that stand for all that shapes the weights."""
+        content = json.dumps(self.shaping(), sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+    def shaping(self) -> dict[str, Any]:
+        """The values that the weights depend on: without how often to report and to save."""
+        values = flatten(self)
+        for key in [key for key in values if key.startswith(("validation.", "log_", "checkpoint_"))]:
+            del values[key]
+        for key in ("data.cache_gib", "data.workers"):
+            del values[key]
+        return values
+
+    def to_yaml(self) -> str:
+        """The recipe as `load_recipe` reads it."""
+        return yaml.safe_dump(_plain(dataclasses.asdict(self)), sort_keys=False)
+
+
+def list_recipes() -> list[str]:
+    """Names of the recipes that ship with zoo."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def load_recipe(
+    source: str | Path | Recipe | Mapping[str, Any], overrides: Mapping[str, Any] | Sequence[str] = ()
+) -> Recipe:
+    """Read a recipe and change it.
+
+    Args:
+        source: name of a recipe that ships with zoo, path of a YAML file, a recipe, or keys and values as YAML has
+            them.
+        overrides: `{"optimizer.learning_rate": 1e-4}` or `["optimizer.learning_rate=1e-4"]`.
+
+    Raises:
+        InputError: no such recipe, an unknown key, a value of the wrong type or YAML that cannot be read.
+    """
+    if isinstance(source, Recipe):
+        source = dataclasses.asdict(source)
+    if isinstance(source, Mapping):
+        values, origin = _plain(source), "recipe"
+    else:
+        path = Path(source) if str(source).endswith((".yaml", ".yml")) else RECIPES / f"{source}.yaml"
+        if not path.is_file():
+            raise InputError(f"no recipe {str(source)!r}; zoo has {', '.join(list_recipes())}, or give a .yaml file")
+        values, origin = read_yaml(path.read_text(), str(path)), path.name
+    if not isinstance(values, dict):
+        raise InputError(f"{origin}: expected keys and values, got {type(values).__name__}")
+    if not isinstance(overrides, Mapping):
+        overrides = dict(_split(text) for text in overrides)
+    for key, value in overrides.items():
+        _assign(values, key, value)
+    if not isinstance(values.get("tokenizer"), str):
+        raise InputError(f"{origin}: expected tokenizer as the name of a variant, got {values.get('tokenizer')!r}")
+    modality = zoo.info(values["tokenizer"]).spec.modality
+    if modality not in DATA_OPTIONS:
+        raise InputError(f"{origin}: {values['tokenizer']} is for {modality}; trainers take {', '.join(DATA_OPTIONS)}")
+    values.setdefault("data", {})
+    hints = {**typing.get_type_hints(Recipe), "data": DATA_OPTIONS[modality]}
+    return _build(Recipe, values, origin, "", hints)
+
+
+def create_tokenizer(recipe: Recipe) -> Tokenizer:
+    """The recipe's network, in training mode, with random weights that its seed decides.
+
+    Raises:
+        InputError: a `config` or `spec` key that the tokenizer does not have, or a value of the wrong type.
+    """
+    variant = zoo.info(recipe.tokenizer)
+    hints = typing.get_type_hints(variant.builder.__init__)
+    parameters = inspect.signature(variant.builder.__init__).parameters.values()
+    keywords = {item.name: hints.get(item.name, Any) for item in parameters if item.kind is item.KEYWORD_ONLY}
+    spec = _convert_all(recipe.spec, typing.get_type_hints(type(variant.spec)), "recipe", "spec.")
+    config = _convert_all(recipe.config, keywords, "recipe", "config.")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        return variant.builder(dataclasses.replace(variant.spec, **spec), **{**variant.config, **config})
+
+
+def flatten(recipe: Recipe) -> dict[str, Any]:
+    """Dotted key to plain value."""
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, dict) and value:
+            for key, inner in value.items():
+                walk(f"{prefix}.{key}" if prefix else key, inner)
+        else:
+            flat[prefix] = value
+
+    flat: dict[str, Any] = {}
+    walk("", _plain(dataclasses.asdict(recipe)))
+    return flat
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which 3e-4 is a number, as in version 1.2, and not text."""
+
+
+_Loader.yaml_implicit_resolvers = {key: list(value) for key, value in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def read_yaml(text: str, origin: str) -> Any:
+    """The plain value that `text` stands for; InputError names `origin` and the line."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise InputError(f"{origin}: not YAML: {' '.join(str(error).split())}") from None
+
+
+def _split(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise InputError(f"expected key=value, got {text!r}")
+    return key, read_yaml(value, key)
+
+
+def _assign(values: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise InputError(f"recipe: {key}: {parent} is a single value, it has no keys")
+    values[last] = _plain(value)
+
+
+def _build(cls: type, values: Any, origin: str, prefix: str, hints: Mapping[str, Any]) -> Any:
+    fields = dataclasses.fields(cls)
+    required = [item.name for item in fields if item.default is item.default_factory]
+    missing = [prefix + name for name in required if name not in values]
+    if missing:
+        raise InputError(f"{origin}: {', '.join(missing)} missing")
+    return cls(**_convert_all(values, hints, origin, prefix))
+
+
+def _convert_all(values: Mapping[str, Any], hints: Mapping[str, Any], origin: str, prefix: str) -> dict[str, Any]:
+    for key in values:
+        if key not in hints:
+            raise InputError(f"{origin}: unknown key {prefix}{key}; accepted: {', '.join(sorted(hints))}")
+    return {key: _convert(value, hints[key], origin, prefix + key) for key, value in values.items()}
+
+
+def _convert(value: Any, hint: Any, origin: str, key: str) -> Any:
+    # What YAML gives to what a field of this type holds.
+    kind, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if kind is types.UnionType:
+        return None if value is None else _convert(value, arguments[0], origin, key)
+    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        return _build(hint, value, origin, f"{key}.", typing.get_type_hints(hint))
+    if kind is dict and isinstance(value, dict):
+        return {name: _convert(inner, arguments[1], origin, f"{key}.{name}") for name, inner in value.items()}
+    if kind is tuple and isinstance(value, list | tuple):
+        inner = arguments[:1] * len(value) if arguments[1:] == (...,) else arguments
+        if len(inner) == len(value):
+            return tuple(
+                _convert(*pair, origin, f"{key}[{i}]") for i, pair in enumerate(zip(value, inner, strict=True))
+            )
+    if hint is float and type(value) is int:
+        return float(value)
+    if hint is Any or type(value) is hint or (kind is Literal and value in arguments):
+        return value
+    raise InputError(f"{origin}: expected {key} as {_describe(hint)}, got {value!r}")
+
+
+def _describe(hint: Any) -> str:
+    kind, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if kind is Literal:
+        return " or ".join(map(repr, arguments))
+    if kind is tuple:
+        return f"[{', '.join('...' if argument is ... else _describe(argument) for argument in arguments)}]"
+    if kind is dict or dataclasses.is_dataclass(hint):
+        return "keys and values"
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[hint]
+
+
+def _plain(value: Any) -> Any:
+    # Tuples as lists, which is what YAML gives back.
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,108 @@
+"""What a run shows: TensorBoard, the history file, a progress bar or, without a terminal, a line now and then."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+from torch.utils.tensorboard import SummaryWriter
+
+from zoo.tokenizer import TokenizerSpec
+from zoo.trainers.run import RunFolder
+from zoo.trainers.validation import ValidationResult
+
+
+class Report:
+    """Context in which a run is shown. `step` is where it starts, `steps` where it ends."""
+
+    def __init__(self, folder: RunFolder, spec: TokenizerSpec, step: int, steps: int):
+        self.folder, self.spec, self.steps = folder, spec, steps
+        self.writer = SummaryWriter(folder.path / "tensorboard", purge_step=step + 1)
+        self.console = Console(stderr=True)
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        self.task = self.progress.add_task(spec.name, total=steps, completed=step, speed="")
+        self.losses = Text()
+        self.live = Live(Group(self.progress, self.losses), console=self.console)
+        self._last = (step, time.monotonic())
+
+    def __enter__(self) -> Report:
+        if self.console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.live.stop()
+        self.writer.close()
+
+    def advance(self) -> None:
+        """One step is done."""
+        self.progress.advance(self.task)
+
+    def training(self, step: int, values: Mapping[str, float], learning_rate: float) -> None:
+        """Losses by name, averaged since the last time."""
+        last_step, last_time = self._last
+        now = time.monotonic()
+        speed = (step - last_step) / max(now - last_time, 1e-9)
+        self._last = (step, now)
+        self._scalars("training", step, {**values, "learning_rate": learning_rate})
+        self.writer.add_scalar("steps_per_second", speed, step)
+        text = _line(values)
+        if self.console.is_terminal:
+            self.progress.update(self.task, speed=f"{speed:.2f} steps/s")
+            self.losses.plain = text
+        else:
+            left = (self.steps - step) / speed
+            self.say(f"step {step}/{self.steps}  {text}  {speed:.2f} steps/s  {_duration(left)} left")
+
+    def validation(self, step: int, result: ValidationResult) -> None:
+        """Metrics, and a few originals and reconstructions side by side."""
+        self._scalars("validation", step, result.metrics)
+        self.say(f"step {step}/{self.steps}  validation  {_line(result.metrics)}")
+        if result.collapsed:
+            self.say("warning: a codebook collapses: less than 5 % of its entries are in use")
+        for number, pair in enumerate(zip(result.originals, result.reconstructions, strict=True)):
+            for kind, signal in zip(("original", "reconstruction"), pair, strict=True):
+                name = f"{number}/{kind}"
+                if self.spec.modality == "image":
+                    self.writer.add_image(name, signal.clamp(0, 1), step)
+                else:
+                    self.writer.add_audio(name, signal.mean(0).clamp(-1, 1), step, self.spec.sample_rate)
+
+    def exclude(self, seconds: float) -> None:
+        """Leave `seconds` that were no training out of the speed."""
+        step, last = self._last
+        self._last = (step, last + seconds)
+
+    def say(self, text: str) -> None:
+        """A line of its own."""
+        if self.console.is_terminal:
+            self.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def _scalars(self, group: str, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self.writer.add_scalar(f"{group}/{name}", value, step)
+        self.folder.add_history({"step": step, group: dict(values)})
+
+
+def _line(values: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"
