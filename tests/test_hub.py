@@ -146,13 +146,13 @@ def test_an_earlier_revision_can_still_be_loaded_after_another_push(server, vari
 
 
 def test_pushing_without_a_token_is_refused_before_anything_is_sent(server, variant):
-    with pytest.raises(hub.PublishError, match=r"writer/mine needs a token with write access: `hf auth login`"):
+    with pytest.raises(zoo.PublishError, match=r"writer/mine needs a token with write access: `hf auth login`"):
         build(variant).push_to_hub("writer/mine")
     assert server.requests == []
 
 
 def test_pushing_with_a_token_that_may_not_write_says_so(server, variant):
-    with pytest.raises(hub.PublishError, match=r"refused the push to other/mine \(403\); the token needs write access"):
+    with pytest.raises(zoo.PublishError, match=r"refused the push to other/mine \(403\); the token needs write access"):
         build(variant).push_to_hub("other/mine", token="reader")
 
 
@@ -325,7 +325,7 @@ def test_offline_mode_is_honoured_and_named(server, variant, published, monkeypa
     importlib.reload(constants)
     with pytest.raises(zoo.WeightsUnavailableError, match=r"HF_HUB_OFFLINE is set; .* `zoo pull tiny-wetok`"):
         zoo.load("tiny-wetok")
-    with pytest.raises(hub.PublishError, match="HF_HUB_OFFLINE"):
+    with pytest.raises(zoo.PublishError, match="HF_HUB_OFFLINE"):
         build(variant).push_to_hub("writer/mine", token="writer")
     assert server.requests == []
 

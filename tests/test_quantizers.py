@@ -137,7 +137,7 @@ def test_another_dtype_gives_the_codes_of_its_values_in_float32_and_comes_back(n
 
 @every_family
 def test_autocast_changes_neither_codes_nor_losses(name):
-    z = latents(4, 100)
+    z = latents(4, 1000)
     plain = build(name).train()(z)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         quantizer = build(name).train()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from zoo.errors import CheckpointError as CheckpointError
     from zoo.errors import InputError as InputError
     from zoo.errors import MediaError as MediaError
+    from zoo.errors import PublishError as PublishError
     from zoo.errors import UnknownTokenizerError as UnknownTokenizerError
     from zoo.errors import WeightsUnavailableError as WeightsUnavailableError
     from zoo.errors import ZooError as ZooError
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "zoo.errors": "ZooError InputError MediaError UnknownTokenizerError CheckpointError WeightsUnavailableError",
+    "zoo.errors": (
+        "ZooError InputError MediaError UnknownTokenizerError CheckpointError WeightsUnavailableError PublishError"
+    ),
     "zoo.registry": "HubSource Variant alias create info list_tokenizers load register",
     "zoo.tokenizer": "Tokenizer TokenizerOutput TokenizerSpec",
 }

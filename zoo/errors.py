@@ -23,3 +23,7 @@ class CheckpointError(ZooError, RuntimeError):
 
 class WeightsUnavailableError(ZooError, OSError):
     """Weights that are neither on this machine nor, as things stand, to be had from the Hub."""
+
+
+class PublishError(ZooError, OSError):
+    """A tokenizer that could not be pushed to the Hub."""

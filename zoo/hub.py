@@ -45,7 +45,7 @@ from huggingface_hub.errors import (
 import zoo
 from zoo import registry
 from zoo.checkpoints import assign, check_state, read_checkpoint, read_metadata, without_storage, write_checkpoint
-from zoo.errors import CheckpointError, MediaError, WeightsUnavailableError, ZooError
+from zoo.errors import CheckpointError, MediaError, PublishError, WeightsUnavailableError
 from zoo.files import atomic_path
 from zoo.registry import HubSource, Variant
 
@@ -65,10 +65,6 @@ HUB_LICENSES = (
     *("mit", "apache-2.0", "bsd-2-clause", "bsd-3-clause", "gpl-3.0", "agpl-3.0", "openrail", "cc0-1.0"),
     *("cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0"),
 )
-
-
-class PublishError(ZooError, OSError):
-    """A tokenizer that could not be pushed to the Hub."""
 
 
 # Loading and saving

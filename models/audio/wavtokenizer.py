@@ -32,6 +32,10 @@ class PaddedConv(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, kernel_size: int, stride: int = 1):
         super().__init__()
         self.conv = weight_norm(nn.Conv1d(channels_in, channels_out, kernel_size, stride))
+        # Unit norms keep the variance of what passes; PyTorch's own start shrinks it threefold at every layer,
+        # until a latent is little but the sum of the biases.
+        nn.init.ones_(self.conv.parametrizations.weight.original0)
+        nn.init.zeros_(self.conv.bias)
         self.stride = stride
         self.right = (kernel_size - stride) // 2
         self.left = kernel_size - stride - self.right
@@ -109,8 +113,14 @@ class ResidualBlock(nn.Module):
         self.conv2 = nn.Conv1d(dim, dim, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        return x + self.conv2(self.dropout(F.silu(self.norm2(h))))
+        # One name for all steps: each intermediate is freed by the next, which long audio needs.
+        h = self.norm1(x)
+        h = F.silu(h)
+        h = self.conv1(h)
+        h = self.norm2(h)
+        h = F.silu(h)
+        h = self.conv2(self.dropout(h))
+        return x + h
 
 
 class AttentionBlock(nn.Module):
@@ -119,17 +129,19 @@ class AttentionBlock(nn.Module):
     def __init__(self, dim: int, groups: int):
         super().__init__()
         self.norm = nn.GroupNorm(groups, dim, eps=1e-6)
-        self.query = nn.Conv1d(dim, dim, 1)
-        self.key = nn.Conv1d(dim, dim, 1)
-        self.value = nn.Conv1d(dim, dim, 1)
-        self.out = nn.Conv1d(dim, dim, 1)
+        self.query = nn.Linear(dim, dim)
+        self.key = nn.Linear(dim, dim)
+        self.value = nn.Linear(dim, dim)
+        self.out = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.norm(x)
+        attended = F.scaled_dot_product_attention(*self.project(x))
+        return x + self.out(attended[:, 0]).mT
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         # Contiguous, or PyTorch falls back to an attention that holds all frames by all frames.
-        query, key, value = (conv(h).mT[:, None].contiguous() for conv in (self.query, self.key, self.value))
-        h = F.scaled_dot_product_attention(query, key, value)
-        return x + self.out(h[:, 0].mT)
+        h = self.norm(x).mT.contiguous()[:, None]
+        return self.query(h), self.key(h), self.value(h)
 
 
 class AdaptiveLayerNorm(nn.Module):
@@ -250,6 +262,8 @@ class WavTokenizer(Tokenizer):
         encoder_width: channels of the encoder's first stage; each stage doubles them.
         dim: of the codebook. decoder_dim, hidden_dim, num_layers: of the ConvNeXt decoder.
         num_conditions: rows of the adaptive norms. norm_groups: of the decoder's group norms.
+        revive_below: of the quantizer: counts are latents of a batch, so a smaller batch takes a smaller threshold.
+        input_std: of the audio; the network works on audio divided by it.
     """
 
     encode_options = ("chunk_seconds",)
@@ -267,11 +281,19 @@ class WavTokenizer(Tokenizer):
         num_layers: int = 12,
         num_conditions: int = 4,
         norm_groups: int = 32,
+        revive_below: float = 2.0,
+        input_std: float = 1.0,
     ):
         super().__init__(spec)
+        self.input_std = input_std
         self.encoder = Encoder(tuple(strides), encoder_width, dim)
         self.quantizer = VectorQuantizer(
-            dim, spec.codebook_sizes[0], update="ema", kmeans_init=True, kmeans_iters=200, revive_below=2.0
+            dim,
+            spec.codebook_sizes[0],
+            update="ema",
+            kmeans_init=True,
+            kmeans_iters=200,
+            revive_below=revive_below,
         )
         self.decoder = Decoder(
             dim,
@@ -297,6 +319,11 @@ class WavTokenizer(Tokenizer):
         return frames
 
 
+def pointwise_to_linear(tensor: Tensor) -> Tensor:
+    # The reference's projections are convolutions of one tap: [out, in, 1]. Biases stay as they are.
+    return tensor.squeeze(-1)
+
+
 CHECKPOINT = KeyMap(
     ("feature_extractor.encodec.encoder.model.0.conv.", "encoder.stem."),
     *(
@@ -320,10 +347,10 @@ CHECKPOINT = KeyMap(
         lambda inited: inited.reshape(()) != 0,
     ),
     ("backbone.embed.", "decoder.embed."),
-    ("backbone.pos_net.{i}.q.", "decoder.global_blocks.{i}.query."),
-    ("backbone.pos_net.{i}.k.", "decoder.global_blocks.{i}.key."),
-    ("backbone.pos_net.{i}.v.", "decoder.global_blocks.{i}.value."),
-    ("backbone.pos_net.{i}.proj_out.", "decoder.global_blocks.{i}.out."),
+    ("backbone.pos_net.{i}.q.", "decoder.global_blocks.{i}.query.", pointwise_to_linear),
+    ("backbone.pos_net.{i}.k.", "decoder.global_blocks.{i}.key.", pointwise_to_linear),
+    ("backbone.pos_net.{i}.v.", "decoder.global_blocks.{i}.value.", pointwise_to_linear),
+    ("backbone.pos_net.{i}.proj_out.", "decoder.global_blocks.{i}.out.", pointwise_to_linear),
     ("backbone.pos_net.", "decoder.global_blocks."),
     ("backbone.norm.scale.weight", "decoder.norm.scale"),
     ("backbone.norm.shift.weight", "decoder.norm.shift"),
@@ -441,3 +468,36 @@ for name, strides, repo, filename, revision in (
 ):
     register_published(f"wavtokenizer-{name}", strides, HubSource(f"novateur/{repo}", filename, revision))
 alias("wavtokenizer", "wavtokenizer-large-speech-320-v2")
+
+# Trained here, by `trainers/recipes/wavtokenizer-nano.yaml`; ships with the package. The speech is CC BY 4.0, and so
+# are the weights.
+register(
+    "wavtokenizer-nano",
+    WavTokenizer,
+    spec=TokenizerSpec(
+        name="wavtokenizer-nano",
+        modality="audio",
+        quantizer="vq",
+        codebook_sizes=(4096,),
+        downsample=(320,),
+        channels=1,
+        sample_rate=24000,
+        code_license="Apache-2.0",
+        weights_license="CC BY 4.0",
+        paper="https://arxiv.org/abs/2408.16532",
+        source="https://github.com/jishengpeng/WavTokenizer",
+    ),
+    config={
+        "strides": (8, 5, 4, 2),  # the other way round: at the full rate a small network spends least on a long stride
+        "encoder_width": 8,
+        "dim": 32,
+        "decoder_dim": 128,
+        "hidden_dim": 384,
+        "num_layers": 4,
+        "num_conditions": 1,
+        "norm_groups": 8,
+        "revive_below": 0.03,
+        "input_std": 0.05,
+    },
+    card="wavtokenizer-nano",
+)

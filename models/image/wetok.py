@@ -21,16 +21,16 @@ from zoo.registry import HubSource, alias, register
 from zoo.tokenizer import Tokenizer, TokenizerSpec
 
 
-def group_norm(channels: int, *, affine: bool = True) -> nn.GroupNorm:
-    return nn.GroupNorm(32, channels, eps=1e-6, affine=affine)
+def group_norm(groups: int, channels: int, *, affine: bool = True) -> nn.GroupNorm:
+    return nn.GroupNorm(groups, channels, eps=1e-6, affine=affine)
 
 
 class ResidualBlock(nn.Module):
-    def __init__(self, channels_in: int, channels_out: int):
+    def __init__(self, channels_in: int, channels_out: int, norm_groups: int):
         super().__init__()
-        self.norm1 = group_norm(channels_in)
+        self.norm1 = group_norm(norm_groups, channels_in)
         self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
-        self.norm2 = group_norm(channels_out)
+        self.norm2 = group_norm(norm_groups, channels_out)
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
         self.shortcut = nn.Identity()
         if channels_in != channels_out:
@@ -41,21 +41,24 @@ class ResidualBlock(nn.Module):
         return self.shortcut(x) + self.conv2(F.silu(self.norm2(h)))
 
 
-def residual_blocks(count: int, channels_in: int, channels_out: int) -> nn.Sequential:
-    return nn.Sequential(*(ResidualBlock(channels_out if i else channels_in, channels_out) for i in range(count)))
+def residual_blocks(count: int, channels_in: int, channels_out: int, norm_groups: int) -> nn.Sequential:
+    inputs = [channels_in, *[channels_out] * (count - 1)]
+    return nn.Sequential(*(ResidualBlock(channels, channels_out, norm_groups) for channels in inputs))
 
 
 class Encoder(nn.Module):
     """`[B, 3, H, W]` to `[B, dim, h, w]`."""
 
-    def __init__(self, width: int, multipliers: tuple[int, ...], num_blocks: int, dim: int):
+    def __init__(self, width: int, multipliers: tuple[int, ...], num_blocks: int, dim: int, norm_groups: int):
         super().__init__()
         channels = [width * multiplier for multiplier in (1, *multipliers)]
         self.stem = nn.Conv2d(3, width, 3, padding=1, bias=False)
-        self.levels = nn.ModuleList(residual_blocks(num_blocks, *channels[i : i + 2]) for i in range(len(multipliers)))
+        self.levels = nn.ModuleList(
+            residual_blocks(num_blocks, *channels[i : i + 2], norm_groups) for i in range(len(multipliers))
+        )
         self.downsamples = nn.ModuleList(nn.Conv2d(c, c, 3, stride=2, padding=1) for c in channels[1:-1])
-        self.mid = residual_blocks(num_blocks, channels[-1], channels[-1])
-        self.norm = group_norm(channels[-1])
+        self.mid = residual_blocks(num_blocks, channels[-1], channels[-1], norm_groups)
+        self.norm = group_norm(norm_groups, channels[-1])
         self.head = nn.Conv2d(channels[-1], dim, 1)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -70,11 +73,15 @@ class Encoder(nn.Module):
 class AdaptiveGroupNorm(nn.Module):
     """Group norm whose scale and shift come from the latent's mean and spread over positions."""
 
-    def __init__(self, channels: int, dim: int):
+    def __init__(self, channels: int, dim: int, norm_groups: int):
         super().__init__()
-        self.norm = group_norm(channels, affine=False)
+        self.norm = group_norm(norm_groups, channels, affine=False)
         self.gamma = nn.Linear(dim, channels)
         self.beta = nn.Linear(dim, channels)
+        # A plain norm to start with: PyTorch's own start would scale channels by random numbers around zero.
+        for linear, start in ((self.gamma, 1.0), (self.beta, 0.0)):
+            nn.init.zeros_(linear.weight)
+            nn.init.constant_(linear.bias, start)
 
     def forward(self, x: Tensor, latent: Tensor) -> Tensor:
         # The variance divides by positions - 1, and the scale is no "1 + scale": both as in the reference.
@@ -96,19 +103,27 @@ class Upsample(nn.Module):
 class Decoder(nn.Module):
     """`[B, dim, h, w]` to `[B, 3, H, W]`; with `generative`, noise of the latent's shape is a second input."""
 
-    def __init__(self, width: int, multipliers: tuple[int, ...], num_blocks: int, dim: int, generative: bool):
+    def __init__(
+        self,
+        width: int,
+        multipliers: tuple[int, ...],
+        num_blocks: int,
+        dim: int,
+        norm_groups: int,
+        generative: bool,
+    ):
         super().__init__()
         channels = [width * multiplier for multiplier in multipliers]
         self.stem = nn.Conv2d(2 * dim if generative else dim, channels[-1], 3, padding=1)
-        self.mid = residual_blocks(num_blocks, channels[-1], channels[-1])
+        self.mid = residual_blocks(num_blocks, channels[-1], channels[-1], norm_groups)
         inputs = [*channels[1:], channels[-1]]
-        self.adaptive = nn.ModuleList(AdaptiveGroupNorm(c, dim) for c in inputs)
+        self.adaptive = nn.ModuleList(AdaptiveGroupNorm(c, dim, norm_groups) for c in inputs)
         self.levels = nn.ModuleList(
-            residual_blocks(num_blocks, c_in, c_out) for c_in, c_out in zip(inputs, channels, strict=True)
+            residual_blocks(num_blocks, c_in, c_out, norm_groups) for c_in, c_out in zip(inputs, channels, strict=True)
         )
         # Level 0 is the picture's own resolution: nothing is upsampled behind it.
         self.upsamples = nn.ModuleList(Upsample(c) for c in channels[1:])
-        self.norm = group_norm(width)
+        self.norm = group_norm(norm_groups, width)
         self.head = nn.Conv2d(width, 3, 3, padding=1)
 
     def forward(self, latent: Tensor, noise: Tensor | None) -> Tensor:
@@ -130,6 +145,8 @@ class WeTok(Tokenizer):
     Args:
         width: channels at full resolution. multipliers: of `width`, one per resolution, finest first.
         num_blocks: residual blocks per resolution. dim: latent channels, a bit each.
+        norm_groups: groups of channels that every normalisation takes its statistics over.
+        temperature: of the quantizer's entropy term, in training.
         generative: the decoder also takes noise; `decode` then accepts `generator=` or `noise=`, a tensor of the
             latent's shape `[B, dim, h, w]`.
     """
@@ -145,15 +162,17 @@ class WeTok(Tokenizer):
         width: int = 256,
         num_blocks: int = 4,
         dim: int = 32,
+        norm_groups: int = 32,
+        temperature: float = 0.01,
         generative: bool = False,
     ):
         super().__init__(spec)
         self.generative = generative
         if generative:
             self.decode_options = ("generator", "noise")
-        self.encoder = Encoder(width, tuple(multipliers), num_blocks, dim)
-        self.quantizer = GroupedLFQ(dim, spec.num_codebooks)
-        self.decoder = Decoder(width, tuple(multipliers), num_blocks, dim, generative)
+        self.encoder = Encoder(width, tuple(multipliers), num_blocks, dim, norm_groups)
+        self.quantizer = GroupedLFQ(dim, spec.num_codebooks, temperature=temperature)
+        self.decoder = Decoder(width, tuple(multipliers), num_blocks, dim, norm_groups, generative)
 
     def from_latent(
         self, latent: Tensor, generator: torch.Generator | None = None, noise: Tensor | None = None
@@ -238,3 +257,24 @@ register_published(
 register_published("wetok-imagenet-f8", "ImageNet/downsample8/WeTok.ckpt", F8)
 register_published("wetok-imagenet-f16", "ImageNet/downsample16/WeTok.ckpt", F16)
 alias("wetok", "wetok-general-24")
+
+# Trained here, by `trainers/recipes/wetok-nano.yaml`; ships with the package. 2,048 bytes of codes for 256x256.
+register(
+    "wetok-nano",
+    WeTok,
+    spec=TokenizerSpec(
+        name="wetok-nano",
+        modality="image",
+        quantizer="grouped-lfq",
+        codebook_sizes=(256, 256),
+        downsample=(8, 8),
+        channels=3,
+        resolution=(256, 256),
+        code_license="Apache-2.0",
+        weights_license="trained on ImageNet photographs: research use, under ImageNet's terms",
+        paper="https://arxiv.org/abs/2508.05599",
+        source="https://github.com/zhuangshaobin/WeTok",
+    ),
+    config={"width": 8, "multipliers": (1, 2, 4, 8), "num_blocks": 1, "dim": 16, "norm_groups": 1},
+    card="wetok-nano",
+)

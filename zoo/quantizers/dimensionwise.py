@@ -40,15 +40,15 @@ class DimensionwiseQuantizer(Quantizer):
         normal_range: float = 3.0,
         scale: float = 1.0,
     ):
-        if dim < 1 or bits < 1 or value_range <= 0 or normal_range <= 0:
+        if min(dim, bits, value_range, normal_range, scale) <= 0:
             raise InputError(
-                f"expected positive dim, bits, value_range and normal_range, got {dim}, {bits}, {value_range}, "
-                f"{normal_range}"
+                f"expected positive dim, bits, value_range, normal_range and scale, got {dim}, {bits}, "
+                f"{value_range}, {normal_range} and {scale}"
             )
         super().__init__(dim, (2**bits,) * dim)
         self.levels = [level * value_range / normal_range for level in normal_levels(2**bits, normal_range)]
         self.register_buffer("mean", torch.zeros(dim))
-        self.register_buffer("scale", torch.full((dim,), scale))
+        self.register_buffer("scale", torch.full((dim,), float(scale)))
 
     @torch.no_grad()
     def calibrate(self, latents: Tensor) -> None:

@@ -35,7 +35,8 @@ class VectorQuantizer(Quantizer):
         distance: "euclidean" or "cosine".
         update: "gradient" (the codebook is a parameter, moved by `codebook_loss`) or "ema" (a buffer).
         decay: of the running averages.
-        epsilon: Laplace smoothing of the row counts.
+        epsilon: Laplace smoothing of the row counts. Once the count of a row that is never chosen comes near
+            it (some thousand steps), the row shrinks to the origin: `revive_below` prevents that.
         kmeans_init: the first training batch sets the codebook by k-means; needs `update="ema"`.
         kmeans_iters: rounds of that k-means.
         revive_below: a row whose running count falls below this is set to a random latent of the batch, with

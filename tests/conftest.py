@@ -1,0 +1,45 @@
+"""Tiny tokenizers with random weights that are registered and load by name, as if they shipped, for one test."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import zoo
+from zoo import hub, registry
+
+
+@pytest.fixture
+def install(tmp_path_factory, monkeypatch) -> Callable[..., zoo.Tokenizer]:
+    zoo.list_tokenizers()
+    folder = tmp_path_factory.mktemp("weights")
+    monkeypatch.setattr(registry, "_variants", dict(registry._variants))
+    monkeypatch.setattr(hub, "SHIPPED", folder)
+
+    def install(name: str, like: str, spec: dict, config: dict) -> zoo.Tokenizer:
+        variant = zoo.info(like)
+        spec = replace(variant.spec, name=name, **spec)
+        zoo.register(name, variant.builder, spec=spec, config={**variant.config, **config}, card=variant.card)
+        torch.manual_seed(0)
+        tokenizer = zoo.create(name).eval()
+        save_file(tokenizer.state_dict(), folder / f"{name}.safetensors")
+        return tokenizer
+
+    return install
+
+
+@pytest.fixture
+def tiny_wetok(install) -> zoo.Tokenizer:
+    """Images to 2 codes of 256 for each 4x4 pixels."""
+    spec = {"downsample": (4, 4), "codebook_sizes": (256, 256)}
+    config = {"width": 32, "multipliers": (1, 1, 1), "num_blocks": 1, "dim": 16}
+    return install("tiny-wetok", "wetok-imagenet-f8", spec, config)
+
+
+@pytest.fixture
+def tiny_wavtokenizer(install) -> zoo.Tokenizer:
+    """Audio at 24 kHz to 1 code of 64 for each 320 samples."""
+    config = {"encoder_width": 4, "dim": 16, "decoder_dim": 32, "hidden_dim": 48, "num_layers": 2, "norm_groups": 8}
+    return install("tiny-wavtokenizer", "wavtokenizer-small-320-24k-4096", {"codebook_sizes": (64,)}, config)

@@ -1,0 +1,76 @@
+"""The `zoo` command. Each subcommand reads its arguments, calls one public function and prints what it returns."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+import warnings
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import zoo
+from zoo.cli import browse, demo, transcode, weights
+from zoo.cli.terminal import print_error
+from zoo.errors import ZooError
+
+
+class Commands(TyperGroup):
+    """Turns an error into one line on stderr and exit status 1; usage errors stay Typer's, with exit status 2."""
+
+    def invoke(self, ctx: typer.Context) -> Any:
+        try:
+            with warnings.catch_warnings():
+                warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+                return super().invoke(ctx)
+        except Exception as error:
+            if hasattr(error, "exit_code") or isinstance(error, (typer.Abort, BrokenPipeError)):
+                raise  # Typer's own, and a reader of our output that went away
+            if ctx.params["verbose"]:
+                traceback.print_exc()
+            if isinstance(error, ZooError | OSError):
+                print_error(error)
+            else:
+                print_error(f"unexpected {type(error).__name__}: {error} (`zoo -v ...` shows where)")
+            raise typer.Exit(1) from error
+
+
+app = typer.Typer(
+    cls=Commands, rich_markup_mode=None, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False
+)
+
+
+def print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"zoo {zoo.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Discrete tokenizers for images, sound, video and protein structures."""
+
+
+app.command("list")(browse.list_tokenizers)
+for command in (
+    browse.info,
+    transcode.encode,
+    transcode.decode,
+    transcode.reconstruct,
+    weights.parity,
+    weights.pull,
+    weights.push,
+    weights.train,
+    demo.demo,
+):
+    app.command()(command)
+
+
+def main() -> None:
+    app(prog_name="zoo")

@@ -1,0 +1,60 @@
+"""`zoo demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zoo.cli.terminal import JsonOption, figures_as_json, print_error, print_figures, print_json, progress_bar
+
+
+def demo(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="PATHS", help="Images and audio of yours, and folders of them.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write to; default: a new one, zoo-demo.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Encode and decode samples with the shipped weights.
+
+    Prints what they cost and lost, and leaves pictures, spectrograms and sound to compare. Needs no network.
+    """
+    from zoo.demo import MODALITIES, Demo
+
+    work = Demo(paths or (), out, overwrite=overwrite)
+    results = []
+    with progress_bar("encoding and decoding", total=len(work)) as advance:
+        for result in work:
+            results.append(result)
+            if result.error is not None:
+                print_error(result.error, of=result.input)
+            advance()
+    good = [result for result in results if result.error is None]
+    if json:
+        print_json(
+            {
+                "folder": str(work.folder),
+                "results": [
+                    {
+                        "input": result.input,
+                        "variant": result.variant,
+                        **figures_as_json(result.figures),
+                        "files": list(map(str, result.files)),
+                    }
+                    for result in good
+                ],
+            }
+        )
+    else:
+        for modality in MODALITIES:
+            rows = [([r.variant, r.input], r.figures) for r in good if r.modality == modality]
+            if rows:
+                print_figures(["variant", "input"], rows)
+                typer.echo()
+        typer.echo(f"Pictures and sound are in {work.folder}")
+    if len(good) < len(results):
+        typer.echo(f"{len(results) - len(good)} of {len(results)} failed", err=True)
+        raise typer.Exit(1)
