@@ -110,11 +110,12 @@ def parity(
         UnknownTokenizerError, CheckpointError, InputError.
     """
     if not isinstance(manifest, Mapping):
-        manifest = json.loads(Path(manifest).read_text())
+        manifest = read_manifest(manifest)
     seed = manifest.get("seed", 0) if seed is None else seed
-    with np.load(golden) as arrays:
-        expected = {key: torch.from_numpy(arrays[key]) for key in arrays.files}
+    expected = read_golden(golden)
     variant = registry.info(name)
+    if variant.keys is None:
+        raise InputError(f"{variant.name} was trained here: there is no published file to compare with")
     with checkpoints.without_storage():
         tokenizer = variant.builder(variant.spec, **variant.config)
     state = variant.keys.convert(
@@ -136,6 +137,27 @@ def parity(
         },
         tolerance={key: value for key, value in manifest["tolerance"].items() if not isinstance(value, str)},
     )
+
+
+def read_manifest(path: str | Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: no manifest ({error})") from None
+    if not isinstance(manifest, dict) or not {"tensors", "axes", "tolerance"} <= manifest.keys():
+        raise InputError(f"{path}: expected a manifest with tensors, axes and tolerance")
+    return manifest
+
+
+def read_golden(path: str | Path) -> dict[str, Tensor]:
+    try:
+        with np.load(path) as arrays:
+            golden = {key: torch.from_numpy(arrays[key]) for key in arrays.files}
+    except Exception as error:  # a damaged archive makes NumPy's reader raise nearly anything
+        raise InputError(f"{path}: no golden ({error})") from None
+    if not {"input", "codes", "reconstruction"} <= golden.keys():
+        raise InputError(f"{path}: expected input, codes and reconstruction, found {', '.join(golden)}")
+    return golden
 
 
 @torch.inference_mode()
