@@ -19,7 +19,15 @@ from zoo.errors import InputError, MediaError, ZooError
 from zoo.trainers import create_tokenizer, export, list_recipes, load_recipe, train
 from zoo.trainers.data import Crops, Excerpts, Files, training_batches
 from zoo.trainers.loop import Trainer, learning_rate
-from zoo.trainers.losses import WeightedLosses, convergence_loss, mel_loss, multi_scale_mel_loss, ssim_loss, stft_loss
+from zoo.trainers.losses import (
+    WeightedLosses,
+    convergence_loss,
+    mel_loss,
+    multi_scale_mel_loss,
+    ssim_loss,
+    stft_loss,
+    stoi_loss,
+)
 from zoo.trainers.run import RunFolder, halved
 from zoo.trainers.validation import codebook_health, has_collapsed, validate
 
@@ -441,7 +449,20 @@ def test_the_convergence_loss_is_the_relative_error_of_the_magnitudes(noise):
     assert float(convergence_loss(x, y, window=768)) == pytest.approx(np.mean(expected), rel=1e-4)
 
 
-@pytest.mark.parametrize("loss", [convergence_loss, stft_loss, lambda x, y: mel_loss(x, y, 24000)])
+def test_the_stoi_loss_is_what_stoi_lacks_to_one():
+    from zoo.metrics.audio import stoi
+
+    generator = torch.Generator().manual_seed(0)
+    level = 0.2 + torch.rand(1, 1, 40, generator=generator).repeat_interleave(1200, dim=-1)
+    original = level * torch.randn(1, 1, 48000, generator=generator) * 0.1
+    noisy = original + 0.05 * torch.randn(1, 1, 48000, generator=generator)
+    assert float(stoi_loss(noisy, original, 24000)) == pytest.approx(1 - float(stoi(noisy, original, 24000)), abs=0.01)
+    assert float(stoi_loss(original, original, 24000)) == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "loss", [convergence_loss, stft_loss, lambda x, y: mel_loss(x, y, 24000), lambda x, y: stoi_loss(x, y, 24000)]
+)
 def test_silence_has_a_finite_gradient(loss, noise):
     silence = torch.zeros_like(noise[0], requires_grad=True)
     loss(silence, noise[0]).backward()

@@ -271,10 +271,10 @@ register(
         channels=3,
         resolution=(256, 256),
         code_license="Apache-2.0",
-        weights_license="trained on ImageNet photographs: research use, under ImageNet's terms",
+        weights_license="ImageNet non-commercial",
         paper="https://arxiv.org/abs/2508.05599",
         source="https://github.com/zhuangshaobin/WeTok",
     ),
-    config={"width": 8, "multipliers": (1, 2, 4, 8), "num_blocks": 1, "dim": 16, "norm_groups": 1},
+    config={"width": 8, "multipliers": (1, 2, 4, 8), "num_blocks": 1, "dim": 16, "norm_groups": 4, "temperature": 1.0},
     card="wetok-nano",
 )

@@ -4,7 +4,7 @@ from zoo.quantizers.additive import AdditiveVQ
 from zoo.quantizers.base import Quantizer, QuantizerOutput, straight_through, without_autocast
 from zoo.quantizers.bsq import BSQ
 from zoo.quantizers.dimensionwise import DimensionwiseQuantizer
-from zoo.quantizers.entropy import codebook_entropy_loss, mean_distribution
+from zoo.quantizers.entropy import codebook_entropy_loss
 from zoo.quantizers.factorized import FactorizedVQ
 from zoo.quantizers.fsq import FSQ
 from zoo.quantizers.grouped_lfq import GroupedLFQ
@@ -32,7 +32,6 @@ __all__ = [
     "SimVQ",
     "VectorQuantizer",
     "codebook_entropy_loss",
-    "mean_distribution",
     "nearest_code",
     "straight_through",
     "without_autocast",

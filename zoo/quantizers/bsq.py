@@ -8,7 +8,7 @@ from torch.nn import functional
 from zoo.errors import InputError
 from zoo.quantizers.base import Quantizer, QuantizerOutput, straight_through, without_autocast
 from zoo.quantizers.bits import codes_to_signs, signs_to_codes
-from zoo.quantizers.entropy import marginal_sign_entropy, mean_sign_entropy
+from zoo.quantizers.entropy import marginal_sign_entropy_loss
 
 
 class BSQ(Quantizer):
@@ -60,7 +60,7 @@ class BSQ(Quantizer):
             if self.training:
                 logits = 4 / (self.dim**0.5 * self.temperature) * latent.reshape(-1, self.dim)
                 losses["commitment_loss"] = functional.mse_loss(latent, quantized)
-                losses["entropy_loss"] = mean_sign_entropy(logits) - marginal_sign_entropy(logits)
+                losses["entropy_loss"] = marginal_sign_entropy_loss(logits)
             return QuantizerOutput(straight_through(latent, quantized).to(z.dtype), codes, losses)
 
     def _corners(self, codes: Tensor) -> Tensor:

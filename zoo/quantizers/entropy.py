@@ -1,15 +1,14 @@
 """Entropies of soft assignments to codebooks, in memory that does not grow with vectors × codes.
 
-A codebook that is a product of small sets, one per channel (two signs; a few levels), has a softmax over codes
-that is a product of softmaxes over channels. So the entropy of one vector's assignment is a sum over channels,
-and the mean assignment of many vectors is one matrix product, between the distributions over the lower and over
-the upper half of the channels. A learned codebook has no such structure: there, memory is that of a chunk of
-vectors, recomputed in the backward pass.
+For the codebook of all sign vectors the softmax over codes is a product over channels. So the entropy of one
+vector's assignment is a sum over channels, and the mean assignment of many vectors is one matrix product, between
+the distributions over the lower and over the upper half of the channels: nothing of the size vectors × codes
+ever exists. A learned codebook has no such structure. Both are summed over chunks of vectors, which are computed
+again in the backward pass.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -21,7 +20,7 @@ from zoo.quantizers.base import without_autocast
 MAX_ENUMERATED_BITS = 20  # a histogram of 4 MiB
 
 
-def sign_entropy_loss(logits: Tensor) -> Tensor:
+def sign_entropy_loss(logits: Tensor, *, chunk: int = 4096) -> Tensor:
     """Mean entropy of the assignments to sign vectors minus the entropy of their mean, in nats.
 
     Beyond `MAX_ENUMERATED_BITS` bits the second term is the sum of the entropies of the bits' mean
@@ -29,55 +28,18 @@ def sign_entropy_loss(logits: Tensor) -> Tensor:
 
     Args:
         logits: float32 `[vectors, bits]`, log-odds of +1 against -1.
+        chunk: vectors at a time.
     """
     if logits.shape[-1] > MAX_ENUMERATED_BITS:
-        return mean_sign_entropy(logits) - marginal_sign_entropy(logits)
-    probability = torch.stack([torch.sigmoid(-logits), torch.sigmoid(logits)], dim=-1)
-    mean = mean_distribution(list(probability.unbind(dim=1)))
-    return mean_sign_entropy(logits) - published_entropy(mean)
+        return marginal_sign_entropy_loss(logits)
+    total = SumOverChunks.apply(sum_sign_assignment, chunk, logits) / len(logits)
+    return total[0] - published_entropy(total[1:])
 
 
-def mean_sign_entropy(logits: Tensor) -> Tensor:
-    """Mean over vectors of the entropy of the assignment; log-odds `[vectors, bits]`."""
-    size = logits.abs()
-    entropy = functional.softplus(-size) + size * torch.sigmoid(-size)
-    return entropy.sum(dim=-1).mean()
-
-
-def marginal_sign_entropy(logits: Tensor) -> Tensor:
-    """Sum over bits of the entropy of the bit's mean probability; log-odds `[vectors, bits]`."""
+def marginal_sign_entropy_loss(logits: Tensor) -> Tensor:
+    """As `sign_entropy_loss`, with the sum of the entropies of the bits' mean probabilities as second term."""
     mean = torch.stack([torch.sigmoid(logits).mean(dim=0), torch.sigmoid(-logits).mean(dim=0)])
-    return published_entropy(mean)
-
-
-def mean_distribution(channels: list[Tensor], *, chunk: int = 4096) -> Tensor:
-    """Mean over vectors of their distributions over the codes of a product codebook.
-
-    Args:
-        channels: per channel float32 `[vectors, levels]`, its distribution; the first channel is the least
-            significant digit of a code.
-        chunk: vectors at a time; recomputed in the backward pass, so that memory grows with `chunk` only.
-
-    Returns:
-        float32 `[product of levels]`.
-    """
-    return SumOverChunks.apply(sum_distribution, chunk, len(channels), *channels) / len(channels[0])
-
-
-def sum_distribution(*channels: Tensor) -> Tensor:
-    """As `mean_distribution`, summed over vectors and without chunks."""
-    lower = math.ceil(len(channels) / 2)
-    if lower == len(channels):
-        return channels[0].sum(dim=0)
-    return (product_distribution(channels[lower:]).T @ product_distribution(channels[:lower])).flatten()
-
-
-def product_distribution(channels: tuple[Tensor, ...]) -> Tensor:
-    """Distributions per channel, `[vectors, levels]` each, to the distribution over codes `[vectors, codes]`."""
-    product = channels[0]
-    for channel in channels[1:]:
-        product = (channel[:, :, None] * product[:, None, :]).flatten(1)
-    return product
+    return sum_sign_entropy(logits) / len(logits) - published_entropy(mean)
 
 
 def codebook_entropy_loss(z: Tensor, codebook: Tensor, *, scale: float, chunk: int = 512) -> Tensor:
@@ -89,17 +51,37 @@ def codebook_entropy_loss(z: Tensor, codebook: Tensor, *, scale: float, chunk: i
         z: floating `[..., dim]`.
         codebook: floating `[codebook_size, dim]`.
         scale: of the logits.
-        chunk: vectors at a time; recomputed in the backward pass, so that memory grows with
-            `chunk` × codebook_size, not with vectors × codebook_size.
+        chunk: vectors at a time; memory grows with `chunk` × codebook_size.
     """
     with without_autocast(z):
-        vectors, rows = scale * z.reshape(-1, z.shape[-1]).float(), codebook.float()
-        total = SumOverChunks.apply(sum_assignment, chunk, 1, vectors, rows) / len(vectors)
+        vectors = scale * z.reshape(-1, z.shape[-1]).float()
+        total = SumOverChunks.apply(sum_assignment, chunk, vectors, codebook.float()) / len(vectors)
         return total[0] - published_entropy(total[1:])
 
 
+def sum_sign_assignment(logits: Tensor) -> Tensor:
+    """Sums over vectors of H(p), and of p: log-odds `[vectors, bits]` to `[1 + 2^bits]`."""
+    upper, lower = logits[:, logits.shape[1] // 2 :], logits[:, : logits.shape[1] // 2]
+    distribution = sign_distribution(upper).T @ sign_distribution(lower)
+    return torch.cat([sum_sign_entropy(logits)[None], distribution.flatten()])
+
+
+def sum_sign_entropy(logits: Tensor) -> Tensor:
+    """Sum over vectors of H(p); log-odds `[vectors, bits]`."""
+    size = logits.abs()
+    return (functional.softplus(-size) + size * torch.sigmoid(-size)).sum()
+
+
+def sign_distribution(logits: Tensor) -> Tensor:
+    """p of each vector: log-odds `[vectors, bits]` to `[vectors, 2^bits]`, the first bit least significant."""
+    distribution = logits.new_ones(len(logits), 1)
+    for one, zero in zip(torch.sigmoid(logits).split(1, dim=1), torch.sigmoid(-logits).split(1, dim=1), strict=True):
+        distribution = torch.cat([distribution * zero, distribution * one], dim=1)
+    return distribution
+
+
 def sum_assignment(vectors: Tensor, rows: Tensor) -> Tensor:
-    """Sums over vectors of H(p), and of p: `[1 + codebook_size]`."""
+    """Sums over vectors of H(p), and of p: `[vectors, dim]` to `[1 + codebook_size]`."""
     log_probability = functional.log_softmax(vectors @ rows.T, dim=-1)
     probability = log_probability.exp()
     entropy = -(probability * log_probability).sum()
@@ -112,30 +94,27 @@ def published_entropy(probability: Tensor) -> Tensor:
 
 
 class SumOverChunks(torch.autograd.Function):
-    """Sum of `function(*chunks, *others)` over chunks of the first `num_split` tensors' first axis.
+    """Sum of `function(chunk of the vectors, *others)` over chunks, each computed again in the backward pass.
 
-    The backward pass computes each chunk again, so nothing but the tensors themselves is kept for it.
     (`torch.utils.checkpoint` does the same, but imports the compiler at its first call: seconds.)
     """
 
     @staticmethod
-    def forward(ctx, function: Callable[..., Tensor], chunk: int, num_split: int, *tensors: Tensor) -> Tensor:
-        ctx.function, ctx.chunk, ctx.num_split = function, chunk, num_split
-        ctx.save_for_backward(*tensors)
-        pieces = zip(*(tensor.split(chunk) for tensor in tensors[:num_split]), strict=True)
-        return sum(function(*piece, *tensors[num_split:]) for piece in pieces)
+    def forward(ctx, function: Callable[..., Tensor], chunk: int, vectors: Tensor, *others: Tensor) -> Tensor:
+        ctx.function, ctx.chunk = function, chunk
+        ctx.save_for_backward(vectors, *others)
+        return sum(function(piece, *others) for piece in vectors.split(chunk))
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        tensors = ctx.saved_tensors
-        gradients = [torch.zeros_like(tensor) for tensor in tensors]
+        vectors, *others = (tensor.detach() for tensor in ctx.saved_tensors)
+        vectors_gradient = torch.empty_like(vectors)
+        others_gradients = [torch.zeros_like(other) for other in others]
         with without_autocast(gradient), torch.enable_grad():
-            for begin in range(0, len(tensors[0]), ctx.chunk):
-                rows = slice(begin, begin + ctx.chunk)
-                parts = [tensor[rows] if i < ctx.num_split else tensor for i, tensor in enumerate(tensors)]
-                totals = [total[rows] if i < ctx.num_split else total for i, total in enumerate(gradients)]
-                parts = [part.detach().requires_grad_() for part in parts]
-                results = torch.autograd.grad((ctx.function(*parts) * gradient).sum(), parts)
-                for total, result in zip(totals, results, strict=True):
-                    total += result
-        return None, None, None, *gradients
+            for piece, target in zip(vectors.split(ctx.chunk), vectors_gradient.split(ctx.chunk), strict=True):
+                inputs = [tensor.detach().requires_grad_() for tensor in (piece, *others)]
+                result, *rest = torch.autograd.grad((ctx.function(*inputs) * gradient).sum(), inputs)
+                target.copy_(result)
+                for total, part in zip(others_gradients, rest, strict=True):
+                    total.add_(part)
+        return None, None, vectors_gradient, *others_gradients
