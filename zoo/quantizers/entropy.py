@@ -75,7 +75,8 @@ def sum_sign_entropy(logits: Tensor) -> Tensor:
 def sign_distribution(logits: Tensor) -> Tensor:
     """p of each vector: log-odds `[vectors, bits]` to `[vectors, 2^bits]`, the first bit least significant."""
     distribution = logits.new_ones(len(logits), 1)
-    for one, zero in zip(torch.sigmoid(logits).split(1, dim=1), torch.sigmoid(-logits).split(1, dim=1), strict=True):
+    for bit in logits.unbind(dim=1):
+        zero, one = torch.sigmoid(-bit)[:, None], torch.sigmoid(bit)[:, None]
         distribution = torch.cat([distribution * zero, distribution * one], dim=1)
     return distribution
 
