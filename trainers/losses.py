@@ -111,6 +111,8 @@ def stoi_loss(reconstruction: Tensor, original: Tensor, sample_rate: int) -> Ten
     Correlation of band envelopes over segments of 384 ms, the reconstruction's brought to the original's level and
     clipped 15 dB above it. Unlike the metric, silent frames count.
     """
+    if original.shape[-1] < sample_rate / 2:
+        raise InputError(f"STOI takes at least half a second, got {original.shape[-1]} samples at {sample_rate} Hz")
     ours, theirs = (
         band_envelopes(audio, sample_rate).unfold(2, 30, 1) for audio in (reconstruction, original)
     )  # [B * C, bands, segments, frames of a segment]
