@@ -61,6 +61,7 @@ class FSQ(Quantizer):
         return torch.tanh(latent + shift) * half_range - offset
 
     def _codes(self, rounded: Tensor) -> Tensor:
-        strides = torch.tensor(self.strides, device=rounded.device)
+        dtype = torch.int32 if self.codebook_sizes[0] < 2**31 else torch.int64
+        strides = torch.tensor(self.strides, dtype=dtype, device=rounded.device)
         middle = sum(half * stride for half, stride in zip(self.half, self.strides, strict=True))
-        return (rounded.long() * strides).sum(dim=-1, keepdim=True) + middle
+        return (rounded.to(dtype) * strides).sum(dim=-1, keepdim=True) + middle

@@ -29,9 +29,12 @@ def nearest_code(z: Tensor, codebook: Tensor, *, chunk: int | None = None) -> Te
     with without_autocast(z), torch.no_grad():
         vectors, codebook = z.reshape(-1, z.shape[-1]).float(), codebook.float()
         width = max(chunk, chunk**2 // max(len(vectors), 1))
-        tiles = list(zip(codebook.split(width), codebook.square().sum(dim=1).split(width), strict=True))
-        # One buffer for all tiles: the allocator would not find room for the next in the holes of the last.
+        # Results go to memory taken beforehand: in the holes that tiles leave, they would keep the next tile out.
+        square_norms = codebook.new_empty(len(codebook))
+        for rows, target in zip(codebook.split(chunk), square_norms.split(chunk), strict=True):
+            torch.sum(rows.square(), dim=1, out=target)
         buffer = vectors.new_empty(min(chunk, len(vectors)) * min(width, len(codebook)))
+        tiles = list(zip(codebook.split(width), square_norms.split(width), strict=True))
         codes = torch.cat([nearest_in_tiles(some, tiles, buffer) for some in vectors.split(chunk)])
         return codes.reshape(z.shape[:-1])
 
