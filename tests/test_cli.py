@@ -102,7 +102,7 @@ def test_info_tells_spec_config_source_and_figures():
     described = json.loads(run("info", "wetok", "--json").stdout)
     assert described["name"] == "wetok-general-24"
     assert described["codebook_sizes"] == [256] * 8
-    assert described["hub"]["repo"] == "GrayShine/WeTok"
+    assert described["source_file"]["repo"] == "GrayShine/WeTok"
     assert described["config"]["dim"] == 64
     assert described["figures"] == {"zero-shot rFID, ImageNet 256x256": 0.12}
     text = run("info", "wetok").stdout

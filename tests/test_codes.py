@@ -220,8 +220,8 @@ def test_other_variants_are_refused_by_both_names():
 def test_what_does_not_fit_the_codes_is_refused_and_nothing_written(path):
     codes = random_codes((16,), (4, 4))
     for bad, message in [
-        ({"size": (64,)}, "expected size as 2 positive integers"),
-        ({"size": (64, 0)}, "expected size as 2 positive integers"),
+        ({"size": (64,)}, "expected size as positive integers, at least 2"),
+        ({"size": (64, 0)}, "expected size as positive integers, at least 2"),
         ({"lengths": torch.tensor([4])}, "expected lengths as 2 positive integers"),
         ({"lengths": torch.tensor([4.0, 4.0])}, "expected lengths as 2 positive integers"),
         ({"codebook_sizes": (8,)}, "expected codes of codebook 0"),

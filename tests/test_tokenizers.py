@@ -7,38 +7,53 @@ import torch
 
 import zoo
 
-SMALL = {
-    "WavTokenizer": {
-        "encoder_width": 4,
-        "dim": 16,
-        "decoder_dim": 32,
-        "hidden_dim": 48,
-        "num_layers": 2,
-        "norm_groups": 8,
-    },
-    "WeTok": {"width": 32, "num_blocks": 1},
-}
 EVERY = zoo.list_tokenizers()
-AUDIO = zoo.list_tokenizers(modality="audio")
+SPECS = {name: zoo.info(name).spec for name in EVERY}
 IMAGE = zoo.list_tokenizers(modality="image")
+AUDIO = zoo.list_tokenizers(modality="audio")
+VIDEO = zoo.list_tokenizers(modality="video")
+STRUCTURE = zoo.list_tokenizers(modality="structure")
+DECODING = [name for name in EVERY if zoo.info(name).builder.encode_only is None]
+ENCODE_ONLY = [name for name in EVERY if name not in DECODING]
+FIXED = [name for name in EVERY if not SPECS[name].variable_size]
 
 
 def small(name: str) -> zoo.Tokenizer:
-    variant = zoo.info(name)
     torch.manual_seed(0)
-    tokenizer = variant.builder(variant.spec, **{**variant.config, **SMALL[variant.builder.__name__]})
-    return tokenizer.eval()
+    return zoo.create(name, small=True).eval()
 
 
 def sizes(tokenizer: zoo.Tokenizer) -> list[tuple[int, ...]]:
-    """A size that fits the grid and an odd one."""
-    step = tokenizer.spec.downsample
-    return [tuple(3 * s for s in step), tuple(2 * s + s // 2 + 1 for s in step)]
+    """A size that fits the grid and an odd one; the only one where there is no other."""
+    spec = tokenizer.spec
+    if not spec.variable_size:
+        return [spec.resolution]
+    if spec.modality == "structure":
+        return [(24,), (7,)]
+    if spec.modality == "video":
+        frames, height, width = spec.downsample
+        return [(1 + frames, 2 * height, 2 * width), (3, height + height // 2 + 1, width + 1)]
+    return [tuple(3 * s for s in spec.downsample), tuple(2 * s + s // 2 + 1 for s in spec.downsample)]
 
 
 def signal(tokenizer: zoo.Tokenizer, batch: int, size: tuple[int, ...], seed: int = 0) -> torch.Tensor:
-    uniform = torch.rand(batch, tokenizer.spec.channels, *size, generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    if tokenizer.spec.modality == "structure":
+        return chains(batch, *size, generator)
+    uniform = torch.rand(batch, tokenizer.spec.channels, *size, generator=generator)
     return uniform - 0.5 if tokenizer.spec.modality == "audio" else uniform
+
+
+def chains(batch: int, residues: int, generator: torch.Generator) -> torch.Tensor:
+    """Helices of noisy atoms `[batch, residues, 5, 3]` in angstrom, without the second residue and the fourth's O."""
+    angle = torch.arange(residues)[:, None] * 1.745 + torch.tensor([-0.5, 0.0, 0.45, 0.1, 0.6])
+    radius = torch.tensor([1.5, 2.3, 1.7, 3.3, 2.0])
+    rise = torch.arange(residues)[:, None] * 1.5 + torch.tensor([-0.9, 0.0, 1.1, -0.4, 2.2])
+    helix = torch.stack([radius * angle.cos(), radius * angle.sin(), rise], dim=-1)
+    atoms = helix + 0.3 * torch.randn(batch, residues, 5, 3, generator=generator)
+    atoms[:, 1:2] = torch.nan
+    atoms[:, 3:4, 4] = torch.nan
+    return atoms
 
 
 def decode_options(tokenizer: zoo.Tokenizer) -> dict:
@@ -47,7 +62,7 @@ def decode_options(tokenizer: zoo.Tokenizer) -> dict:
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_codes_are_integers_on_the_grid_and_decode_to_the_size_that_went_in(name):
+def test_codes_are_integers_on_the_grid(name):
     tokenizer = small(name)
     for size in sizes(tokenizer):
         x = signal(tokenizer, 2, size)
@@ -56,11 +71,28 @@ def test_codes_are_integers_on_the_grid_and_decode_to_the_size_that_went_in(name
         assert codes.shape == (2, tokenizer.spec.num_codebooks, *tokenizer.spec.grid(size))
         assert codes.min() >= 0
         assert all(codes[:, k].max() < n for k, n in enumerate(tokenizer.spec.codebook_sizes))
-        reconstruction = tokenizer.decode(codes, size=size)
+
+
+@pytest.mark.parametrize("name", DECODING)
+def test_codes_decode_to_the_size_that_went_in(name):
+    tokenizer = small(name)
+    for size in sizes(tokenizer):
+        x = signal(tokenizer, 2, size)
+        reconstruction = tokenizer.decode(tokenizer.encode(x), size=size)
         assert reconstruction.shape == x.shape
         assert reconstruction.isfinite().all()
-        if tokenizer.spec.modality == "image":
+        if tokenizer.spec.modality in ("image", "video"):
             assert 0 <= reconstruction.min() <= reconstruction.max() <= 1
+
+
+@pytest.mark.parametrize("name", ENCODE_ONLY)
+def test_a_system_without_a_decoder_says_why(name):
+    tokenizer = small(name)
+    x = signal(tokenizer, 1, sizes(tokenizer)[0])
+    codes = tokenizer.encode(x)
+    for call in (lambda: tokenizer.decode(codes), lambda: tokenizer(x), lambda: tokenizer.reconstruct(x)):
+        with pytest.raises(zoo.InputError, match=f"{name} cannot decode: ."):
+            call()
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -73,18 +105,72 @@ def test_an_item_has_the_same_codes_alone_and_in_a_batch(name):
             assert torch.equal(tokenizer.encode(x[i : i + 1]), together[i : i + 1])
 
 
-@pytest.mark.parametrize("name", AUDIO)
+@pytest.mark.parametrize("name", AUDIO + VIDEO + STRUCTURE)
 def test_padding_does_not_change_codes(name):
     tokenizer = small(name)
-    hop = tokenizer.spec.hop_length
-    lengths = torch.tensor([5 * hop, 2 * hop + 7, 1, 2 * hop + 7])
-    x = signal(tokenizer, 4, (5 * hop,))
+    step, axis = tokenizer.spec.downsample[0], 1 if name in STRUCTURE else 2
+    long, short = 5 * step + 4, 2 * step + step // 2 + 3
+    lengths = torch.tensor([long, short, 1, short])
+    x = signal(tokenizer, 4, (long, *tokenizer.spec.downsample[1:]))
     codes = tokenizer.encode(x, lengths=lengths)
-    for i, (length, frames) in enumerate(zip(lengths, tokenizer.code_lengths(lengths), strict=True)):
-        alone = tokenizer.encode(x[i : i + 1, :, :length])
-        assert alone.shape[-1] == frames
-        assert torch.equal(codes[i : i + 1, :, :frames], alone)
-        assert not codes[i, :, frames:].any()
+    for i, (length, positions) in enumerate(zip(lengths, tokenizer.code_lengths(lengths), strict=True)):
+        alone = tokenizer.encode(x[i : i + 1].narrow(axis, 0, length))
+        assert alone.shape[2] == positions
+        assert torch.equal(codes[i : i + 1, :, :positions], alone)
+        assert not codes[i, :, positions:].any()
+
+
+@pytest.mark.parametrize("name", VIDEO)
+def test_video_is_encoded_and_decoded_window_by_window(name):
+    tokenizer = small(name)
+    spec = tokenizer.spec
+    chunk = 1 + spec.downsample[0]
+    clip = signal(tokenizer, 1, (2 * chunk + 2, *spec.downsample[1:]))
+    codes = tokenizer.encode(clip, chunk_frames=chunk)
+    parts = [tokenizer.encode(window) for window in clip.split(chunk, dim=2)]
+    assert torch.equal(codes, torch.cat(parts, dim=2))
+    assert codes.shape[2:] == spec.grid(tuple(clip.shape[2:]), chunk)
+    decoded = tokenizer.decode(codes, size=tuple(clip.shape[2:]), chunk_frames=chunk)
+    assert torch.equal(decoded[:, :, :chunk], tokenizer.decode(parts[0]))
+    assert torch.equal(decoded[:, :, 2 * chunk :], tokenizer.decode(parts[2])[:, :, :2])
+    with pytest.raises(zoo.InputError, match="expected chunk_frames of at least 1, got 0"):
+        tokenizer.encode(clip, chunk_frames=0)
+
+
+@pytest.mark.parametrize("name", [name for name in VIDEO if SPECS[name].causal])
+def test_later_frames_do_not_change_the_codes_of_earlier_ones(name):
+    tokenizer = small(name)
+    step = tokenizer.spec.downsample[0]
+    clip = signal(tokenizer, 1, (1 + 3 * step, *tokenizer.spec.downsample[1:]))
+    changed = clip.clone()
+    changed[:, :, 1 + 2 * step :] = 1 - clip[:, :, 1 + 2 * step :]
+    before, after = tokenizer.encode(clip), tokenizer.encode(changed)
+    assert torch.equal(before[:, :, :3], after[:, :, :3])
+    assert not torch.equal(before[:, :, 3:], after[:, :, 3:])
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_another_size_than_the_only_one_is_refused(name):
+    tokenizer = small(name)
+    height, width = tokenizer.spec.resolution
+    with pytest.raises(zoo.InputError, match=f"takes image of {height}x{width}, got {height}x{width + 16}"):
+        tokenizer.encode(signal(tokenizer, 1, (height, width + 16)))
+    codes = tokenizer.encode(signal(tokenizer, 1, (height, width)))
+    with pytest.raises(zoo.InputError, match=r"takes .* codes an image, got"):
+        tokenizer.decode(torch.cat([codes, codes], dim=2))
+
+
+@pytest.mark.parametrize("name", [name for name in EVERY if SPECS[name].tail_drop])
+def test_the_first_tokens_decode_alone(name):
+    tokenizer = small(name)
+    codes = tokenizer.encode(signal(tokenizer, 2, tokenizer.spec.resolution))
+    for n in (1, 7, tokenizer.spec.num_tokens):
+        first = tokenizer.encode(signal(tokenizer, 2, tokenizer.spec.resolution), num_tokens=n)
+        assert torch.equal(first, codes[:, :, :n])
+        assert torch.equal(tokenizer.decode(codes, num_tokens=n), tokenizer.decode(first))
+    for n in (0, tokenizer.spec.num_tokens + 1, 2.5):
+        with pytest.raises(zoo.InputError, match="expected num_tokens from 1 to"):
+            tokenizer.decode(codes, num_tokens=n)
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -93,25 +179,27 @@ def test_decoding_starts_from_what_embed_gives(name):
     codes = tokenizer.encode(signal(tokenizer, 1, sizes(tokenizer)[0]))
     latent = tokenizer.embed(codes)
     assert latent.shape == (1, tokenizer.quantizer.dim, *codes.shape[2:])
+    if name in ENCODE_ONLY:
+        return
     with torch.no_grad():
         decoded = tokenizer._denormalize(tokenizer.from_latent(latent, **decode_options(tokenizer)))
-    if tokenizer.spec.modality == "image":
+    if tokenizer.spec.modality in ("image", "video"):
         decoded = decoded.clamp(0, 1)
     assert torch.equal(tokenizer.decode(codes, **decode_options(tokenizer)), decoded)
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", DECODING)
 def test_forward_trains_encoder_and_decoder(name):
     tokenizer = small(name).train()
     x = signal(tokenizer, 2, sizes(tokenizer)[1])
     output = tokenizer(x)
     assert output.reconstruction.shape == x.shape
-    assert output.codes.shape == (2, tokenizer.spec.num_codebooks, *tokenizer.spec.grid(tuple(x.shape[2:])))
-    assert output.losses
-    ((output.reconstruction - x).square().mean() + sum(output.losses.values())).backward()
+    assert output.codes.shape == (2, tokenizer.spec.num_codebooks, *tokenizer.spec.grid(tokenizer.size_of(x)))
+    ((output.reconstruction - x).nan_to_num().square().mean() + sum(output.losses.values())).backward()
     for part in (tokenizer.encoder, tokenizer.decoder):
-        assert all(parameter.grad is not None for parameter in part.parameters())
-        assert any(parameter.grad.abs().sum() > 0 for parameter in part.parameters())
+        gradients = [parameter.grad for parameter in part.parameters() if parameter.grad is not None]
+        assert any(gradient.abs().sum() > 0 for gradient in gradients)
+        assert all(gradient.isfinite().all() for gradient in gradients)
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -126,25 +214,31 @@ def test_spec_and_network_agree(name):
 def test_half_precision_weights_encode_and_decode(name):
     tokenizer = small(name).bfloat16()
     x = signal(tokenizer, 1, sizes(tokenizer)[0])
-    reconstruction = tokenizer.decode(tokenizer.encode(x), **decode_options(tokenizer))
-    assert reconstruction.dtype == torch.bfloat16
-    assert reconstruction.isfinite().all()
+    codes = tokenizer.encode(x)
+    if name in DECODING:
+        reconstruction = tokenizer.decode(codes, **decode_options(tokenizer))
+        assert reconstruction.dtype == (torch.float32 if name in STRUCTURE else torch.bfloat16)
+        assert reconstruction.isfinite().all()
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_bad_signals_are_refused_with_what_came(name):
     tokenizer = small(name)
     x = signal(tokenizer, 2, sizes(tokenizer)[0])
+    axis = 2 if name in STRUCTURE else 1
+    highest = x == x.nan_to_num().max()
     cases = [
         (x.numpy(), "got ndarray"),
         (x[0], r"got \["),
-        (x.repeat(1, 2, *(1 for _ in x.shape[2:])), r"got \["),
-        ((x * 255).to(torch.uint8), "got torch.uint8"),
+        (torch.cat([x, x], dim=axis), r"got \["),
+        ((x * 255).nan_to_num().to(torch.uint8), "got torch.uint8"),
         (x[:0], "empty"),
-        (x[..., :0], "empty"),
-        (x.masked_fill(x == x.max(), torch.nan), "not finite"),
-        (x.masked_fill(x == x.max(), torch.inf), "not finite"),
+        (x[:, :0] if name in STRUCTURE else x[..., :0], "empty"),
+        (x.masked_fill(highest, torch.nan), "not finite"),
+        (x.masked_fill(highest, torch.inf), "not finite"),
     ]
+    if name in STRUCTURE:
+        cases.append((torch.full_like(x, torch.nan), "an item without a single atom"))
     for bad, message in cases:
         with pytest.raises(zoo.InputError, match=message):
             tokenizer.encode(bad)
@@ -165,20 +259,32 @@ def test_bad_codes_are_refused_with_what_came(name):
     ]
     for bad, message in cases:
         with pytest.raises(zoo.InputError, match=message):
-            tokenizer.decode(bad)
-    beyond = tuple(n + 1 for n in tokenizer.decode(codes).shape[2:])
-    with pytest.raises(zoo.InputError, match="expected size"):
-        tokenizer.decode(codes, size=beyond)
+            tokenizer.embed(bad)
+    if name in DECODING:
+        beyond = tuple(n + 1 for n in tokenizer.size_of(tokenizer.decode(codes)))
+        with pytest.raises(zoo.InputError, match="expected size"):
+            tokenizer.decode(codes, size=beyond)
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_an_option_that_a_system_lacks_is_named(name):
     tokenizer = small(name)
     x = signal(tokenizer, 1, sizes(tokenizer)[0])
-    with pytest.raises(zoo.InputError, match="encode has no option 'num_tokens'"):
-        tokenizer.encode(x, num_tokens=8)
-    with pytest.raises(zoo.InputError, match="decode has no option 'temperature'"):
-        tokenizer.decode(tokenizer.encode(x), temperature=1.0)
+    with pytest.raises(zoo.InputError, match="encode has no option 'num_bananas'"):
+        tokenizer.encode(x, num_bananas=8)
+    if name in DECODING:
+        with pytest.raises(zoo.InputError, match="decode has no option 'num_bananas'"):
+            tokenizer.decode(tokenizer.encode(x), num_bananas=8)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_what_is_saved_gives_the_same_codes(name, tmp_path):
+    tokenizer = small(name)
+    x = signal(tokenizer, 1, sizes(tokenizer)[0])
+    tokenizer.save_pretrained(tmp_path)
+    loaded = zoo.load(tmp_path)
+    assert loaded.spec == tokenizer.spec
+    assert torch.equal(loaded.encode(x), tokenizer.encode(x))
 
 
 @pytest.mark.parametrize("name", AUDIO)
@@ -188,8 +294,9 @@ def test_bad_lengths_and_rates_are_refused(name):
     for lengths in (torch.tensor([1000]), torch.tensor([0, 1000]), torch.tensor([1, 1001]), torch.tensor([1.0, 2.0])):
         with pytest.raises(zoo.InputError, match="expected lengths"):
             tokenizer.encode(x, lengths=lengths)
-    with pytest.raises(zoo.InputError, match="takes 24000 Hz, got 16000 Hz"):
-        tokenizer.encode(x, sample_rate=16000)
+    rate = tokenizer.spec.sample_rate
+    with pytest.raises(zoo.InputError, match=f"takes {rate} Hz, got {rate - 1} Hz"):
+        tokenizer.encode(x, sample_rate=rate - 1)
 
 
 @pytest.mark.parametrize("name", IMAGE)

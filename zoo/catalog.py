@@ -9,21 +9,33 @@ from typing import Any
 from zoo import hub, registry
 from zoo.checkpoints import without_storage
 from zoo.errors import InputError
-from zoo.registry import Variant
+from zoo.registry import PackageSource, Variant
 from zoo.tokenizer import TokenizerSpec
 
-IMAGE_SIZE = (256, 256)
+# The signal that tokens and bits are counted for, and its name; audio counts by its frame rate.
+PER = {
+    "audio": (None, "second"),
+    "image": ((256, 256), "256x256 image"),
+    "video": ((17, 256, 256), "17 frames of 256x256"),
+    "structure": ((1,), "residue"),
+}
+UNIT = {"audio": "/s", "image": "/image", "video": "/clip", "structure": "/residue"}
 LIST_START, LIST_END = "<!-- zoo list -->", "<!-- /zoo list -->"
 COLUMNS = ("name", "modality", "quantizer", "codebooks", "tokens", "bits", "parameters", "license", "weights")
-NOTE = "Tokens and bits are per second of audio, or per image of 256x256 pixels. License: of the weights."
+NOTE = (
+    "Tokens and bits are per second of audio, image of 256x256 pixels, 17 frames of 256x256 pixels, or residue. "
+    "License: of the weights; (NC) forbids commercial use. Weights: shipped with zoo or a package that it needs, "
+    "or the authors' on the Hub."
+)
 
 
 @dataclass(frozen=True)
 class CatalogEntry:
     """One variant in a row.
 
-    codebooks: as "4x256". per: what `tokens` and `bits` are spent on, "second" or "256x256 image".
-    weights: "shipped" with the package or the "authors'".
+    codebooks: as "4x256". per: what `tokens` and `bits` are spent on, a value of `PER`.
+    commercial: whether the weights' license allows commercial use as far as it says.
+    weights: "shipped" with the package, or the "authors'", which another package may carry.
     """
 
     name: str
@@ -35,6 +47,7 @@ class CatalogEntry:
     per: str
     parameters: int
     weights_license: str
+    commercial: bool
     weights: str
     aliases: tuple[str, ...]
 
@@ -67,8 +80,9 @@ def num_parameters(variant: Variant) -> int:
 
 
 def is_shipped(name: str) -> bool:
-    """Whether the package holds the variant's weights, so that it works offline."""
-    return (hub.SHIPPED / f"{registry.info(name).name}.safetensors").is_file()
+    """Whether the variant's weights come with zoo or a package that it needs, so that it works offline."""
+    variant = registry.info(name)
+    return isinstance(variant.hub, PackageSource) or (hub.SHIPPED / f"{variant.name}.safetensors").is_file()
 
 
 def describe(name: str) -> dict[str, Any]:
@@ -85,10 +99,17 @@ def describe(name: str) -> dict[str, Any]:
         "parameters": entry.parameters,
         "config": dict(variant.config),
         "weights": entry.weights,
-        "hub": asdict(variant.hub) if variant.hub else None,
+        "source_file": source_file(variant),
         "figures": dict(variant.figures),
         "aliases": entry.aliases,
     }
+
+
+def source_file(variant: Variant) -> dict[str, str] | None:
+    """Where the authors' file is: of a repository on the Hub, or of an installed package."""
+    if isinstance(variant.hub, PackageSource):
+        return {"package": variant.hub.package, "filename": variant.hub.filename}
+    return asdict(variant.hub) if variant.hub else None
 
 
 def markdown_table(entries: list[CatalogEntry]) -> str:
@@ -102,23 +123,23 @@ def markdown_table(entries: list[CatalogEntry]) -> str:
 
 def cells(entry: CatalogEntry) -> list[str]:
     """An entry's values under `COLUMNS`."""
-    unit = "/s" if entry.per == "second" else "/image"
+    unit = UNIT[entry.modality]
     return [
         entry.name,
         entry.modality,
         entry.quantizer,
         entry.codebooks,
         f"{entry.tokens:,g}{unit}",
-        f"{entry.bits:,g}{unit}",
-        f"{entry.parameters / 1e6:.1f} M",
-        entry.weights_license,
+        f"{entry.bits:,.4g}{unit}" if entry.bits < 100 else f"{entry.bits:,.0f}{unit}",
+        f"{entry.parameters / 1e6:.1f} M" if entry.parameters >= 1e5 else f"{entry.parameters:,}",
+        entry.weights_license if entry.commercial else f"{entry.weights_license} (NC)",
         entry.weights,
     ]
 
 
 def _entry(variant: Variant, parameters: int) -> CatalogEntry:
     spec = variant.spec
-    size, per = ((spec.sample_rate,), "second") if spec.modality == "audio" else (IMAGE_SIZE, "256x256 image")
+    size, per = PER[spec.modality]
     positions = spec.frame_rate or spec.tokens(size) / spec.num_codebooks
     return CatalogEntry(
         name=spec.name,
@@ -130,6 +151,7 @@ def _entry(variant: Variant, parameters: int) -> CatalogEntry:
         per=per,
         parameters=parameters,
         weights_license=spec.weights_license,
+        commercial=hub.allows_commercial_use(spec),
         weights="shipped" if is_shipped(spec.name) else "authors'",
         aliases=tuple(sorted(name for name, target in registry.aliases().items() if target == spec.name)),
     )

@@ -433,8 +433,9 @@ def _check_codes(codes: Tensor, sizes: tuple[int, ...]) -> Tensor:
 
 
 def _check_size(size: Sequence[int], codes: Tensor) -> tuple[int, ...]:
-    if len(size) != codes.ndim - 2 or any(not isinstance(length, int) or length < 1 for length in size):
-        raise InputError(f"expected size as {codes.ndim - 2} positive integers, one per axis, got {tuple(size)}")
+    # A signal may have more axes than its codes: the tokens of a 1D tokenizer stand for an image.
+    if len(size) < codes.ndim - 2 or any(not isinstance(length, int) or length < 1 for length in size):
+        raise InputError(f"expected size as positive integers, at least {codes.ndim - 2}, got {tuple(size)}")
     return tuple(size)
 
 

@@ -47,7 +47,7 @@ from zoo import registry
 from zoo.checkpoints import assign, check_state, read_checkpoint, read_metadata, without_storage, write_checkpoint
 from zoo.errors import CheckpointError, MediaError, PublishError, WeightsUnavailableError
 from zoo.files import atomic_path
-from zoo.registry import HubSource, Variant
+from zoo.registry import HubSource, PackageSource, Variant
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,12 +84,14 @@ def load(
     else:
         variant = registry.info(str(name))
         tokenizer = _network(variant)
-        if weights is None:
+        if weights is not None:
+            state = _local_weights(variant, Path(weights), tokenizer)
+        elif isinstance(variant.hub, PackageSource):
+            state = _local_weights(variant, _packaged(variant.hub), tokenizer)
+        else:
             path = _variant_weights(variant, tokenizer)
             state = read_checkpoint(path)
             check_state(state, tokenizer.state_dict(), str(path))
-        else:
-            state = _local_weights(variant, Path(weights), tokenizer)
         assign(tokenizer, state, dtype)
     _warn_if_non_commercial(tokenizer.spec)
     return tokenizer.to(device).eval()
@@ -102,7 +104,7 @@ def pull(name: str) -> Path:
         name: variant, alias or Hub repository `owner/name`.
 
     Returns:
-        The safetensors file that `load(name)` reads from now on, without the Hub.
+        The file that `load(name)` reads from now on, without the Hub.
 
     Raises:
         UnknownTokenizerError, WeightsUnavailableError, CheckpointError.
@@ -111,6 +113,8 @@ def pull(name: str) -> Path:
     if not _is_variant(name) and REPOSITORY.fullmatch(name):
         return _fetch_saved(name) / WEIGHTS
     variant = registry.info(name)
+    if isinstance(variant.hub, PackageSource):
+        return _packaged(variant.hub)
     return _variant_weights(variant, _network(variant))
 
 
@@ -211,7 +215,7 @@ def _tuples(value: Any) -> Any:
 def _local_weights(variant: Variant, path: Path, network: Tokenizer) -> Mapping[str, Tensor]:
     """The tensors of a file that the user names: ours as they are, the authors' through the key map."""
     metadata = read_metadata(path) if path.suffix == ".safetensors" else {}
-    state = read_checkpoint(path)
+    state = variant.hub.read(path) if isinstance(variant.hub, PackageSource) else read_checkpoint(path)
     if "zoo" not in metadata and variant.keys is not None:
         return variant.keys.convert(state, network.state_dict(), str(path))
     saved, wanted = _description(metadata), describe(network)
@@ -222,8 +226,13 @@ def _local_weights(variant: Variant, path: Path, network: Tokenizer) -> Mapping[
     return state
 
 
+def allows_commercial_use(spec: TokenizerSpec) -> bool:
+    """Whether the licence of the weights, as the authors state it, does not forbid commercial use."""
+    return not NON_COMMERCIAL.search(spec.weights_license)
+
+
 def _warn_if_non_commercial(spec: TokenizerSpec) -> None:
-    if NON_COMMERCIAL.search(spec.weights_license):
+    if not allows_commercial_use(spec):
         _warn_once(f"the weights of {spec.name} are under {spec.weights_license}: not for commercial use")
 
 
@@ -252,6 +261,13 @@ def _variant_weights(variant: Variant, network: Tokenizer) -> Path:
         if converted:
             return path
     return _convert(variant, path, network)
+
+
+def _packaged(source: PackageSource) -> Path:
+    path = Path(str(files(source.package) / source.filename))
+    if not path.is_file():
+        raise WeightsUnavailableError(f"the installed {source.package} has no file {source.filename}")
+    return path
 
 
 def _shipped(variant: Variant) -> Path:

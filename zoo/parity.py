@@ -20,7 +20,7 @@ from torch import Tensor
 
 from zoo import checkpoints, registry
 from zoo.errors import CheckpointError, InputError
-from zoo.tokenizer import SIGNAL_AXES, Tokenizer
+from zoo.tokenizer import ATOMS, SIGNAL_AXES, Tokenizer
 
 # What a layer's maths asks of a tensor decides how it is filled; the endings tell its kind.
 POSITIVE = ("running_var",)
@@ -76,7 +76,8 @@ def _synthetic_tensor(key: str, entry: Mapping[str, Any], seed: int) -> np.ndarr
 class ParityReport:
     """Ours against a golden.
 
-    code_agreement: share of equal codes. differences: greatest absolute difference per golden tensor.
+    code_agreement: share of equal codes. differences: greatest absolute difference per golden tensor; of structures
+        where the golden's mask says that there is a residue.
     passed: whether all of it is within `tolerance`, the manifest's.
     """
 
@@ -102,8 +103,9 @@ def parity(
     Args:
         name: the variant.
         manifest: parsed, or the path of its JSON.
-        golden: path of the `.npz`: `input`, `codes`, `reconstruction`, optionally `latent`, `quantized` and
-            arrays named like an option of `decode` (`noise`), in the axes that the manifest states.
+        golden: path of the `.npz`: `input`, `codes`, `reconstruction` unless the system only encodes, optionally
+            `latent`, `quantized`, `mask` and arrays named like an option of `decode` (`noise`), in the axes that the
+            manifest states. With an array `names` it holds one such group for each, as `NAME.input`, ...
         seed: of the checkpoint, instead of the manifest's.
 
     Raises:
@@ -112,7 +114,7 @@ def parity(
     if not isinstance(manifest, Mapping):
         manifest = read_manifest(manifest)
     seed = manifest.get("seed", 0) if seed is None else seed
-    expected = read_golden(golden)
+    cases = read_golden(golden)
     variant = registry.info(name)
     if variant.keys is None:
         raise InputError(f"{variant.name} was trained here: there is no published file to compare with")
@@ -122,21 +124,42 @@ def parity(
         synthetic_checkpoint(manifest, seed), tokenizer.state_dict(), f"synthetic {variant.name}"
     )
     checkpoints.assign(tokenizer, state)
-    ours = run_network(tokenizer.eval(), expected, manifest["axes"])
-    codes = to_ours(expected["codes"], manifest["axes"]["codes"], tokenizer)
-    if codes.shape != ours["codes"].shape:
-        raise InputError(f"golden codes are {list(codes.shape)}, ours are {list(ours['codes'].shape)}")
+    tokenizer.eval()
+    agreements, differences = [], {}
+    for expected in cases:
+        agreement, found = compare(tokenizer, expected, manifest["axes"])
+        agreements.append(agreement)
+        differences = {key: max(value, differences.get(key, 0.0)) for key, value in found.items()}
     return ParityReport(
         name=variant.name,
         seed=seed,
-        code_agreement=float((codes == ours["codes"]).float().mean()),
-        differences={
-            key: float((to_ours(expected[key], manifest["axes"].get(key), tokenizer) - ours[key]).abs().max())
-            for key in ("latent", "quantized", "reconstruction")
-            if key in expected
-        },
+        code_agreement=min(agreements),
+        differences=differences,
         tolerance={key: value for key, value in manifest["tolerance"].items() if not isinstance(value, str)},
     )
+
+
+def compare(
+    tokenizer: Tokenizer, expected: Mapping[str, Tensor], axes: Mapping[str, str]
+) -> tuple[float, dict[str, float]]:
+    """Share of equal codes, and the greatest difference per array, for one of a golden's cases."""
+    if "reconstruction" not in expected and tokenizer.encode_only is None:
+        raise InputError("expected a golden with a reconstruction")
+    ours = run_network(tokenizer, expected, axes)
+    golden = {key: to_ours(expected[key], axes.get(key), tokenizer) for key in ours if key in expected}
+    for key, array in golden.items():
+        if is_atoms(axes.get(key)):  # the reference makes the first few of our five
+            ours[key] = ours[key][:, :, : array.shape[2]]
+        if array.squeeze().shape != ours[key].squeeze().shape:
+            raise InputError(f"golden {key} is {list(array.shape)}, ours is {list(ours[key].shape)}")
+        golden[key] = array.reshape(ours[key].shape)
+    differences = {key: (golden[key] - ours[key]).abs() for key in golden if key != "codes"}
+    if "mask" in expected:
+        absent = ~expected["mask"].bool().reshape(len(golden["codes"]), -1)  # [batch, residues]
+        for key, difference in differences.items():
+            difference.movedim(1 if is_atoms(axes.get(key)) else 2, 1)[absent] = 0
+    agreement = float((golden.pop("codes") == ours["codes"]).float().mean())
+    return agreement, {key: float(difference.max()) for key, difference in differences.items()}
 
 
 def read_manifest(path: str | Path) -> dict[str, Any]:
@@ -149,15 +172,24 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     return manifest
 
 
-def read_golden(path: str | Path) -> dict[str, Tensor]:
+def read_golden(path: str | Path) -> list[dict[str, Tensor]]:
+    """The cases of a golden: the file's arrays, or one group of them for each of its `names`."""
     try:
-        with np.load(path) as arrays:
-            golden = {key: torch.from_numpy(arrays[key]) for key in arrays.files}
+        with np.load(path) as file:
+            arrays = {key: file[key] for key in file.files}
     except Exception as error:  # a damaged archive makes NumPy's reader raise nearly anything
         raise InputError(f"{path}: no golden ({error})") from None
-    if not {"input", "codes", "reconstruction"} <= golden.keys():
-        raise InputError(f"{path}: expected input, codes and reconstruction, found {', '.join(golden)}")
-    return golden
+    names = arrays.get("names")
+    tensors = {key: torch.from_numpy(array) for key, array in arrays.items() if array.dtype.kind in "biuf"}
+    cases = [tensors] if names is None else [_group(tensors, f"{name}.") for name in names.tolist()]
+    for case in cases:
+        if not {"input", "codes"} <= case.keys():
+            raise InputError(f"{path}: expected input and codes, found {', '.join(arrays)}")
+    return cases
+
+
+def _group(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
 
 
 @torch.inference_mode()
@@ -167,28 +199,47 @@ def run_network(tokenizer: Tokenizer, golden: Mapping[str, Tensor], axes: Mappin
     The decoder gets the golden's own codes, so that one differing code does not hide what it does.
     """
     signal = to_ours(golden["input"], axes["input"], tokenizer)
+    if is_atoms(axes["input"]):
+        signal = _all_atoms(signal, golden.get("mask"))
     latent = tokenizer.to_latent(signal)
-    codes = tokenizer.quantizer.encode(latent.movedim(1, -1)).movedim(-1, 1)
-    quantized = tokenizer.embed(to_ours(golden["codes"], axes["codes"], tokenizer))
-    options = {key: golden[key] for key in tokenizer.decode_options if key in golden}
-    reconstruction = tokenizer.from_latent(quantized, **options)
-    return {"latent": latent, "codes": codes, "quantized": quantized, "reconstruction": reconstruction}
+    arrays = {"latent": latent, "codes": tokenizer.quantizer.encode(latent.movedim(1, -1)).movedim(-1, 1)}
+    arrays["quantized"] = tokenizer.embed(to_ours(golden["codes"], axes["codes"], tokenizer))
+    if tokenizer.encode_only is None:
+        options = {key: golden[key] for key in tokenizer.decode_options if key in golden}
+        arrays["reconstruction"] = tokenizer.from_latent(arrays["quantized"], **options)
+    return arrays
+
+
+def _all_atoms(coordinates: Tensor, mask: Tensor | None) -> Tensor:
+    """`[B, residues, atoms, 3]` as the public `[B, residues, 5, 3]`, NaN where the mask says that nothing is."""
+    atoms = coordinates.new_full((*coordinates.shape[:2], len(ATOMS), 3), torch.nan)
+    atoms[:, :, : coordinates.shape[2]] = coordinates
+    if mask is not None:
+        atoms[~mask.bool().reshape(atoms.shape[:2])] = torch.nan
+    return atoms
+
+
+def is_atoms(axes: str | None) -> bool:
+    """Whether these are the axes of coordinates."""
+    return axes is not None and "a" in axes.split()
 
 
 def to_ours(array: Tensor, axes: str | None, tokenizer: Tokenizer) -> Tensor:
-    """A golden array with the axes of this project: batch, channels or codebooks, grid or signal.
+    """A golden array with the axes of this project: batch, channels or codebooks, grid or signal; atoms as they are.
 
-    An axis that the reference leaves out (one channel, one codebook) is added; None: the axes are ours.
+    An axis that the reference leaves out (one chain, one channel, one codebook) is added; None: the axes are ours.
     """
     if axes is None:
         return array
     letters = axes.split()
-    second = next((letter for letter in letters if letter in "qc"), None)
     if "b" not in letters:
         array, letters = array[None], ["b", *letters]
+    if is_atoms(axes):
+        return array
+    second = next((letter for letter in letters if letter in "qc"), None)
     if second is None:
         array, letters, second = array[..., None], [*letters, "q"], "q"
     others = [letter for letter in letters if letter not in ("b", second)]
-    if len(others) != len(SIGNAL_AXES[tokenizer.spec.modality]):
+    if len(others) not in (len(SIGNAL_AXES[tokenizer.spec.modality]), len(tokenizer.spec.grid_axes)):
         raise InputError(f"cannot turn axes {axes!r} into those of {tokenizer.spec.modality}")
     return array.permute([letters.index(letter) for letter in ("b", second, *others)])

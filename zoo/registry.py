@@ -10,7 +10,7 @@ import difflib
 import importlib
 import importlib.metadata
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -20,6 +20,7 @@ from zoo.errors import UnknownTokenizerError
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
     from zoo.checkpoints import KeyMap
     from zoo.tokenizer import Tokenizer, TokenizerSpec
@@ -35,10 +36,23 @@ class HubSource:
 
 
 @dataclass(frozen=True)
+class PackageSource:
+    """A published file that an installed package carries, so that it is always at hand.
+
+    read: its path to a state dict in the authors' names.
+    """
+
+    package: str
+    filename: str
+    read: Callable[[Path], Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True)
 class Variant:
     """One entry of the registry.
 
-    builder: called as `builder(spec, **config)`. hub: None where the weights ship with the package.
+    builder: called as `builder(spec, **config)`. hub: where the authors' file is; None where the weights ship with
+    this package.
     keys: how the published file's tensors are named. card: stem of its file in `hub_cards/`.
     figures: what the authors report, as `{"rFID, ImageNet 256x256": 0.12}`.
     """
@@ -46,7 +60,7 @@ class Variant:
     spec: TokenizerSpec
     builder: type[Tokenizer]
     config: Mapping[str, Any]
-    hub: HubSource | None
+    hub: HubSource | PackageSource | None
     keys: KeyMap | None
     card: str
     figures: Mapping[str, float] = field(default_factory=dict)
@@ -66,7 +80,7 @@ def register(
     *,
     spec: TokenizerSpec,
     config: Mapping[str, Any],
-    hub: HubSource | None = None,
+    hub: HubSource | PackageSource | None = None,
     keys: KeyMap | None = None,
     card: str,
     figures: Mapping[str, float] | None = None,
@@ -124,10 +138,10 @@ def architecture(name: str) -> type[Tokenizer]:
     return classes[name]
 
 
-def create(name: str) -> Tokenizer:
-    """The variant's network with random weights, in training mode."""
+def create(name: str, *, small: bool = False) -> Tokenizer:
+    """The variant's network with random weights, in training mode; `small` makes it quick to try out."""
     variant = info(name)
-    return variant.builder(variant.spec, **variant.config)
+    return variant.builder(variant.spec, **{**variant.config, **(variant.builder.small if small else {})})
 
 
 def load(

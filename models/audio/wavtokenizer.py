@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -268,6 +269,14 @@ class WavTokenizer(Tokenizer):
 
     encode_options = ("chunk_seconds",)
     decode_options = ("chunk_seconds",)
+    small: ClassVar = {
+        "encoder_width": 4,
+        "dim": 16,
+        "decoder_dim": 32,
+        "hidden_dim": 48,
+        "num_layers": 2,
+        "norm_groups": 8,
+    }
 
     def __init__(
         self,

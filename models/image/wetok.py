@@ -9,6 +9,8 @@ latent: two decodings differ unless `generator` or `noise` is given.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -153,6 +155,7 @@ class WeTok(Tokenizer):
 
     input_mean = 0.5
     input_std = 0.5
+    small: ClassVar = {"width": 32, "num_blocks": 1}
 
     def __init__(
         self,

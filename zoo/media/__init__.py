@@ -3,13 +3,14 @@
 from zoo.media.audio import load_audio, read_audio, resample, stream_audio, to_channels, write_audio
 from zoo.media.image import center_crop, load_image, read_image, resize_short_side, to_image_tensor, write_image
 from zoo.media.paths import SUFFIXES, media_files, modality_of
-from zoo.media.video import read_video, write_video
+from zoo.media.video import load_video, read_video, write_video
 
 __all__ = [
     "SUFFIXES",
     "center_crop",
     "load_audio",
     "load_image",
+    "load_video",
     "media_files",
     "modality_of",
     "read_audio",
