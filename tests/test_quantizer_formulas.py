@@ -151,6 +151,12 @@ def test_vector_quantizer_losses_and_gradients_are_those_of_the_formula(distance
     assert all(torch.allclose(one, other, atol=1e-7) for one, other in zip(ours, theirs, strict=True))
 
 
+@pytest.mark.parametrize("update", ["gradient", "ema"])
+def test_rows_compared_by_angle_start_at_unit_length(update):
+    codebook = VectorQuantizer(4, 30, distance="cosine", update=update).codebook
+    assert torch.allclose(codebook.norm(dim=1), torch.ones(30))
+
+
 def test_the_straight_through_gradient_is_the_identity():
     z, direction = torch.randn(20, 4, requires_grad=True), torch.randn(20, 4)
     (VectorQuantizer(4, 30)(z).quantized * direction).sum().backward()
@@ -314,6 +320,14 @@ def test_fsq_codes_are_exact_beyond_the_integers_of_float32():
 def test_lfq_names_signs_by_a_number_whose_lowest_bit_is_the_first_channel():
     z = torch.tensor([[3.0, -1, -1], [-1, 0.1, -1], [-1, -1, 2], [1, 1, 1], [0, 0, 0], [-0.0, 0, 1e-30]])
     assert LFQ(3).encode(z)[:, 0].tolist() == [1, 2, 4, 7, 0, 4]
+
+
+def test_lfq_of_big_bit_order_names_signs_by_a_number_whose_highest_bit_is_the_first_channel():
+    quantizer = LFQ(3, bit_order="big").eval()
+    z = torch.tensor([[3.0, -1, -1], [-1, 0.1, 2], [-1, -1, 2], [1, 1, -1]])
+    output = quantizer(z)
+    assert output.codes[:, 0].tolist() == [4, 3, 1, 6]
+    assert output.quantized.tolist() == [[1, -1, -1], [-1, 1, 1], [-1, -1, 1], [1, 1, -1]]
 
 
 def test_exactly_zero_becomes_minus_one():
@@ -517,19 +531,20 @@ def test_dimensionwise_codes_are_the_nearest_levels_after_scaling():
     assert quantizer.encode(torch.tensor([[1e9, -1e9, 0.01]])).tolist() == [[15, 0, 8]]
 
 
-def test_calibration_brings_each_channel_to_the_levels_and_is_saved():
+def test_dimensionwise_mean_and_scale_are_per_channel_constants_that_half_precision_leaves_alone():
     z = torch.randn(5000, 2) * torch.tensor([0.01, 300.0]) + torch.tensor([7.0, -1000.0])
-    quantizer = DimensionwiseQuantizer(2)
-    quantizer.calibrate(z)
-    other = DimensionwiseQuantizer(2)
-    other.load_state_dict(quantizer.state_dict())
-    error = (other(z).quantized - z).square().mean(0).sqrt() / z.std(0)
+    quantizer = DimensionwiseQuantizer(2, mean=z.mean(0).tolist(), scale=(1 / z.std(0)).tolist())
+    error = (quantizer(z).quantized - z).square().mean(0).sqrt() / z.std(0)
     assert (error < 0.03).all()
+    assert not quantizer.state_dict()
+    codes = quantizer.encode(z)
+    assert torch.equal(quantizer.bfloat16().encode(z), codes)
 
 
-def test_calibration_refuses_a_constant_channel():
-    with pytest.raises(InputError, match="constant"):
-        DimensionwiseQuantizer(2).calibrate(torch.ones(10, 2))
+@pytest.mark.parametrize("wrong", [{"mean": [0.0]}, {"scale": [1.0, 0.0]}, {"scale": -1.0}, {"mean": float("nan")}])
+def test_dimensionwise_refuses_constants_that_are_not_one_finite_number_per_channel(wrong):
+    with pytest.raises(InputError, match=f"expected .*{next(iter(wrong))}"):
+        DimensionwiseQuantizer(2, **wrong)
 
 
 def test_sim_vq_agrees_with_vector_quantize_pytorch():

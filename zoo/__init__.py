@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from zoo.discretization import discretize as discretize
     from zoo.errors import CheckpointError as CheckpointError
     from zoo.errors import InputError as InputError
     from zoo.errors import MediaError as MediaError
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _EXPORTS = {
+    "zoo.discretization": "discretize",
     "zoo.errors": (
         "ZooError InputError MediaError UnknownTokenizerError CheckpointError WeightsUnavailableError PublishError"
     ),

@@ -124,16 +124,30 @@ def describe(tokenizer: Tokenizer) -> dict[str, Any]:
     Raises:
         CheckpointError: an argument of the architecture that JSON cannot hold.
     """
+    arguments = tokenizer.arguments()
     try:
-        json.dumps(tokenizer._arguments)
+        json.dumps(arguments)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{tokenizer.spec.name}: JSON cannot hold its arguments ({error})") from None
     return {
         "architecture": type(tokenizer).__name__,
         "spec": asdict(tokenizer.spec),
-        "config": dict(tokenizer._arguments),
+        "config": arguments,
         "zoo": zoo.__version__,
     }
+
+
+def build(description: Mapping[str, Any]) -> Tokenizer:
+    """The network that `describe` describes, with random weights.
+
+    Raises:
+        UnknownTokenizerError: a class that no registered variant has.
+        TypeError: arguments or facts that the class does not take.
+    """
+    from zoo.tokenizer import TokenizerSpec
+
+    architecture = registry.architecture(description["architecture"])
+    return architecture(TokenizerSpec(**_tuples(description["spec"])), **_tuples(description["config"]))
 
 
 def _is_variant(name: str | Path) -> bool:
@@ -158,8 +172,6 @@ def _find_saved(name: str | Path, **options: Any) -> Path | None:
 
 
 def _load_saved(path: Path, dtype: torch.dtype | None, wanted: type | None = None) -> Tokenizer:
-    from zoo.tokenizer import TokenizerSpec
-
     description = _read_description(path)
     architecture = registry.architecture(description["architecture"])
     if wanted is not None and not issubclass(architecture, wanted):
@@ -169,7 +181,7 @@ def _load_saved(path: Path, dtype: torch.dtype | None, wanted: type | None = Non
         )
     try:
         with without_storage():
-            tokenizer = architecture(TokenizerSpec(**_tuples(description["spec"])), **_tuples(description["config"]))
+            tokenizer = build(description)
     except TypeError as error:
         version = description.get("zoo", "unknown")
         raise CheckpointError(f"{path}: written by zoo {version}, this is {zoo.__version__}: {error}") from None
@@ -215,7 +227,8 @@ def _tuples(value: Any) -> Any:
 def _local_weights(variant: Variant, path: Path, network: Tokenizer) -> Mapping[str, Tensor]:
     """The tensors of a file that the user names: ours as they are, the authors' through the key map."""
     metadata = read_metadata(path) if path.suffix == ".safetensors" else {}
-    state = variant.hub.read(path) if isinstance(variant.hub, PackageSource) else read_checkpoint(path)
+    packaged = isinstance(variant.hub, PackageSource) and path.suffix != ".safetensors"
+    state = variant.hub.read(path) if packaged else read_checkpoint(path)
     if "zoo" not in metadata and variant.keys is not None:
         return variant.keys.convert(state, network.state_dict(), str(path))
     saved, wanted = _description(metadata), describe(network)
@@ -402,6 +415,14 @@ class HubMixin(ModelHubMixin):
         tokenizer._arguments = {k: v for k, v in built_with.arguments.items() if k not in ("self", "spec")}
         return tokenizer
 
+    def arguments(self) -> dict[str, Any]:
+        """What the class takes beside the spec to build this network again, as `config.json` holds it.
+
+        Raises:
+            CheckpointError: a network that arguments cannot describe.
+        """
+        return dict(self._arguments)
+
     def save_pretrained(
         self,
         save_directory: str | Path,
@@ -422,7 +443,8 @@ class HubMixin(ModelHubMixin):
             What `push_to_hub` returns, if asked for.
 
         Raises:
-            CheckpointError: an argument of the architecture that JSON cannot hold.
+            CheckpointError: an argument of the architecture that JSON cannot hold, or a module in it that is no
+                tokenizer of zoo.
             MediaError: the folder cannot be written.
             PublishError: as `push_to_hub`.
         """
@@ -518,6 +540,7 @@ class HubMixin(ModelHubMixin):
         token = token or get_token()
         if token is None:
             raise PublishError(f"pushing to {repo_id} needs a token with write access: `hf auth login`, or token=...")
+        describe(self)  # raises before there is a repository
         api = HfApi(token=token)
         with _publishing(repo_id):
             repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id

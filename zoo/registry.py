@@ -130,9 +130,12 @@ def info(name: str) -> Variant:
 
 
 def architecture(name: str) -> type[Tokenizer]:
-    """The class that a saved `config.json` names; only classes of registered variants are known."""
+    """The class that a saved `config.json` names: of a registered variant, or what `discretize` makes."""
+    from zoo.discretization import DiscretizedTokenizer
+
     _import_models()
-    classes = {variant.builder.__name__: variant.builder for variant in _variants.values()}
+    known = (DiscretizedTokenizer, *(variant.builder for variant in _variants.values()))
+    classes = {builder.__name__: builder for builder in known}
     if name not in classes:
         raise UnknownTokenizerError(f"unknown architecture {name!r}; known: {', '.join(sorted(classes))}")
     return classes[name]

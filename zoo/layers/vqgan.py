@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(32, channels, eps=1e-6)
+    """32 groups; one per channel where there are fewer, in networks made small."""
+    return nn.GroupNorm(min(32, channels), channels, eps=1e-6)
 
 
 class ResidualBlock(nn.Module):
@@ -44,7 +45,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm(x)
-        q, k, v = (rearrange(project(h), "b c h w -> b 1 (h w) c") for project in (self.q, self.k, self.v))
+        # Contiguous, or the CPU's kernel would hold the whole matrix of logits.
+        sequences = (rearrange(project(h), "b c h w -> b 1 (h w) c") for project in (self.q, self.k, self.v))
+        q, k, v = (sequence.contiguous() for sequence in sequences)
         h = F.scaled_dot_product_attention(q, k, v)
         return x + self.out(rearrange(h, "b 1 (h w) c -> b c h w", h=x.shape[2]))
 

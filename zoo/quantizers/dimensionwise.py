@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from itertools import pairwise
 from statistics import NormalDist
 
@@ -18,15 +20,17 @@ class DimensionwiseQuantizer(Quantizer):
     Source: TokenBridge (arXiv 2503.16430). A normal distribution is cut into 2^bits cells of equal
     probability, clamped to ±`normal_range`; a level is the mean of its cell, stretched by `value_range` /
     `normal_range`. Latents are brought to zero mean and unit deviation, (z - mean) scale, before, and back
-    after. The nearest level counts, the lower one on a tie. Nothing is learned: mean and scale (buffers,
-    per channel) are set by `calibrate`, or given.
+    after. The nearest level counts, the lower one on a tie. Nothing is learned and nothing is saved: mean and
+    scale are constants, which `zoo.discretize` measures.
 
     Args:
         dim: channels, and codes per position.
         bits: of each code.
-        value_range: what ±`normal_range` of the levels stands for in calibrated latents.
+        value_range: what ±`normal_range` of the levels stands for in latents of unit deviation. At 6 bits the last
+            level is 0.81 `value_range`.
         normal_range: standard deviations at which the normal distribution is cut.
-        scale: the reciprocal of the latents' standard deviation, for all channels, until `calibrate`.
+        mean: of the latents, one for all channels or one for each.
+        scale: the reciprocal of the latents' standard deviation, one for all channels or one for each.
 
     There are no losses.
     """
@@ -38,33 +42,29 @@ class DimensionwiseQuantizer(Quantizer):
         bits: int = 6,
         value_range: float = 5.0,
         normal_range: float = 3.0,
-        scale: float = 1.0,
+        mean: float | Sequence[float] = 0.0,
+        scale: float | Sequence[float] = 1.0,
     ):
-        if min(dim, bits, value_range, normal_range, scale) <= 0:
+        if min(dim, bits, value_range, normal_range) <= 0:
             raise InputError(
-                f"expected positive dim, bits, value_range, normal_range and scale, got {dim}, {bits}, "
-                f"{value_range}, {normal_range} and {scale}"
+                f"expected positive dim, bits, value_range and normal_range, got {dim}, {bits}, {value_range} "
+                f"and {normal_range}"
             )
         super().__init__(dim, (2**bits,) * dim)
         self.levels = [level * value_range / normal_range for level in normal_levels(2**bits, normal_range)]
-        self.register_buffer("mean", torch.zeros(dim))
-        self.register_buffer("scale", torch.full((dim,), float(scale)))
-
-    @torch.no_grad()
-    def calibrate(self, latents: Tensor) -> None:
-        """Sets mean and scale of each channel to those of latents `[..., dim]`."""
-        vectors = self.check_latent(latents).reshape(-1, self.dim)
-        deviation = vectors.std(dim=0, correction=0)
-        if not bool((deviation > 0).all()):
-            raise InputError("expected latents that vary in every channel, got a constant one")
-        self.mean.copy_(vectors.mean(dim=0))
-        self.scale.copy_(1 / deviation)
+        self.boundaries = [(low + high) / 2 for low, high in pairwise(self.levels)]
+        # No buffers, which would be rounded with the weights when a network goes to half precision.
+        self.mean = per_channel("mean", mean, dim)
+        self.scale = per_channel("scale", scale, dim)
+        if min(self.scale) <= 0:
+            raise InputError(f"expected a positive scale, got {min(self.scale)}")
 
     @torch.no_grad()
     def encode(self, z: Tensor) -> Tensor:
         """Latents `[..., dim]` to codes int64 `[..., dim]`."""
-        boundaries = torch.tensor([(low + high) / 2 for low, high in pairwise(self.levels)], device=z.device)
-        return torch.bucketize(((self.check_latent(z) - self.mean) * self.scale).contiguous(), boundaries)
+        z = self.check_latent(z)
+        mean, scale, boundaries = tensors(z.device, self.mean, self.scale, self.boundaries)
+        return torch.bucketize(((z - mean) * scale).contiguous(), boundaries)
 
     def codes_to_latent(self, codes: Tensor) -> Tensor:
         """Codes int64 `[..., dim]` to latents `[..., dim]`."""
@@ -73,11 +73,24 @@ class DimensionwiseQuantizer(Quantizer):
     def forward(self, z: Tensor) -> QuantizerOutput:
         """Latents `[..., dim]` to `QuantizerOutput`."""
         codes = self.encode(z)
-        quantized = straight_through(self.check_latent(z), self._values(codes).float())
+        quantized = straight_through(self.check_latent(z), self._values(codes))
         return QuantizerOutput(quantized.to(z.dtype), codes, {})
 
     def _values(self, codes: Tensor) -> Tensor:
-        return torch.tensor(self.levels, device=codes.device)[codes] / self.scale + self.mean
+        mean, scale, levels = tensors(codes.device, self.mean, self.scale, self.levels)
+        return levels[codes] / scale + mean
+
+
+def per_channel(name: str, value: float | Sequence[float], dim: int) -> tuple[float, ...]:
+    """`value` once for each of `dim` channels; InputError unless it is one finite number or as many."""
+    values = tuple(map(float, value)) if isinstance(value, Sequence) else (float(value),) * dim
+    if len(values) != dim or not all(map(math.isfinite, values)):
+        raise InputError(f"expected {name} as one finite number or {dim}, got {value}")
+    return values
+
+
+def tensors(device: torch.device, *values: Sequence[float]) -> list[Tensor]:
+    return [torch.tensor(numbers, dtype=torch.float32, device=device) for numbers in values]
 
 
 def normal_levels(number: int, normal_range: float) -> list[float]:

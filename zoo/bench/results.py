@@ -1,0 +1,115 @@
+"""What a benchmark found, as plain values: written as JSON, read by the report."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import InputError, MediaError
+from zoo.files import atomic_path
+
+FORMAT = "zoo-bench-1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A mean over items, or a figure of the set, with its 95 % bootstrap interval; None where there is none."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One file through one candidate.
+
+    source: path relative to the data folder. bytes: of the codes, or of the codec's stream. reconstruction: path
+    relative to the results, of the lossless file in the cache. metrics: per item; None where not defined.
+    """
+
+    source: str
+    bytes: float
+    encode_seconds: float
+    decode_seconds: float
+    metrics: dict[str, float | None]
+    reconstruction: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One candidate over all files.
+
+    family: the curve that it belongs to. baseline: whether it is no tokenizer. setting: what distinguishes it in its
+    family. identity: all that decides its output. bytes: mean per item. rate: in the results' `rate_unit`.
+    encode_speed, decode_speed: seconds of signal (audio, video), megapixels (images) or residues, per second.
+    peak_bytes: of memory, above what the process held before the candidate ran.
+    codes: figures of the codes, for tokenizers: usage, perplexity, entropy, histogram per codebook, ...
+    note: what is counted in `bytes`, where that needs saying.
+    """
+
+    label: str
+    family: str
+    baseline: bool
+    setting: dict[str, Any]
+    identity: str
+    bytes: float
+    rate: float
+    metrics: dict[str, Interval]
+    encode_speed: float
+    decode_speed: float
+    peak_bytes: int
+    codes: dict[str, Any] | None
+    note: str
+    items: list[Item]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """A whole benchmark.
+
+    metrics: of each metric that was computed: label, unit, digits, higher_is_better.
+    left_out: metrics and candidates that could not be had, each with its reason. damaged: files, likewise.
+    data: folder, number of files, sha256 over their contents. machine: processor, cores, memory, system.
+    versions: of Python, zoo and the packages that decide figures. comparisons: BD-rate and BD figures between curves.
+    """
+
+    modality: str
+    rate_unit: str
+    metrics: dict[str, dict[str, Any]]
+    points: list[Point]
+    left_out: dict[str, str]
+    damaged: dict[str, str]
+    data: dict[str, Any]
+    machine: dict[str, Any]
+    versions: dict[str, str]
+    seeds: dict[str, int]
+    comparisons: list[dict[str, Any]]
+
+    def save(self, path: str | Path) -> None:
+        """Write as JSON, whole or not at all, over an older file."""
+        with atomic_path(Path(path), overwrite=True) as temporary:
+            temporary.write_text(json.dumps({"format": FORMAT, **asdict(self)}, indent=1, ensure_ascii=False))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Results:
+        """Read what `save` wrote; MediaError for a file that cannot be read, InputError for another format."""
+        try:
+            fields = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise MediaError(f"{path}: cannot be read as results ({error})") from error
+        if not isinstance(fields, dict) or fields.pop("format", None) != FORMAT:
+            raise InputError(f"{path}: expected results of format {FORMAT!r}")
+        points = [
+            Point(
+                **{
+                    **point,
+                    "metrics": {name: Interval(**value) for name, value in point["metrics"].items()},
+                    "items": [Item(**item) for item in point["items"]],
+                }
+            )
+            for point in fields.pop("points")
+        ]
+        return cls(points=points, **fields)

@@ -1,0 +1,286 @@
+"""Any continuous autoencoder as a tokenizer, without training.
+
+Paper: Bridging Continuous and Discrete Tokens for Autoregressive Visual Generation (TokenBridge, arXiv 2503.16430).
+It measures one scale for all channels of one autoencoder; here every channel has a mean and a scale of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo import hub
+from zoo.errors import CheckpointError, InputError
+from zoo.quantizers import DimensionwiseQuantizer
+from zoo.tokenizer import SIGNAL_AXES, Modality, Tokenizer, TokenizerSpec
+
+PAPER = "https://arxiv.org/abs/2503.16430"
+# Mean and deviation that turn the public range into the network's, [-1, 1] unless it is told otherwise.
+INPUT_RANGES = {"image": (0.5, 0.5), "video": (0.5, 0.5), "audio": (0.0, 1.0)}
+
+
+def discretize(
+    autoencoder: nn.Module,
+    bits: int = 6,
+    *,
+    calibration: Tensor | Iterable[Tensor],
+    value_range: float = 5.0,
+    mean: float | Sequence[float] | None = None,
+    scale: float | Sequence[float] | None = None,
+    name: str | None = None,
+    modality: Modality | None = None,
+    input_mean: float | None = None,
+    input_std: float | None = None,
+    sample_rate: int | None = None,
+    causal: bool | None = None,
+) -> Tokenizer:
+    """A tokenizer that rounds every channel of a continuous latent to one of 2^bits levels.
+
+        tokenizer = zoo.discretize(AutoencoderKL.from_pretrained(...), calibration=batches)
+        codes = tokenizer.encode(images)  # int64 [B, channels, h, w]
+
+    What the latent is rounded by is measured: mean and deviation of each channel over `calibration`. Nothing is
+    trained.
+
+    Args:
+        autoencoder: a tokenizer of zoo, whose own quantizer is left out, or any module with `encode(x)` and
+            `decode(z)` for latents `[B, channels, *grid]`. `encode` gives the latent, a distribution with `mode()`,
+            or an output with `latent_dist`, `latent` or `latents`, as in diffusers; `decode` gives the signal or an
+            output with `sample`. It is used as it is, not copied, and put into eval mode.
+        bits: of each code, at most 9.
+        calibration: one batch or several, in the public layout and range as `encode` takes them (images
+            `[B, 3, H, W]` in [0, 1]), as large as the signals to come. Each goes through the autoencoder whole, one
+            after the other; none is kept.
+        value_range: deviations that the levels reach over; at 6 bits the last one stands at 0.81 of it.
+        mean: of the latents, for all channels or one for each, instead of the measured.
+        scale: the reciprocal of their deviation, likewise; what diffusers configurations call `scaling_factor`.
+        name: of the tokenizer; None: the autoencoder's with the bits.
+        modality: "image", "video" or "audio"; None: "image". This and all that follow are for modules that are no
+            tokenizers of zoo, which say so themselves.
+        input_mean, input_std: the network is given (x - input_mean) / input_std of the public range. None: [-1, 1],
+            which is 0.5 and 0.5 for images and video, 0 and 1 for audio.
+        sample_rate: Hz; audio needs it.
+        causal: whether the first frame of a clip has a grid step of its own.
+
+    Returns:
+        A tokenizer in eval mode: codes `[B, channels, *grid]`, sizes that the grid does not divide padded. The first
+        calibration batch tells channels and downsampling, the latter by the size that its latent is decoded to; in
+        video, its frames are what `spec.chunk_frames` becomes. `save_pretrained` takes the calibration along, but is
+        only for tokenizers of zoo: a file cannot say how to build another module.
+
+    Raises:
+        InputError: a module without `encode` and `decode`, latents that lie on no grid, calibration that is empty,
+            beyond the public range or constant in a channel, an option out of range.
+    """
+    batches = iter([calibration] if isinstance(calibration, Tensor) else calibration)
+    first = next(batches, None)
+    if first is None:
+        raise InputError("expected at least one batch of calibration, got none")
+    if isinstance(autoencoder, Tokenizer):
+        if any(told is not None for told in (modality, input_mean, input_std, sample_rate, causal)):
+            raise InputError(
+                f"{autoencoder.spec.name} is a tokenizer of zoo, which says modality, input_mean, input_std, "
+                "sample_rate and causal itself"
+            )
+        autoencoder.check_decodes()
+        network, spec, dim = autoencoder, autoencoder.spec, autoencoder.quantizer.dim
+    else:
+        network = Continuous(autoencoder, modality or "image", input_mean, input_std).eval()
+        spec, dim = network.probe(first, sample_rate, causal or False)
+    spec = replace(
+        spec, name=name or f"{spec.name}-{bits}bit", quantizer="dimensionwise", codebook_sizes=(2**bits,) * dim
+    )
+    options = {"autoencoder": network, "bits": bits, "value_range": value_range}
+    measured = DiscretizedTokenizer(spec, **options).eval().measure(chain([first], batches))
+    mean = measured.mean.tolist() if mean is None else mean
+    scale = measured.scale() if scale is None else scale
+    return DiscretizedTokenizer(spec, **options, mean=mean, scale=scale).eval()
+
+
+class Continuous(nn.Module):
+    """A module that is no tokenizer of zoo, with as much of one's interface as is needed here."""
+
+    encode_options = decode_options = ()
+
+    def __init__(self, module: nn.Module, modality: Modality, input_mean: float | None, input_std: float | None):
+        super().__init__()
+        methods = (getattr(module, method, None) for method in ("encode", "decode"))
+        if (
+            not isinstance(module, nn.Module)
+            or not all(map(callable, methods))
+            or next(module.parameters(), None) is None
+        ):
+            raise InputError(f"expected a module with encode, decode and parameters, got {type(module).__name__}")
+        if modality not in INPUT_RANGES:
+            raise InputError(f"expected modality as one of {', '.join(INPUT_RANGES)}, got {modality!r}")
+        self.module = module
+        self.modality = modality
+        default_mean, default_std = INPUT_RANGES[modality]
+        self.input_mean = default_mean if input_mean is None else input_mean
+        self.input_std = default_std if input_std is None else input_std
+
+    def to_latent(self, signal: Tensor) -> Tensor:
+        latent = output = self.module.encode(signal)
+        for field in ("latent_dist", "latent", "latents"):
+            latent = getattr(output, field, latent)
+        if not isinstance(latent, Tensor) and hasattr(latent, "mode"):
+            latent = latent.mode()
+        return self._checked("encode", latent, signal)
+
+    def from_latent(self, latent: Tensor) -> Tensor:
+        output = self.module.decode(latent)
+        return self._checked("decode", getattr(output, "sample", output), latent)
+
+    def _checked(self, method: str, result: Any, argument: Tensor) -> Tensor:
+        if isinstance(result, Tensor) and result.ndim == argument.ndim:
+            return result
+        found = list(result.shape) if isinstance(result, Tensor) else type(result).__name__
+        axes = f"[batch, channels and {argument.ndim - 2} axes]"
+        raise InputError(f"expected {type(self.module).__name__}.{method} to give a tensor {axes}, got {found}")
+
+    @torch.no_grad()
+    def probe(self, signal: Tensor, sample_rate: int | None, causal: bool) -> tuple[TokenizerSpec, int]:
+        """What an encoded and decoded batch tells: a spec that only lacks the codes, and the latent's channels."""
+        axes = SIGNAL_AXES[self.modality]
+        if self.modality == "audio" and sample_rate is None:
+            raise InputError("expected a sample_rate for audio, got none")
+        if not isinstance(signal, Tensor) or not signal.is_floating_point() or signal.ndim != 2 + len(axes):
+            found = f"{signal.dtype} {list(signal.shape)}" if isinstance(signal, Tensor) else type(signal).__name__
+            raise InputError(f"expected floating calibration [batch, channels, {', '.join(axes)}], got {found}")
+        parameter = next(self.parameters())
+        x = (signal[:1].to(parameter.device, parameter.dtype) - self.input_mean) / self.input_std
+        latent = self.to_latent(x)
+        grid, size = tuple(latent.shape[2:]), tuple(self.from_latent(latent).shape[2:])
+        steps, rests = [], []
+        for axis, positions, length in zip(axes, grid, size, strict=True):
+            first = 1 if causal and axis == "frames" else 0  # on a grid step of its own
+            steps.append((length - first) // max(positions - first, 1))
+            rests.append(length - first - steps[-1] * (positions - first))
+        if any(rests) or min(steps) < 1:
+            raise InputError(
+                f"a latent of {grid} is decoded to {size}, {'causal' if causal else 'not causal'}: no whole number of "
+                f"{', '.join(axes)} for each grid position"
+            )
+        kind = type(self.module)
+        return TokenizerSpec(
+            name=kind.__name__.lower(),
+            modality=self.modality,
+            quantizer="",
+            codebook_sizes=(),
+            downsample=tuple(steps),
+            channels=signal.shape[1],
+            sample_rate=sample_rate,
+            chunk_frames=signal.shape[2] if self.modality == "video" else None,
+            causal=causal,
+            code_license="not stated",
+            weights_license="not stated",
+            paper=PAPER,
+            source=f"{kind.__module__}.{kind.__name__}",
+        ), latent.shape[1]
+
+
+class DiscretizedTokenizer(Tokenizer):
+    """What `discretize` makes: an autoencoder with a `DimensionwiseQuantizer` in between.
+
+    Args:
+        autoencoder: a tokenizer, another module, or what `hub.describe` says of a tokenizer.
+        bits, value_range, mean, scale: of the quantizer.
+    """
+
+    def __init__(
+        self,
+        spec: TokenizerSpec,
+        *,
+        autoencoder: Tokenizer | Continuous | Mapping[str, Any],
+        bits: int,
+        value_range: float,
+        mean: float | Sequence[float] = 0.0,
+        scale: float | Sequence[float] = 1.0,
+    ):
+        super().__init__(spec)
+        self.autoencoder = hub.build(autoencoder) if isinstance(autoencoder, Mapping) else autoencoder
+        self.quantizer = DimensionwiseQuantizer(
+            len(spec.codebook_sizes), bits=bits, value_range=value_range, mean=mean, scale=scale
+        )
+        self.input_mean, self.input_std = self.autoencoder.input_mean, self.autoencoder.input_std
+        self.encode_options = self.autoencoder.encode_options
+        self.decode_options = self.autoencoder.decode_options
+
+    def to_latent(self, signal: Tensor, **options: Any) -> Tensor:
+        return self.autoencoder.to_latent(signal, **options)
+
+    def from_latent(self, latent: Tensor, **options: Any) -> Tensor:
+        return self.autoencoder.from_latent(latent, **options)
+
+    def arguments(self) -> dict[str, Any]:
+        if isinstance(self.autoencoder, Continuous):
+            raise CheckpointError(
+                f"{self.spec.name}: a file cannot say how to build its {type(self.autoencoder.module).__name__}, which "
+                "is no tokenizer of zoo; save that by its own means, and zoo.discretize it again with the mean and "
+                "scale of this quantizer"
+            )
+        return {**super().arguments(), "autoencoder": hub.describe(self.autoencoder)}
+
+    @torch.no_grad()
+    def measure(self, batches: Iterable[Tensor]) -> ChannelStatistics:
+        """Mean and deviation of the latent's channels over signals in the public layout."""
+        statistics = ChannelStatistics(self.quantizer.dim)
+        for x in batches:
+            x = self._check_calibration(x)
+            for part in x.split(self.spec.chunk_frames, dim=2) if self.spec.modality == "video" else [x]:
+                latent = self.to_latent(self._normalize(self._pad(part)))
+                expected = (len(part), self.quantizer.dim, *self.spec.grid(self.size_of(part)))
+                if latent.shape != expected:
+                    raise InputError(f"expected latents as {list(expected)}, got {list(latent.shape)}")
+                statistics.update(latent)
+        return statistics
+
+    def _check_calibration(self, x: Tensor) -> Tensor:
+        x = self._check_signal(x)
+        if self.spec.modality in ("image", "video") and (float(x.min()) < -1e-3 or float(x.max()) > 1 + 1e-3):
+            raise InputError(
+                f"expected calibration in the public range [0, 1], got {float(x.min()):g} to {float(x.max()):g}"
+            )
+        return x
+
+    def _pad(self, x: Tensor) -> Tensor:
+        if self.spec.modality == "audio" and isinstance(self.autoencoder, Continuous):
+            return F.pad(x, (0, -x.shape[-1] % self.spec.hop_length))
+        return super()._pad(x)
+
+
+class ChannelStatistics:
+    """Running mean and deviation of channels, in float64 and constant memory.
+
+    Batches are merged by their means and sums of squared differences, so that no digits cancel (Chan, Golub, LeVeque:
+    Updating formulae and a pairwise algorithm for computing sample variances, 1979).
+    """
+
+    def __init__(self, dim: int):
+        self.count = 0
+        self.mean = torch.zeros(dim, dtype=torch.float64)
+        self.squares = torch.zeros(dim, dtype=torch.float64)
+
+    def update(self, latent: Tensor) -> None:
+        """Takes `[B, dim, *grid]` in; InputError if a value is not finite."""
+        if not bool(latent.isfinite().all()):
+            raise InputError("calibration has latents that are not finite")
+        values = latent.cpu().double().movedim(1, 0).flatten(1)  # [dim, values]
+        mean, number = values.mean(dim=1), values.shape[1]
+        shift, count = mean - self.mean, self.count + number
+        self.squares += (values - mean[:, None]).square().sum(dim=1) + shift.square() * self.count * number / count
+        self.mean += shift * number / count
+        self.count = count
+
+    def scale(self) -> list[float]:
+        """The reciprocal of each channel's deviation; InputError where a channel is constant, rounding aside."""
+        deviation = (self.squares / self.count).sqrt()
+        if bool((deviation <= 1e-7 * self.mean.abs()).any()):
+            raise InputError("expected calibration that varies in every channel of the latent, got a constant one")
+        return (1 / deviation).tolist()

@@ -1,0 +1,180 @@
+"""The network that TiTok and One-D-Piece share: an image to a row of latents and, from any number of them, back.
+
+Paper: An Image is Worth 32 Tokens for Reconstruction and Generation (NeurIPS 2024, arXiv 2406.07550).
+Reference: bytedance/1d-tokenizer at 942a96fb (the variants trained in two stages, "legacy" there).
+The transformer decodes latents to logits over the codebook of another tokenizer, MaskGIT-VQGAN (arXiv 2202.04200);
+the pixels are then made by that tokenizer's decoder from the mean codebook entry of each grid cell.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from zoo.checkpoints import KeyMap
+from zoo.layers.transformer import TransformerBlock
+from zoo.layers.vqgan import Upsample, group_norm
+
+PATCH, GRID = 16, 16  # pixels of a patch's side, patches of an image's
+DIM = 12  # of a latent
+PIXEL_CODES = 1024  # entries of MaskGIT-VQGAN's codebook
+
+# The transformer's sizes: encoder and decoder have the same.
+SIZES: dict[str, dict[str, Any]] = {
+    "small": {"width": 512, "num_layers": 8, "num_heads": 8},
+    "base": {"width": 768, "num_layers": 12, "num_heads": 12},
+    "large": {"width": 1024, "num_layers": 24, "num_heads": 16},
+}
+
+
+def learned_tokens(num_tokens: int, width: int) -> nn.Parameter:
+    return nn.Parameter(torch.randn(num_tokens, width) * width**-0.5)
+
+
+def transformer(width: int, num_layers: int, num_heads: int) -> nn.Sequential:
+    return nn.Sequential(*(TransformerBlock(width, num_heads) for _ in range(num_layers)))
+
+
+class Encoder(nn.Module):
+    """`[B, 3, 256, 256]` to `[B, dim, num_tokens]`: latent tokens that have attended to all patches."""
+
+    def __init__(self, num_tokens: int, width: int, num_layers: int, num_heads: int):
+        super().__init__()
+        self.patch_embed = nn.Conv2d(3, width, PATCH, stride=PATCH)
+        self.class_token = learned_tokens(1, width)
+        self.positions = learned_tokens(1 + GRID**2, width)
+        self.latent_tokens = learned_tokens(num_tokens, width)
+        self.latent_positions = learned_tokens(num_tokens, width)
+        self.norm_in = nn.LayerNorm(width)
+        self.blocks = transformer(width, num_layers, num_heads)
+        self.norm_out = nn.LayerNorm(width)
+        self.head = nn.Conv2d(width, DIM, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        batch, (num_tokens, width) = len(image), self.latent_tokens.shape
+        patches = rearrange(self.patch_embed(image), "b c h w -> b (h w) c")
+        image_tokens = torch.cat([self.class_token.expand(batch, 1, width), patches], dim=1) + self.positions
+        latents = (self.latent_tokens + self.latent_positions).expand(batch, num_tokens, width)
+        x = self.blocks(self.norm_in(torch.cat([image_tokens, latents], dim=1)))
+        x = self.norm_out(x[:, -num_tokens:])
+        # The reference reads [tokens, width] as [width, tokens] without transposing, so that an output position
+        # mixes features of many tokens: the weights were trained so, and codes depend on it.
+        return self.head(x.reshape(batch, width, num_tokens, 1))[..., 0]
+
+
+class ResidualBlock(nn.Module):
+    """Of MaskGIT-VQGAN: convolutions without bias, and a shortcut of its own kind where the width changes."""
+
+    def __init__(self, channels_in: int, channels_out: int):
+        super().__init__()
+        self.norm1 = group_norm(channels_in)
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
+        self.norm2 = group_norm(channels_out)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
+        self.shortcut = None
+        if channels_in != channels_out:
+            self.shortcut = nn.Conv2d(channels_out, channels_out, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv2(F.silu(self.norm2(h)))
+        # Where the width changes, the JAX original adds the shortcut of the block's result, and not of its input,
+        # to the result: the weights were trained so.
+        return h + (x if self.shortcut is None else self.shortcut(h))
+
+
+def residual_blocks(channels_in: int, channels_out: int) -> nn.Sequential:
+    return nn.Sequential(ResidualBlock(channels_in, channels_out), ResidualBlock(channels_out, channels_out))
+
+
+class PixelDecoder(nn.Module):
+    """MaskGIT-VQGAN's decoder: `[B, 2 * width, h, w]` to `[B, 3, 16 * h, 16 * w]`."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        channels = [width * multiplier for multiplier in (1, 1, 2, 2, 4)]  # finest level first
+        inputs = [*channels[1:], channels[-1]]
+        self.stem = nn.Conv2d(2 * width, channels[-1], 3, padding=1)
+        self.mid = residual_blocks(channels[-1], channels[-1])
+        self.levels = nn.ModuleList(residual_blocks(*ends) for ends in zip(inputs, channels, strict=True))
+        for level, c in zip(self.levels[1:], channels[1:], strict=True):
+            level.append(Upsample(c))
+        self.norm = group_norm(width)
+        self.head = nn.Conv2d(width, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.mid(self.stem(x))
+        for level in reversed(self.levels):
+            x = level(x)
+        return self.head(F.silu(self.norm(x)))
+
+
+class Decoder(nn.Module):
+    """`[B, dim, tokens]` to `[B, 3, 256, 256]`; fewer latents than `num_tokens` are taken for the first of them.
+
+    Args:
+        num_tokens: of a whole image. width, num_layers, num_heads: of the transformer.
+        pixel_width: channels of the pixel decoder at full resolution.
+    """
+
+    def __init__(self, num_tokens: int, width: int, num_layers: int, num_heads: int, pixel_width: int):
+        super().__init__()
+        self.embed = nn.Linear(DIM, width)
+        self.latent_positions = learned_tokens(num_tokens, width)
+        self.mask_token = learned_tokens(1, width)
+        self.class_token = learned_tokens(1, width)
+        self.positions = learned_tokens(1 + GRID**2, width)
+        self.norm_in = nn.LayerNorm(width)
+        self.blocks = transformer(width, num_layers, num_heads)
+        self.norm_out = nn.LayerNorm(width)
+        self.head = nn.Sequential(nn.Conv2d(width, 2 * width, 1), nn.Tanh(), nn.Conv2d(2 * width, PIXEL_CODES, 1))
+        self.pixel_codebook = nn.Parameter(torch.randn(PIXEL_CODES, 2 * pixel_width))
+        self.pixel_decoder = PixelDecoder(pixel_width)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        latents = self.embed(rearrange(latent, "b c n -> b n c")) + self.latent_positions[: latent.shape[2]]
+        image_tokens = torch.cat([self.class_token, self.mask_token.expand(GRID**2, -1)]) + self.positions
+        image_tokens = image_tokens.expand(len(latent), -1, -1)
+        x = self.blocks(self.norm_in(torch.cat([image_tokens, latents], dim=1)))
+        x = self.norm_out(x[:, 1 : 1 + GRID**2])
+        logits = self.head(rearrange(x, "b (h w) c -> b c h w", h=GRID))
+        # An expectation over the pixel codebook: no code is chosen here.
+        return self.pixel_decoder(torch.einsum("bkhw,kc->bchw", logits.softmax(dim=1), self.pixel_codebook))
+
+
+CHECKPOINT = KeyMap(
+    ("latent_tokens", "encoder.latent_tokens"),
+    *(
+        (f"{side}.{published}", f"{side}.{ours}")
+        for side in ("encoder", "decoder")
+        for published, ours in (
+            ("class_embedding", "class_token"),
+            ("positional_embedding", "positions"),
+            ("latent_token_positional_embedding", "latent_positions"),
+            ("ln_pre.", "norm_in."),
+            ("transformer.{i}.ln_1.", "blocks.{i}.norm1."),
+            ("transformer.{i}.attn.", "blocks.{i}.attention."),
+            ("transformer.{i}.ln_2.", "blocks.{i}.norm2."),
+            ("transformer.{i}.mlp.c_fc.", "blocks.{i}.mlp.0."),
+            ("transformer.{i}.mlp.c_proj.", "blocks.{i}.mlp.2."),
+            ("ln_post.", "norm_out."),
+        )
+    ),
+    ("encoder.conv_out.", "encoder.head."),
+    ("quantize.embedding.weight", "quantizer.codebook"),
+    ("decoder.decoder_embed.", "decoder.embed."),
+    ("decoder.mask_token", "decoder.mask_token", lambda published: published[0]),
+    ("decoder.ffn.", "decoder.head."),
+    ("pixel_quantize.embedding.weight", "decoder.pixel_codebook"),
+    ("pixel_decoder.conv_in.", "decoder.pixel_decoder.stem."),
+    ("pixel_decoder.mid.", "decoder.pixel_decoder.mid."),
+    ("pixel_decoder.up.{i}.upsample_conv.", "decoder.pixel_decoder.levels.{i}.2.conv."),
+    ("pixel_decoder.up.{i}.block.{j}.nin_shortcut.", "decoder.pixel_decoder.levels.{i}.{j}.shortcut."),
+    ("pixel_decoder.up.{i}.block.", "decoder.pixel_decoder.levels.{i}."),
+    ("pixel_decoder.norm_out.", "decoder.pixel_decoder.norm."),
+    ("pixel_decoder.conv_out.", "decoder.pixel_decoder.head."),
+)
