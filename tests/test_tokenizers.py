@@ -191,7 +191,7 @@ def test_decoding_starts_from_what_embed_gives(name):
 @pytest.mark.parametrize("name", DECODING)
 def test_forward_trains_encoder_and_decoder(name):
     tokenizer = small(name).train()
-    x = signal(tokenizer, 2, sizes(tokenizer)[1])
+    x = signal(tokenizer, 2, sizes(tokenizer)[-1])
     output = tokenizer(x)
     assert output.reconstruction.shape == x.shape
     assert output.codes.shape == (2, tokenizer.spec.num_codebooks, *tokenizer.spec.grid(tokenizer.size_of(x)))

@@ -91,12 +91,12 @@ def test_published_variants_have_the_published_number_of_parameters():
 
 
 LONG = """
-import sys, torch, resource, zoo
+import pathlib, re, sys, torch, zoo
 tokenizer = zoo.create(sys.argv[1]).eval()
 audio = torch.randn(1, 1, 600 * 24000) * 0.1
 codes = tokenizer.encode(audio)
 assert tokenizer.decode(codes, size=audio.shape[-1]).shape == audio.shape
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1])
 """
 
 
@@ -104,4 +104,4 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 @pytest.mark.parametrize("name", NAMES)
 def test_ten_minutes_stay_under_two_gibibytes(name):
     peak = subprocess.run([sys.executable, "-c", LONG, name], check=True, capture_output=True, text=True).stdout
-    assert int(peak) < 2 * 2**30
+    assert int(peak) < 2 * 2**20  # KiB of this process alone: ru_maxrss would begin with the parent's

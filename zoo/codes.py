@@ -296,6 +296,7 @@ class CodeFile:
     codes: int64 `[batch, num_codebooks, *grid]`. name: the variant that made them.
     size: the signal's axes behind batch and channels, to which `decode` crops; None: not stated.
     lengths: int64 `[batch]`, valid steps of each item's first axis in a padded batch; None: all.
+    frame_rate: of video, in frames a second.
     """
 
     codes: Tensor
@@ -303,6 +304,7 @@ class CodeFile:
     codebook_sizes: tuple[int, ...]
     size: tuple[int, ...] | None = None
     lengths: Tensor | None = None
+    frame_rate: float | None = None
 
     def check(self, name: str) -> None:
         """InputError unless the variant `name` made these codes."""
@@ -320,18 +322,19 @@ def save_codes(
     codebook_sizes: Sequence[int],
     size: Sequence[int] | None = None,
     lengths: Tensor | None = None,
+    frame_rate: float | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write codes with what decoding them takes, whole or not at all.
 
     The file has an array `codes` in the narrowest unsigned integer that `codebook_sizes` needs, an int64 array
-    `lengths` where given, and a JSON object with `format`, `name`, `codebook_sizes` and `size`: in `.npz` the
-    string array `zoo_codes`, in `.safetensors` the entry `zoo_codes` of its metadata.
+    `lengths` where given, and a JSON object with `format`, `name`, `codebook_sizes`, `size` and for video
+    `frame_rate`: in `.npz` the string array `zoo_codes`, in `.safetensors` the entry `zoo_codes` of its metadata.
 
     Args:
         path: ends in `.npz` or `.safetensors`.
         codes: integers `[batch, num_codebooks, *grid]`.
-        name, codebook_sizes, size, lengths: as in `CodeFile`.
+        name, codebook_sizes, size, lengths, frame_rate: as in `CodeFile`.
         overwrite: whether a file that is there already is replaced.
 
     Raises:
@@ -347,7 +350,8 @@ def save_codes(
         arrays["lengths"] = _check_lengths(lengths, codes).cpu().numpy()
     if size is not None:
         size = _check_size(size, codes)
-    header = json.dumps({"format": FORMAT, "name": name, "codebook_sizes": sizes, "size": size})
+    header = {"format": FORMAT, "name": name, "codebook_sizes": sizes, "size": size}
+    header = json.dumps(header if frame_rate is None else header | {"frame_rate": float(frame_rate)})
     with atomic_path(path, overwrite) as temporary:
         if path.suffix == ".npz":
             np.savez(temporary, zoo_codes=np.array(header), **arrays)
@@ -394,7 +398,7 @@ def _code_file(header: str | None, arrays: dict[str, np.ndarray]) -> CodeFile:
     codes = _check_codes(_from_array(arrays["codes"]), sizes)
     lengths = _check_lengths(_from_array(arrays["lengths"]), codes) if "lengths" in arrays else None
     size = None if fields["size"] is None else _check_size(fields["size"], codes)
-    return CodeFile(codes, str(fields["name"]), sizes, size, lengths)
+    return CodeFile(codes, str(fields["name"]), sizes, size, lengths, fields.get("frame_rate"))
 
 
 def _from_array(array: np.ndarray) -> Tensor:

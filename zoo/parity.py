@@ -211,11 +211,15 @@ def run_network(tokenizer: Tokenizer, golden: Mapping[str, Tensor], axes: Mappin
 
 
 def _all_atoms(coordinates: Tensor, mask: Tensor | None) -> Tensor:
-    """`[B, residues, atoms, 3]` as the public `[B, residues, 5, 3]`, NaN where the mask says that nothing is."""
+    """`[B, residues, atoms, 3]` as the public `[B, residues, 5, 3]`, NaN where the mask says that nothing is.
+
+    A mask can also be of the codes alone: a residue that it leaves out but that has coordinates is kept.
+    """
     atoms = coordinates.new_full((*coordinates.shape[:2], len(ATOMS), 3), torch.nan)
     atoms[:, :, : coordinates.shape[2]] = coordinates
     if mask is not None:
-        atoms[~mask.bool().reshape(atoms.shape[:2])] = torch.nan
+        empty = (coordinates == 0).flatten(2).all(dim=2)
+        atoms[empty & ~mask.bool().reshape(empty.shape)] = torch.nan
     return atoms
 
 

@@ -242,7 +242,7 @@ class Tokenizer(HubMixin, nn.Module):
             InputError: shape, dtype or range of the codes, a `size` beyond what they stand for, an unknown
                 option, or a system that only encodes.
         """
-        self._check_decodes()
+        self.check_decodes()
         chunk_frames = self._take_options(options, self.decode_options, "decode")
         latent = self.embed(codes)
         if self.spec.modality == "video":
@@ -263,7 +263,7 @@ class Tokenizer(HubMixin, nn.Module):
 
     def forward(self, x: Tensor) -> TokenizerOutput:
         """Reconstruction, codes, latent and the quantizer's losses of `x` as in `encode`, video in one window."""
-        self._check_decodes()
+        self.check_decodes()
         x = self._check_signal(x)
         z = self.to_latent(self._normalize(self._pad(x)))
         quantized, codes, losses = self.quantizer(z.movedim(1, -1))
@@ -381,7 +381,8 @@ class Tokenizer(HubMixin, nn.Module):
             raise InputError(f"expected size as ({axes}) of at most {given}, got {size}")
         return signal[(..., *(slice(n) for n in size), *(slice(None) for _ in signal.shape[self._axis + len(size) :]))]
 
-    def _check_decodes(self) -> None:
+    def check_decodes(self) -> None:
+        """InputError in a system that only encodes, with the reason."""
         if self.encode_only is not None:
             raise InputError(f"{self.spec.name} cannot decode: {self.encode_only}")
 

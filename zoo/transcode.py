@@ -6,6 +6,7 @@ Each function checks what it is asked before it starts and returns `Reports`, wh
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,16 +16,18 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from zoo import media, registry
-from zoo.codes import load_codes, save_codes
+from zoo.codes import CodeFile, load_codes, save_codes
 from zoo.errors import InputError, MediaError, UnknownTokenizerError, ZooError
 from zoo.tokenizer import Tokenizer, TokenizerSpec
 
 CODE_SUFFIXES = (".npz", ".safetensors")
-SIGNAL_SUFFIX = {"image": ".png", "audio": ".wav"}
-RAW_BITS = {"image": 8, "audio": 16}  # a value's, in what the compression ratio is relative to
+SIGNAL_SUFFIX = {"image": ".png", "audio": ".wav", "video": ".mp4", "structure": ".pdb"}
+# Of a value (a coordinate of an atom that is there), in what the compression ratio is relative to.
+RAW_BITS = {"image": 8, "audio": 16, "video": 8, "structure": 32}
 
 
 class Metric(NamedTuple):
@@ -47,6 +50,8 @@ METRICS = {
     "ssim": Metric("SSIM", "", 3),
     "mel_distance": Metric("mel distance", "", 3),
     "stoi": Metric("STOI", "", 3),
+    "ca_rmsd": Metric("CA RMSD", "Å", 2),
+    "backbone_rmsd": Metric("backbone RMSD", "Å", 2),
 }
 
 
@@ -54,8 +59,10 @@ METRICS = {
 class Figures:
     """What a signal costs in codes and what they lose.
 
-    compression_ratio: bits of the signal as 8-bit picture or 16-bit audio, per bit of the codes.
-    quality: `psnr` (dB) and `ssim`, or `mel_distance` and `stoi`; None where it is not defined or infinite.
+    compression_ratio: bits of the signal per bit of the codes; 8 for a value of a picture or video, 16 for a sample of
+        audio, 32 for a coordinate of an atom.
+    quality: `psnr` (dB) and `ssim` (of video the mean over frames), `mel_distance` and `stoi`, or `ca_rmsd` and
+        `backbone_rmsd` (angstrom, after superposition); None where it is not defined or infinite.
     seconds: of encoding and decoding.
     """
 
@@ -110,17 +117,19 @@ def encode_files(
     *,
     format: Literal["npz", "safetensors"] = "npz",
     resample: bool = True,
+    chain: str | None = None,
     batch_size: int = 1,
     overwrite: bool = False,
 ) -> Reports:
-    """Signals to code files.
+    """Signals to code files; video is read and encoded window by window, in constant memory.
 
     Args:
         inputs: files, and folders whose files of the tokenizer's modality are taken, with their subfolders.
         out: folder, in which a folder's files keep their relative paths; or, for one input file, the code file.
         format: of the code files in a folder.
         resample: whether audio of another rate is resampled; if not, it is an error.
-        batch_size: signals of one size that follow each other and are encoded at once.
+        chain: id of the chain to take from structure files; None: a file's only one.
+        batch_size: signals of one size that follow each other and are encoded at once; of video one.
         overwrite: whether code files that are there already are replaced.
 
     Raises:
@@ -137,7 +146,10 @@ def encode_files(
         for source, relative in sources:
             try:
                 target = outputs.claim(source, relative, f".{format}")
-                signal = tokenizer.preprocess(source, resample=resample)
+                if tokenizer.spec.modality == "video":
+                    yield encode_video(tokenizer, source, target, overwrite)
+                    continue
+                signal = tokenizer.preprocess(source, resample=resample, chain=chain)
             except ZooError as error:
                 yield from encode_batch(tokenizer, batch, overwrite)
                 batch = []
@@ -173,12 +185,41 @@ def encode_batch(tokenizer: Tokenizer, batch: list[tuple[Path, Path, Tensor]], o
                 item,
                 name=spec.name,
                 codebook_sizes=spec.codebook_sizes,
-                size=signal.shape[2:],
+                size=tokenizer.size_of(signal),
                 overwrite=overwrite,
             )
             yield Report(source, target, tuple(item.shape[1:]))
         except ZooError as error:
             yield Report(source, error=error)
+
+
+def encode_video(tokenizer: Tokenizer, source: Path, target: Path, overwrite: bool) -> Report:
+    """A video file to a code file, in windows of the spec's `chunk_frames`."""
+    codes, frames, frame_rate = [], 0, None
+    for window, rate in read_windows(tokenizer, source):
+        codes.append(tokenizer.encode(window).cpu())
+        frames, frame_rate = frames + window.shape[2], rate
+    joined = torch.cat(codes, dim=2)
+    save_codes(
+        target,
+        joined,
+        name=tokenizer.spec.name,
+        codebook_sizes=tokenizer.spec.codebook_sizes,
+        size=(frames, *window.shape[3:]),
+        frame_rate=frame_rate,
+        overwrite=overwrite,
+    )
+    return Report(source, target, tuple(joined.shape[1:]))
+
+
+def read_windows(tokenizer: Tokenizer, source: Path) -> Iterator[tuple[Tensor, float]]:
+    """The windows of a video file as `encode` takes them, with the frames per second; MediaError where it has none."""
+    windows = media.read_video(source, tokenizer.spec.chunk_frames)
+    first = next(windows, None)
+    if first is None:
+        raise MediaError(f"{source}: holds no frame")
+    for window, frame_rate in itertools.chain([first], windows):
+        yield window[None].to(tokenizer.device).float() / 255, frame_rate
 
 
 def decode_files(
@@ -190,7 +231,7 @@ def decode_files(
     dtype: torch.dtype | None = None,
     overwrite: bool = False,
 ) -> Reports:
-    """Code files to signals: PNG or WAV, or for one file what the suffix of `out` names.
+    """Code files to signals: PNG, WAV, MP4 or PDB, or for one file what the suffix of `out` names.
 
     Args:
         inputs: code files, and folders of them.
@@ -203,7 +244,7 @@ def decode_files(
         As `encode_files`; and what `zoo.load` raises of a tokenizer that is known.
     """
     sources = find_sources(inputs, code_files)
-    outputs = Outputs(sources, Path(out), (*media.SUFFIXES["image"], *media.SUFFIXES["audio"]), overwrite)
+    outputs = Outputs(sources, Path(out), tuple(itertools.chain(*media.SUFFIXES.values())), overwrite)
     load = lru_cache(maxsize=1)(lambda name: registry.load(name, device=device, dtype=dtype))
     named = load(name) if name is not None else None
 
@@ -217,12 +258,30 @@ def decode_files(
                 file.check(spec.name)
                 target = outputs.claim(source, relative, SIGNAL_SUFFIX[spec.modality])
                 tokenizer = named if named is not None else load(file.name)
-                write_signal(target, tokenizer.decode(file.codes, size=file.size), spec, overwrite)
+                if spec.modality == "video":
+                    decode_video(tokenizer, file, target, overwrite)
+                else:
+                    write_signal(target, tokenizer.decode(file.codes, size=file.size), spec, overwrite)
                 yield Report(source, target, tuple(file.codes.shape[1:]))
             except (InputError, MediaError, UnknownTokenizerError) as error:
                 yield Report(source, error=error)
 
     return Reports(len(sources), reports())
+
+
+def decode_video(tokenizer: Tokenizer, file: CodeFile, target: Path, overwrite: bool) -> None:
+    """The codes of a video to a file, window by window."""
+    if file.frame_rate is None or file.size is None:
+        raise InputError("expected codes of a video with their frame rate and size, as `zoo encode` writes them")
+    frames, *sides = file.size
+
+    def windows() -> Iterator[Tensor]:
+        chunk = tokenizer.spec.chunk_frames
+        for start, codes in enumerate(file.codes.split(tokenizer.spec.code_length(chunk), dim=2)):
+            size = (min(chunk, frames - start * chunk), *sides)
+            yield tokenizer.decode(codes, size=size)[0].float().cpu()
+
+    media.write_video(target, windows(), file.frame_rate, overwrite=overwrite)
 
 
 def reconstruct_files(
@@ -231,9 +290,15 @@ def reconstruct_files(
     out: str | Path,
     *,
     resample: bool = True,
+    chain: str | None = None,
     overwrite: bool = False,
 ) -> Reports:
-    """Signals encoded and decoded again, as PNG or WAV, with what it cost and what was lost; as `encode_files`."""
+    """Signals encoded and decoded again, with what it cost and what was lost; arguments and files as above.
+
+    Raises:
+        As `encode_files`; InputError of a system that only encodes.
+    """
+    tokenizer.check_decodes()
     sources = find_sources(inputs, partial(media.media_files, modality=tokenizer.spec.modality))
     modality = tokenizer.spec.modality
     outputs = Outputs(sources, Path(out), media.SUFFIXES[modality], overwrite)
@@ -242,7 +307,10 @@ def reconstruct_files(
         for source, relative in sources:
             try:
                 target = outputs.claim(source, relative, SIGNAL_SUFFIX[modality])
-                result = reconstruct(tokenizer, tokenizer.preprocess(source, resample=resample))
+                if modality == "video":
+                    yield reconstruct_video(tokenizer, source, target, overwrite)
+                    continue
+                result = reconstruct(tokenizer, tokenizer.preprocess(source, resample=resample, chain=chain))
                 write_signal(target, result.reconstruction, tokenizer.spec, overwrite)
                 yield Report(source, target, tuple(result.codes.shape[1:]), result.figures)
             except ZooError as error:
@@ -251,18 +319,57 @@ def reconstruct_files(
     return Reports(len(sources), reports())
 
 
+def reconstruct_video(tokenizer: Tokenizer, source: Path, target: Path, overwrite: bool) -> Report:
+    """A video file encoded and decoded again, window by window."""
+    originals = read_windows(tokenizer, source)
+    first, frame_rate = next(originals)
+    shapes: list[tuple[int, ...]] = []
+    figures: list[Figures] = []
+    frames: list[int] = []
+
+    def windows() -> Iterator[Tensor]:
+        for original in itertools.chain([first], (window for window, _ in originals)):
+            result = reconstruct(tokenizer, original)
+            shapes.append(tuple(result.codes.shape[1:]))
+            figures.append(result.figures)
+            frames.append(original.shape[2])
+            yield result.reconstruction[0]
+
+    media.write_video(target, windows(), frame_rate, overwrite=overwrite)
+    num_codebooks, _, *sides = shapes[0]
+    codes_shape = (num_codebooks, sum(shape[1] for shape in shapes), *sides)
+    return Report(source, target, codes_shape, joined(figures, frames))
+
+
+def joined(windows: Sequence[Figures], frames: Sequence[int]) -> Figures:
+    """The figures of a video from those of its windows and the number of frames in each."""
+    bits = sum(window.bits for window in windows)
+    quality = {}
+    for name in windows[0].quality:
+        values = [window.quality[name] for window in windows]
+        known = None not in values
+        quality[name] = sum(v * n for v, n in zip(values, frames, strict=True)) / sum(frames) if known else None
+    return Figures(
+        tokens=sum(window.tokens for window in windows),
+        bits=bits,
+        compression_ratio=sum(window.compression_ratio * window.bits for window in windows) / bits,
+        quality=quality,
+        seconds=sum(window.seconds for window in windows),
+    )
+
+
 def reconstruct(tokenizer: Tokenizer, signal: Tensor) -> Reconstruction:
-    """One signal encoded and decoded again.
+    """One signal encoded and decoded again, a video in one window.
 
     Args:
-        signal: `[1, channels, *size]`, as `preprocess` gives it.
+        signal: a batch of one, as `preprocess` gives it.
 
     Raises:
         InputError: as `Tokenizer.encode`.
     """
     start = time.perf_counter()
     codes = tokenizer.encode(signal)
-    decoded = tokenizer.decode(codes, size=tuple(signal.shape[2:]))
+    decoded = tokenizer.decode(codes, size=tokenizer.size_of(signal))
     original, reconstruction = signal.float().cpu(), decoded.float().cpu()
     seconds = time.perf_counter() - start
     bits = codes[0, 0].numel() * tokenizer.spec.bits_per_position
@@ -273,7 +380,7 @@ def reconstruct(tokenizer: Tokenizer, signal: Tensor) -> Reconstruction:
         Figures(
             tokens=codes.numel(),
             bits=bits,
-            compression_ratio=RAW_BITS[tokenizer.spec.modality] * signal.numel() / bits,
+            compression_ratio=RAW_BITS[tokenizer.spec.modality] * int(signal.isfinite().sum()) / bits,
             quality=quality(reconstruction, original, tokenizer.spec),
             seconds=seconds,
         ),
@@ -282,10 +389,19 @@ def reconstruct(tokenizer: Tokenizer, signal: Tensor) -> Reconstruction:
 
 def quality(reconstruction: Tensor, original: Tensor, spec: TokenizerSpec) -> dict[str, float | None]:
     """The metrics of `Figures.quality` for one signal; None where it has no finite value."""
-    if spec.modality == "image":
+    if spec.modality in ("image", "video"):
         from zoo.metrics.image import psnr, ssim
 
+        if spec.modality == "video":
+            reconstruction, original = (rearrange(x, "1 c t h w -> t c h w") for x in (reconstruction, original))
         metrics = {"psnr": lambda: psnr(reconstruction, original), "ssim": lambda: ssim(reconstruction, original)}
+    elif spec.modality == "structure":
+        from zoo.metrics.structure import rmsd
+
+        metrics = {
+            "ca_rmsd": lambda: rmsd(reconstruction[0], original[0], atoms=("CA",)),
+            "backbone_rmsd": lambda: rmsd(reconstruction[0], original[0], atoms=("N", "CA", "C")),
+        }
     else:
         from zoo.metrics.audio import mel_distance, stoi
 
@@ -298,7 +414,7 @@ def quality(reconstruction: Tensor, original: Tensor, spec: TokenizerSpec) -> di
 
 def defined(metric: Callable[[], Tensor]) -> float | None:
     try:
-        value = float(metric())
+        value = float(torch.as_tensor(metric()).mean())
     except InputError:
         return None
     return value if math.isfinite(value) else None
@@ -309,6 +425,8 @@ def write_signal(path: Path, signal: Tensor, spec: TokenizerSpec, overwrite: boo
     signal = signal[0].float().cpu()
     if spec.modality == "image":
         media.write_image(path, signal, overwrite=overwrite)
+    elif spec.modality == "structure":
+        media.write_structure(path, signal, overwrite=overwrite)
     else:
         media.write_audio(path, signal, spec.sample_rate, overwrite=overwrite)
 

@@ -40,6 +40,9 @@ NameArgument = Annotated[
 ]
 InputsArgument = Annotated[list[Path], typer.Argument(metavar="INPUTS", help="Files, and folders of them.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")]
+ChainOption = Annotated[
+    str | None, typer.Option(help="Id of the chain to take from structures; default: the only one.")
+]
 ResampleOption = Annotated[bool, typer.Option(help="Resample audio of another rate, or take it for an error.")]
 DeviceOption = Annotated[str, typer.Option(help="Where the network runs, such as cuda.")]
 DtypeOption = Annotated[Dtype, typer.Option(help="Of the weights.")]
@@ -52,17 +55,25 @@ def encode(
     format: Annotated[CodeFormat, typer.Option(help="Of code files in a folder.")] = CodeFormat.npz,
     batch_size: Annotated[int, typer.Option(min=1, help="Signals of one size encoded at once.")] = 1,
     resample: ResampleOption = True,
+    chain: ChainOption = None,
     overwrite: OverwriteOption = False,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = Dtype.float32,
     json: JsonOption = False,
 ) -> None:
-    """Encode images or audio to code files."""
+    """Encode images, audio, video or protein structures to code files."""
     from zoo import transcode
 
     tokenizer = load(name, device, dtype)
     reports = transcode.encode_files(
-        tokenizer, inputs, out, format=format.value, resample=resample, batch_size=batch_size, overwrite=overwrite
+        tokenizer,
+        inputs,
+        out,
+        format=format.value,
+        resample=resample,
+        chain=chain,
+        batch_size=batch_size,
+        overwrite=overwrite,
     )
     run("encoding", reports, json)
 
@@ -76,7 +87,7 @@ def decode(
     dtype: DtypeOption = Dtype.float32,
     json: JsonOption = False,
 ) -> None:
-    """Decode code files to images or audio."""
+    """Decode code files to images, audio, video or protein structures."""
     from zoo import transcode
 
     reports = transcode.decode_files(
@@ -90,16 +101,17 @@ def reconstruct(
     inputs: InputsArgument,
     out: Annotated[Path, typer.Option(help="Folder of the reconstructions; for one input also the file.")],
     resample: ResampleOption = True,
+    chain: ChainOption = None,
     overwrite: OverwriteOption = False,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = Dtype.float32,
     json: JsonOption = False,
 ) -> None:
-    """Encode and decode images or audio, and measure what is lost."""
+    """Encode and decode images, audio, video or protein structures, and measure what is lost."""
     from zoo import transcode
 
     tokenizer = load(name, device, dtype)
-    reports = transcode.reconstruct_files(tokenizer, inputs, out, resample=resample, overwrite=overwrite)
+    reports = transcode.reconstruct_files(tokenizer, inputs, out, resample=resample, chain=chain, overwrite=overwrite)
     run("reconstructing", reports, json)
 
 

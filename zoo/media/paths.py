@@ -11,7 +11,7 @@ SUFFIXES = {
     "image": (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"),
     "audio": (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".aif", ".aiff"),
     "video": (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v"),
-    "structure": (".pdb", ".cif", ".bcif"),
+    "structure": (".pdb", ".ent", ".cif", ".mmcif", ".bcif"),
 }
 
 

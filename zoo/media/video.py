@@ -5,8 +5,9 @@ Video is `[3, T, H, W]`, uint8 as read or float in [0, 1].
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 
 import av
@@ -45,22 +46,44 @@ def load_video(path: str | Path) -> Tensor:
     return torch.cat(windows, dim=1).float() / 255
 
 
-def write_video(path: str | Path, video: Tensor, fps: float, overwrite: bool = False) -> None:
+def write_video(path: str | Path, video: Tensor | Iterable[Tensor], fps: float, overwrite: bool = False) -> None:
     """Write H.264 at a quality close to the eye's limit (CRF 18), whole or not at all.
 
     Args:
         path: ends in `.mp4`, `.mkv` or `.mov`.
-        video: float `[3, T, H, W]` in [0, 1], what is beyond clamped; or uint8.
+        video: float `[3, T, H, W]` in [0, 1], what is beyond clamped; or uint8; or windows of such video, which are
+            written as they come, in constant memory.
         fps: frames per second.
         overwrite: whether a file that is there already is replaced.
 
     Raises:
-        InputError: another suffix, shape or dtype, a value that is not finite, or no positive `fps`.
+        InputError: another suffix, shape or dtype, windows that differ in height or width, a value that is not
+            finite, or no positive `fps`.
         MediaError: the file exists or cannot be written.
     """
     path = Path(path)
     if path.suffix.lower() not in (".mp4", ".mkv", ".mov"):
         raise InputError(f"{path}: expected a file ending in .mp4, .mkv or .mov, got {path.suffix!r}")
+    if not fps > 0:
+        raise InputError(f"expected fps > 0, got {fps}")
+    windows = map(_as_bytes, [video] if isinstance(video, Tensor) else video)
+    first = next(windows, None)
+    if first is None:
+        raise InputError("expected video of at least one frame, got no window")
+    height, width = first.shape[2:]
+    with atomic_path(path, overwrite) as temporary, av.open(temporary, "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": "18"})
+        stream.height, stream.width = height, width
+        stream.pix_fmt = "yuv444p" if height % 2 or width % 2 else "yuv420p"  # halved colour needs even sides
+        for window in chain([first], windows):
+            if window.shape[2:] != first.shape[2:]:
+                raise InputError(f"expected windows of {height}x{width} pixels, got {list(window.shape)}")
+            for picture in window.permute(1, 2, 3, 0).cpu().numpy():
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24")))
+        container.mux(stream.encode())
+
+
+def _as_bytes(video: Tensor) -> Tensor:
     if video.ndim != 4 or video.shape[0] != 3 or video.numel() == 0:
         raise InputError(f"expected video as [3, frames, height, width], got {list(video.shape)}")
     if video.is_floating_point():
@@ -69,16 +92,7 @@ def write_video(path: str | Path, video: Tensor, fps: float, overwrite: bool = F
         video = (video.float().clamp(0, 1) * 255).round().to(torch.uint8)
     if video.dtype != torch.uint8:
         raise InputError(f"expected video of uint8, or floats in [0, 1], got {video.dtype}")
-    if not fps > 0:
-        raise InputError(f"expected fps > 0, got {fps}")
-    height, width = video.shape[2:]
-    with atomic_path(path, overwrite) as temporary, av.open(temporary, "w") as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": "18"})
-        stream.height, stream.width = height, width
-        stream.pix_fmt = "yuv444p" if height % 2 or width % 2 else "yuv420p"  # halved colour needs even sides
-        for picture in video.permute(1, 2, 3, 0).cpu().numpy():
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24")))
-        container.mux(stream.encode())
+    return video
 
 
 def _windows(path: str | Path, frames: int) -> Iterator[tuple[Tensor, float]]:
