@@ -1,12 +1,14 @@
-"""Reading and writing images, sound and video."""
+"""Reading and writing images, sound, video and protein structures."""
 
 from zoo.media.audio import load_audio, read_audio, resample, stream_audio, to_channels, write_audio
 from zoo.media.image import center_crop, load_image, read_image, resize_short_side, to_image_tensor, write_image
 from zoo.media.paths import SUFFIXES, media_files, modality_of
+from zoo.media.structure import Structure, read_structure, write_structure
 from zoo.media.video import load_video, read_video, write_video
 
 __all__ = [
     "SUFFIXES",
+    "Structure",
     "center_crop",
     "load_audio",
     "load_image",
@@ -15,6 +17,7 @@ __all__ = [
     "modality_of",
     "read_audio",
     "read_image",
+    "read_structure",
     "read_video",
     "resample",
     "resize_short_side",
@@ -23,5 +26,6 @@ __all__ = [
     "to_image_tensor",
     "write_audio",
     "write_image",
+    "write_structure",
     "write_video",
 ]

@@ -1,0 +1,262 @@
+"""Protein structures: files to the backbone atoms of a chain and back.
+
+Coordinates are float32 `[residues, 5, 3]` in angstrom, atoms N, CA, C, CB and O, NaN where one is absent.
+biotite, which reads and writes the files, is imported when it is first needed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Integral
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo.errors import InputError, MediaError, ZooError
+from zoo.files import atomic_path
+from zoo.media.paths import SUFFIXES
+from zoo.tokenizer import ATOMS
+
+if TYPE_CHECKING:
+    from biotite.structure import AtomArray
+
+PDB_SUFFIXES = (".pdb", ".ent")
+UNKNOWN_RESIDUE = "UNK"
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """One chain of a file.
+
+    chain: its id, as the authors of the file gave it.
+    coordinates: float32 `[residues, 5, 3]` in angstrom; NaN where an atom is absent.
+    residue_names, residue_ids, insertion_codes: one a residue, "ALA", 52 and "A" (or ""). Ids may jump, repeat or
+        decrease.
+    """
+
+    chain: str
+    coordinates: Tensor
+    residue_names: tuple[str, ...]
+    residue_ids: tuple[int, ...]
+    insertion_codes: tuple[str, ...]
+
+
+def read_structure(path: str | Path, chain: str | None = None, model: int = 1) -> Structure:
+    """A chain's residues in file order.
+
+    Residues are what has a CA atom of carbon: modified ones (HETATM) too, waters and most ligands not. Those that
+    the experiment did not resolve are in no file and have no row here; the residue ids tell of gaps. Of alternate
+    locations the one named first in the residue is taken, all else as biotite reads it: chain and residue ids are
+    the authors' (mmCIF `auth_*`), and residues with insertion codes are residues of their own.
+
+    Args:
+        path: ends in `.pdb` or `.ent` (PDB), `.cif` or `.mmcif` (mmCIF), or `.bcif` (BinaryCIF).
+        chain: id of the chain; None: the only one that has residues.
+        model: which one of several, from 1.
+
+    Raises:
+        InputError: another suffix, a chain that has no residues or is not named where there are several, a model
+            that is not in the file.
+        MediaError: a file that is missing, damaged, cut short or holds no residue. What is cut behind a whole
+            atom of a PDB or mmCIF file cannot be noticed: no length is stated there.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"expected a structure as the path of a file, got {type(path).__name__}")
+    path = Path(path)
+    _check_suffix(path)
+    atoms = _read_atoms(path, model)
+    # Calcium is called CA too, and taken for carbon where the file names no elements.
+    atoms = atoms[(atoms.element != "CA") & (atoms.res_name != "CA")]
+    starts, coordinates = _backbone(atoms)
+    has_alpha = ~np.isnan(coordinates[:, ATOMS.index("CA")]).any(axis=1)
+    first_atoms, coordinates = atoms[starts[has_alpha]], coordinates[has_alpha]
+    wanted = first_atoms.chain_id == _choose_chain(path, first_atoms.chain_id.tolist(), chain)
+    residues = first_atoms[wanted]
+    return Structure(
+        chain=str(residues.chain_id[0]),
+        coordinates=torch.from_numpy(coordinates[wanted]),
+        residue_names=tuple(residues.res_name.tolist()),
+        residue_ids=tuple(residues.res_id.tolist()),
+        insertion_codes=tuple(residues.ins_code.tolist()),
+    )
+
+
+def write_structure(
+    path: str | Path,
+    coordinates: Tensor,
+    *,
+    residue_names: Sequence[str] | None = None,
+    residue_ids: Sequence[int] | None = None,
+    insertion_codes: Sequence[str] | None = None,
+    chain: str = "A",
+    overwrite: bool = False,
+) -> None:
+    """Write a chain, whole or not at all; what `read_structure` gives of it is what went in, to 0.001 angstrom in PDB.
+
+    Args:
+        path: ends as in `read_structure`.
+        coordinates: floating `[residues, 5, 3]` in angstrom. Atoms that are NaN are left out, and with them
+            residues that have none.
+        residue_names: one a residue, of up to 3 characters in PDB; None: UNK, unknown.
+        residue_ids: one a residue, in PDB from -999 to 9999; None: from 1.
+        insertion_codes: one a residue, a character or ""; None: none.
+        chain: its id, a single character in PDB.
+        overwrite: whether a file that is there already is replaced.
+
+    Raises:
+        InputError: another suffix, shape or dtype, no atom, a coordinate that is infinite, or whatever the format
+            has no room for.
+        MediaError: the file exists or cannot be written.
+    """
+    path = Path(path)
+    _check_suffix(path)
+    coordinates = _check_coordinates(coordinates)
+    residues = len(coordinates)
+    names = [UNKNOWN_RESIDUE] * residues if residue_names is None else list(residue_names)
+    ids = list(range(1, residues + 1)) if residue_ids is None else list(residue_ids)
+    codes = [""] * residues if insertion_codes is None else list(insertion_codes)
+    for what, values in (("residue_names", names), ("residue_ids", ids), ("insertion_codes", codes)):
+        if len(values) != residues:
+            raise InputError(f"expected {residues} {what}, one a residue, got {len(values)}")
+    _check_fits(path, coordinates, names, ids, codes, chain)
+    atoms = _atom_array(coordinates, names, ids, codes, chain)
+    from biotite.structure.io import pdb, pdbx
+
+    if path.suffix.lower() in PDB_SUFFIXES:
+        file = pdb.PDBFile()
+        file.set_structure(atoms)
+    else:
+        file = pdbx.BinaryCIFFile() if path.suffix.lower() == ".bcif" else pdbx.CIFFile()
+        pdbx.set_structure(file, atoms)
+    with atomic_path(path, overwrite) as temporary:
+        file.write(temporary)
+
+
+# Reading
+
+
+def _read_atoms(path: Path, model: int) -> AtomArray:
+    from biotite.structure.io import pdb, pdbx
+
+    try:
+        if path.suffix.lower() in PDB_SUFFIXES:
+            file = pdb.PDBFile.read(path)
+            models, get_structure = file.get_model_count(), file.get_structure
+        else:
+            file = (pdbx.BinaryCIFFile if path.suffix.lower() == ".bcif" else pdbx.CIFFile).read(path)
+            models = pdbx.get_model_count(file)
+
+            def get_structure(model: int) -> AtomArray:
+                return pdbx.get_structure(file, model)
+
+        if models == 0:
+            raise MediaError(f"{path}: holds no atom")
+        if not 1 <= model <= models:
+            raise InputError(f"{path}: expected a model from 1 to {models}, got {model}")
+        atoms = get_structure(model)
+    except ZooError:
+        raise
+    except OSError as error:
+        raise MediaError(f"{path}: cannot be read as a structure: {error.strerror or error}") from error
+    except KeyError as error:  # a category or a column of mmCIF
+        raise MediaError(f"{path}: cannot be read as a structure: it has no {error}") from error
+    except Exception as error:  # a damaged file makes biotite's parsers raise nearly anything
+        raise MediaError(f"{path}: cannot be read as a structure: {error}") from error
+    if not np.isfinite(atoms.coord).all():
+        raise MediaError(f"{path}: has coordinates that are not finite")
+    return atoms
+
+
+def _backbone(atoms: AtomArray) -> tuple[np.ndarray, np.ndarray]:
+    """Index of each residue's first atom, and the coordinates `[residues, 5, 3]` of its `ATOMS`."""
+    from biotite.structure import get_residue_starts
+
+    starts = get_residue_starts(atoms)
+    residue = np.searchsorted(starts, np.arange(len(atoms)), side="right") - 1
+    coordinates = np.full((len(starts), len(ATOMS), 3), np.nan, np.float32)
+    for column, name in enumerate(ATOMS):
+        found = np.flatnonzero(atoms.atom_name == name)[::-1]  # of a name that comes twice, the first is set last
+        coordinates[residue[found], column] = atoms.coord[found]
+    return starts, coordinates
+
+
+def _choose_chain(path: Path, chain_of_residue: list[str], chain: str | None) -> str:
+    chains = list(dict.fromkeys(chain_of_residue))
+    if not chains:
+        raise MediaError(f"{path}: holds no residue with a CA atom")
+    named = ", ".join(map(repr, chains))
+    if chain is None and len(chains) > 1:
+        raise InputError(f"{path}: expected chain= to choose among {named}")
+    if chain is not None and chain not in chains:
+        raise InputError(f"{path}: expected a chain among {named}, got {chain!r}")
+    return chains[0] if chain is None else chain
+
+
+# Writing
+
+
+def _atom_array(coordinates: np.ndarray, names: list[str], ids: list[int], codes: list[str], chain: str) -> AtomArray:
+    from biotite.structure import AtomArray
+
+    residue, atom = np.nonzero(~np.isnan(coordinates[..., 0]))
+    atoms = AtomArray(len(residue))
+    atoms.coord = coordinates[residue, atom]
+    atoms.chain_id = np.full(len(residue), chain)
+    atoms.res_id = np.array(ids)[residue]
+    atoms.ins_code = np.array(codes)[residue]
+    atoms.res_name = np.array(names)[residue]
+    atoms.atom_name = np.array(ATOMS)[atom]
+    atoms.element = np.array([name[0] for name in ATOMS])[atom]
+    return atoms
+
+
+# Checks
+
+
+def _check_suffix(path: Path) -> None:
+    if path.suffix.lower() not in SUFFIXES["structure"]:
+        raise InputError(f"{path}: expected a suffix among {' '.join(SUFFIXES['structure'])}, got {path.suffix!r}")
+
+
+def _check_coordinates(coordinates: Tensor) -> np.ndarray:
+    """To float32 `[residues, 5, 3]`."""
+    if not isinstance(coordinates, Tensor):
+        raise InputError(f"expected coordinates as a tensor [residues, 5, 3], got {type(coordinates).__name__}")
+    if coordinates.ndim != 3 or coordinates.shape[1:] != (len(ATOMS), 3) or not coordinates.is_floating_point():
+        raise InputError(
+            f"expected coordinates as floating [residues, 5, 3], got {coordinates.dtype} {list(coordinates.shape)}"
+        )
+    absent = coordinates.isnan()
+    if bool(coordinates.isinf().any()) or bool((absent.any(dim=-1) != absent.all(dim=-1)).any()):
+        raise InputError("expected finite coordinates, or NaN in all three of an absent atom")
+    if bool(absent.all()):
+        raise InputError("expected at least one atom, got none")
+    return coordinates.detach().cpu().float().numpy()
+
+
+def _check_fits(
+    path: Path, coordinates: np.ndarray, names: list[str], ids: list[int], codes: list[str], chain: str
+) -> None:
+    """InputError for what the columns of PDB or the words of mmCIF have no room for."""
+    is_pdb = path.suffix.lower() in PDB_SUFFIXES
+    words = (
+        ("residue names", names, "1 to 3 characters" if is_pdb else "words", "[!-~]{1,3}" if is_pdb else "[!-~]+"),
+        ("insertion codes", codes, "a character or none", "[!-~]?"),
+        ("a chain id", [chain], "one character" if is_pdb else "a word", "[!-~]" if is_pdb else "[!-~]+"),
+    )
+    for what, values, wanted, pattern in words:
+        for value in values:
+            if not isinstance(value, str) or not re.fullmatch(pattern, value):
+                raise InputError(f"{path}: expected {what} of {wanted}, got {value!r}")
+    lowest, highest = (-999, 9999) if is_pdb else (-(2**31), 2**31 - 1)
+    for number in ids:
+        if not isinstance(number, Integral) or not lowest <= number <= highest:
+            raise InputError(f"{path}: expected residue ids as integers from {lowest} to {highest}, got {number!r}")
+    if is_pdb and not (np.nanmin(coordinates) > -999.9995 and np.nanmax(coordinates) < 9999.9995):
+        raise InputError(f"{path}: expected coordinates from -999.999 to 9999.999 angstrom; .cif takes any")
