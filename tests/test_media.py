@@ -253,10 +253,13 @@ def test_bad_sources_are_refused_with_what_came():
 
 
 @pytest.mark.parametrize("size", [(640, 480), (481, 641), (31, 97), (256, 256), (1, 5), (255, 700)])
-def test_resizing_is_torchvisions_on_a_pillow_image(photograph, size):
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_resizing_is_torchvisions_on_a_pillow_image(photograph, size, interpolation):
     picture = photograph.resize(size)
-    resized = media.resize_short_side(torchvision.transforms.functional.pil_to_tensor(picture), 256)
-    expected = torchvision.transforms.functional.pil_to_tensor(torchvision.transforms.Resize(256)(picture))
+    pixels = torchvision.transforms.functional.pil_to_tensor(picture)
+    resized = media.resize_short_side(pixels, 256, interpolation)
+    resize = torchvision.transforms.Resize(256, torchvision.transforms.InterpolationMode(interpolation))
+    expected = torchvision.transforms.functional.pil_to_tensor(resize(picture))
     assert torch.equal(resized, expected)
 
 

@@ -12,7 +12,7 @@ GOLDENS = Path(__file__).parent / "parity"
 
 def check(name):
     report = parity(name, GOLDENS / name / "manifest.json", GOLDENS / name / "golden.npz")
-    assert {"latent", "quantized", "reconstruction"} <= set(report.differences)
+    assert {"latent", "reconstruction"} <= set(report.differences)
     assert report.passed, report
 
 
@@ -23,7 +23,23 @@ def test_wavtokenizer_with_75_tokens_a_second_is_at_parity():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    ["wavtokenizer-small-600-24k-4096", "wetok-imagenet-f8", "wetok-imagenet-f16", "wetok-general-768"],
+    [
+        "cosmos-di-16x16",
+        "cosmos-di-8x8",
+        "cosmos-dv-4x8x8",
+        "dplm2-struct-tokenizer",
+        "fqgan-dual-16",
+        "fqgan-triple-16",
+        "llamagen-vq-16",
+        "one-d-piece-b-256",
+        "one-d-piece-s-256",
+        "titok-s-128",
+        "tokenbridge-kl16",
+        "wavtokenizer-small-600-24k-4096",
+        "wetok-general-768",
+        "wetok-imagenet-f16",
+        "wetok-imagenet-f8",
+    ],
 )
 def test_published_variant_is_at_parity(name):
     check(name)

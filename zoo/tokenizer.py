@@ -154,8 +154,9 @@ class Tokenizer(HubMixin, nn.Module):
     `from_latent` where running encoder or decoder takes more than a call. Both work in the network's own
     range, which `input_mean` and `input_std` declare. A structure goes in and out as it is, in float32, so that
     `from_latent` gives `[B, residues, 5, 3]`.
-    `encode_only` says, in a system without a decoder, why it has none. `small` are arguments that make the network
-    small, to try it out: `zoo.create(name, small=True)`.
+    `encode_only` says, in a system without a decoder, why it has none. `interpolation` is the authors', for images that
+    `preprocess` resizes. `small` are arguments that make the network small, to try it out:
+    `zoo.create(name, small=True)`.
     """
 
     input_mean: float = 0.0
@@ -163,6 +164,7 @@ class Tokenizer(HubMixin, nn.Module):
     encode_options: tuple[str, ...] = ()
     decode_options: tuple[str, ...] = ()
     encode_only: str | None = None
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     small: Mapping[str, Any] = {}
 
     encoder: nn.Module
@@ -321,7 +323,8 @@ class Tokenizer(HubMixin, nn.Module):
             return media.load_video(source)[None].to(self.device)
         if resolution is None and not self.spec.variable_size:
             resolution = self.spec.resolution[0]
-        return media.load_image(source, resolution=resolution)[None].to(self.device)
+        image = media.load_image(source, resolution=resolution, interpolation=self.interpolation)
+        return image[None].to(self.device)
 
     @property
     def device(self) -> torch.device:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from zoo.errors import InputError, MediaError
 from zoo.files import atomic_path
 
 ImageSource = str | Path | Image.Image | np.ndarray | Tensor
+Interpolation = Literal["bilinear", "bicubic"]
 
 
 def read_image(path: str | Path) -> Tensor:
@@ -82,12 +84,15 @@ def to_image_tensor(source: Image.Image | np.ndarray | Tensor) -> Tensor:
     return _to_float(_from_memory(source))
 
 
-def load_image(source: ImageSource, *, resolution: int | None = None) -> Tensor:
+def load_image(
+    source: ImageSource, *, resolution: int | None = None, interpolation: Interpolation = "bilinear"
+) -> Tensor:
     """What an image model is fed with: float32 `[3, H, W]` in [0, 1].
 
     Args:
         source: path, or what `to_image_tensor` takes.
         resolution: the short side is resized to this and the centre cropped square; None: as it is.
+        interpolation: of the resizing, antialiased.
 
     Raises:
         InputError: as in `to_image_tensor`.
@@ -95,19 +100,20 @@ def load_image(source: ImageSource, *, resolution: int | None = None) -> Tensor:
     """
     image = read_image(source) if isinstance(source, str | os.PathLike) else _from_memory(source)
     if resolution is not None:
-        image = center_crop(resize_short_side(image, resolution), resolution)
+        image = center_crop(resize_short_side(image, resolution, interpolation), resolution)
     return _to_float(image)
 
 
-def resize_short_side(image: Tensor, size: int) -> Tensor:
-    """Resize so that the short side has `size` pixels, with antialiased bilinear interpolation.
+def resize_short_side(image: Tensor, size: int, interpolation: Interpolation = "bilinear") -> Tensor:
+    """Resize so that the short side has `size` pixels, antialiased.
 
     The long side is `int(size * long / short)`. uint8 goes through Pillow and is bit for bit what torchvision's
     Resize makes of a Pillow image; float is interpolated with the same filter and not rounded.
 
     Args:
-        image: `[3, H, W]`, uint8 or floating point.
+        image: `[3, H, W]`, uint8 or floating point in [0, 1].
         size: pixels, at least 1.
+        interpolation: "bilinear" or "bicubic".
 
     Raises:
         InputError: shape or dtype of the image, or a size below 1.
@@ -120,9 +126,11 @@ def resize_short_side(image: Tensor, size: int) -> Tensor:
     if (height, width) == tuple(image.shape[1:]):
         return image
     if image.is_floating_point():
-        return functional.interpolate(image[None], (height, width), mode="bilinear", antialias=True)[0]
+        # Clamped as bytes are: bicubic interpolation reaches beyond the values that it is given.
+        resized = functional.interpolate(image[None], (height, width), mode=interpolation, antialias=True)[0]
+        return resized.clamp(0, 1)
     picture = Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
-    return _pixels(picture.resize((width, height), Image.Resampling.BILINEAR)).to(image.device)
+    return _pixels(picture.resize((width, height), Image.Resampling[interpolation.upper()])).to(image.device)
 
 
 def center_crop(image: Tensor, size: int | tuple[int, int]) -> Tensor:

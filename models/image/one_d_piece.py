@@ -1,0 +1,106 @@
+"""One-D-Piece: a picture of 256x256 to 256 tokens in the order of their importance, of which any first few decode.
+
+Paper: One-D-Piece: Image Tokenizer Meets Quality-Controllable Compression (arXiv 2501.10064).
+Reference: turingmotors/One-D-Piece at 473665d1.
+The network is TiTok's with 256 latents. Their order comes from training alone (Tail Token Drop): the decoder is given
+a random number of first tokens. Dropped tokens are absent from its sequence, not replaced by padding.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from zoo.errors import InputError
+from zoo.layers.titok import CHECKPOINT, DIM, SIZES, Decoder, Encoder
+from zoo.quantizers import VectorQuantizer
+from zoo.registry import HubSource, alias, register
+from zoo.tokenizer import Tokenizer, TokenizerOutput, TokenizerSpec
+
+
+class OneDPiece(Tokenizer):
+    """Image tokenizer whose first tokens decode without the others.
+
+    Images `[B, 3, 256, 256]` in [0, 1]; codes `[B, 1, tokens]`, 256 of them or the first `num_tokens` that `encode`
+    was asked for; latents and unit codebook rows `[B, 12, tokens]`. `decode` takes 1 to 256 codes as they are, and
+    of those given only the first `num_tokens` where it is told so.
+
+    Args:
+        width, num_layers, num_heads: of the transformers in encoder and decoder.
+        pixel_width: channels of the pixel decoder at full resolution.
+    """
+
+    encode_options = ("num_tokens",)
+    decode_options = ("num_tokens",)
+    interpolation = "bicubic"
+    small: ClassVar = {"width": 64, "num_layers": 1, "num_heads": 2, "pixel_width": 8}
+
+    def __init__(self, spec: TokenizerSpec, *, width: int, num_layers: int, num_heads: int, pixel_width: int = 128):
+        super().__init__(spec)
+        transformer = (width, num_layers, num_heads)
+        self.encoder = Encoder(spec.num_tokens, *transformer)
+        self.quantizer = VectorQuantizer(DIM, *spec.codebook_sizes, distance="cosine")
+        self.decoder = Decoder(spec.num_tokens, *transformer, pixel_width)
+
+    def to_latent(self, signal: Tensor, num_tokens: int | None = None) -> Tensor:
+        return first_tokens(self.encoder(signal), num_tokens)
+
+    def from_latent(self, latent: Tensor, num_tokens: int | None = None) -> Tensor:
+        return self.decoder(first_tokens(latent, num_tokens))
+
+    def forward(self, x: Tensor) -> TokenizerOutput:
+        """As every tokenizer's; in training mode the decoder receives a random number of first tokens.
+
+        The number is one for the whole batch, uniform from 1 to all, and so long is the output's `latent`; codes and
+        losses are those of all tokens.
+        """
+        quantized, codes, losses = self.quantizer(self.to_latent(self._check_signal(x)).movedim(1, -1))
+        latent = quantized.movedim(-1, 1)
+        if self.training:
+            latent = latent[..., : int(torch.randint(self.spec.num_tokens, ())) + 1]
+        return TokenizerOutput(self.from_latent(latent), codes.movedim(-1, 1), latent, losses)
+
+
+def first_tokens(latent: Tensor, num_tokens: int | None) -> Tensor:
+    """The first of `[B, dim, tokens]`; None: all."""
+    if num_tokens is None:
+        return latent
+    if not isinstance(num_tokens, int) or not 1 <= num_tokens <= latent.shape[-1]:
+        raise InputError(f"expected num_tokens from 1 to {latent.shape[-1]}, got {num_tokens}")
+    return latent[..., :num_tokens]
+
+
+def register_published(name: str, size: str, repo: str, fid: float) -> None:
+    register(
+        name,
+        OneDPiece,
+        spec=TokenizerSpec(
+            name=name,
+            modality="image",
+            quantizer="vq",
+            codebook_sizes=(4096,),
+            downsample=(),
+            channels=3,
+            resolution=(256, 256),
+            num_tokens=256,
+            tail_drop=True,
+            variable_size=False,
+            code_license="Apache-2.0",
+            weights_license="not stated",
+            paper="https://arxiv.org/abs/2501.10064",
+            source="https://github.com/turingmotors/One-D-Piece",
+        ),
+        config=SIZES[size],
+        hub=HubSource(repo, "pytorch_model.bin"),
+        keys=CHECKPOINT,
+        card="one-d-piece",
+        figures={"rFID, ImageNet 256x256": fid},
+    )
+
+
+register_published("one-d-piece-s-256", "small", "turing-motors/One-D-Piece-S-256", 1.48)
+register_published("one-d-piece-b-256", "base", "turing-motors/One-D-Piece-B-256", 1.11)
+register_published("one-d-piece-l-256", "large", "turing-motors/One-D-Piece-L-256", 1.08)
+alias("one-d-piece", "one-d-piece-l-256")

@@ -1,0 +1,72 @@
+"""TiTok: a picture of 256x256 to 32, 64 or 128 tokens that lie on no grid, and back.
+
+Paper: An Image is Worth 32 Tokens for Reconstruction and Generation (NeurIPS 2024, arXiv 2406.07550).
+Reference: bytedance/1d-tokenizer at 942a96fb.
+Learned latent tokens attend to the picture's patches and are quantized; mask tokens attend to the quantized latents
+and become a 16x16 grid of mixed MaskGIT-VQGAN codes, which that tokenizer's decoder renders. The variants here are
+those trained in two stages, by the proxy codes of MaskGIT-VQGAN first, then by pixels with the encoder frozen.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from zoo.layers.titok import CHECKPOINT, DIM, SIZES, Decoder, Encoder
+from zoo.quantizers import VectorQuantizer
+from zoo.registry import HubSource, alias, register
+from zoo.tokenizer import Tokenizer, TokenizerSpec
+
+
+class TiTok(Tokenizer):
+    """Image tokenizer with a fixed number of tokens.
+
+    Images `[B, 3, 256, 256]` in [0, 1]; codes `[B, 1, num_tokens]`; latents and unit codebook rows
+    `[B, 12, num_tokens]`.
+
+    Args:
+        width, num_layers, num_heads: of the transformers in encoder and decoder.
+        pixel_width: channels of the pixel decoder at full resolution.
+    """
+
+    interpolation = "bicubic"
+    small: ClassVar = {"width": 64, "num_layers": 1, "num_heads": 2, "pixel_width": 8}
+
+    def __init__(self, spec: TokenizerSpec, *, width: int, num_layers: int, num_heads: int, pixel_width: int = 128):
+        super().__init__(spec)
+        transformer = (width, num_layers, num_heads)
+        self.encoder = Encoder(spec.num_tokens, *transformer)
+        self.quantizer = VectorQuantizer(DIM, *spec.codebook_sizes, distance="cosine")
+        self.decoder = Decoder(spec.num_tokens, *transformer, pixel_width)
+
+
+def register_published(name: str, size: str, num_tokens: int, repo: str, fid: float) -> None:
+    register(
+        name,
+        TiTok,
+        spec=TokenizerSpec(
+            name=name,
+            modality="image",
+            quantizer="vq",
+            codebook_sizes=(4096,),
+            downsample=(),
+            channels=3,
+            resolution=(256, 256),
+            num_tokens=num_tokens,
+            variable_size=False,
+            code_license="Apache-2.0",
+            weights_license="Apache-2.0, for research purposes",
+            paper="https://arxiv.org/abs/2406.07550",
+            source="https://github.com/bytedance/1d-tokenizer",
+        ),
+        config=SIZES[size],
+        hub=HubSource(repo, "model.safetensors"),
+        keys=CHECKPOINT,
+        card="titok",
+        figures={"rFID, ImageNet 256x256": fid},
+    )
+
+
+register_published("titok-s-128", "small", 128, "yucornetto/tokenizer_titok_s128_imagenet", 1.71)
+register_published("titok-b-64", "base", 64, "yucornetto/tokenizer_titok_b64_imagenet", 1.70)
+register_published("titok-l-32", "large", 32, "yucornetto/tokenizer_titok_l32_imagenet", 2.21)
+alias("titok", "titok-b-64")
