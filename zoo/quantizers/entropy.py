@@ -83,7 +83,8 @@ def sign_distribution(logits: Tensor) -> Tensor:
 
 def sum_assignment(vectors: Tensor, rows: Tensor) -> Tensor:
     """Sums over vectors of H(p), and of p: `[vectors, dim]` to `[1 + codebook_size]`."""
-    log_probability = functional.log_softmax(vectors @ rows.T, dim=-1)
+    # Probabilities below e^-70 add nothing to a float32 sum, and as denormal numbers would take most of the time.
+    log_probability = functional.log_softmax(vectors @ rows.T, dim=-1).clamp(min=-70)
     probability = log_probability.exp()
     entropy = -(probability * log_probability).sum()
     return torch.cat([entropy[None], probability.sum(dim=0)])

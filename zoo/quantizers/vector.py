@@ -22,7 +22,7 @@ class VectorQuantizer(Quantizer):
 
     With `distance="cosine"` latents and codebook rows are divided by their norms: the nearest row is the one
     of the largest cosine, losses are taken between unit vectors, and the unit row is what comes out. The
-    stored rows keep whatever length they have.
+    stored rows start at unit length and keep whatever length they have then.
 
     With `update="ema"` the codebook is the ratio of two running averages, the sum and the number of the
     latents that chose a row; training-mode `forward` moves it after having quantized with the old one. Where
@@ -77,7 +77,7 @@ class VectorQuantizer(Quantizer):
         self.epsilon = epsilon
         self.kmeans_iters = kmeans_iters
         self.revive_below = revive_below
-        codebook = torch.empty(codebook_size, dim).uniform_(-1 / codebook_size, 1 / codebook_size)
+        codebook = self._normalise(torch.empty(codebook_size, dim).uniform_(-1 / codebook_size, 1 / codebook_size))
         if update == "gradient":
             self.codebook = nn.Parameter(codebook)
         else:
