@@ -1,9 +1,39 @@
-"""How close a reconstruction is to its original: one figure per item of a batch.
+"""How close a reconstruction is to its original: one figure per item of a batch, or of a whole set.
 
-What a metric is computed with is imported when it is first called.
+What a metric is computed with is imported when it is first called. Statistics of the codes are in `zoo.metrics.codes`.
 """
 
-from zoo.metrics.audio import mel_distance, pesq, stoi
-from zoo.metrics.image import psnr, ssim
+from zoo.metrics.audio import (
+    AUDIO,
+    log_f0_rmse,
+    mel_distance,
+    pesq,
+    si_sdr,
+    speaker_similarity,
+    stft_distance,
+    stoi,
+    voicing_error,
+)
+from zoo.metrics.base import Metric
+from zoo.metrics.image import IMAGE, psnr, ssim
+from zoo.metrics.structure import STRUCTURE, rmsd
+from zoo.metrics.video import VIDEO
+from zoo.tokenizer import Modality
 
-__all__ = ["mel_distance", "pesq", "psnr", "ssim", "stoi"]
+METRICS: dict[Modality, dict[str, Metric]] = {"image": IMAGE, "audio": AUDIO, "video": VIDEO, "structure": STRUCTURE}
+
+__all__ = [
+    "METRICS",
+    "Metric",
+    "log_f0_rmse",
+    "mel_distance",
+    "pesq",
+    "psnr",
+    "rmsd",
+    "si_sdr",
+    "speaker_similarity",
+    "ssim",
+    "stft_distance",
+    "stoi",
+    "voicing_error",
+]

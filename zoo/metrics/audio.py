@@ -1,33 +1,35 @@
-"""Sound: mel distance, intelligibility and perceptual quality."""
+"""Sound: distances of spectra and of samples, and the table of all metrics for sound."""
 
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
-import warnings
-from importlib.util import find_spec
-from typing import Literal
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from zoo.errors import InputError
 from zoo.media import resample
+from zoo.metrics.base import Metric
+from zoo.metrics.speech import (
+    check_pair,
+    log_f0_rmse,
+    pesq,
+    pesq_missing,
+    pitch_missing,
+    speaker_similarity,
+    stoi,
+    voice_missing,
+    voicing_error,
+)
+from zoo.tokenizer import TokenizerSpec
 
 MEL_RATE = 24000
 MEL_WINDOW = 1024
-PESQ_RATE = 16000
-
-# The implementation of PESQ writes behind its arrays, and mostly crashes, from the 51st utterance on. Utterances last
-# at least 0.2 seconds with as much between them, so that longer clips than this are left to a process of their own.
-PESQ_SAFE_SECONDS = 20
-PESQ_PROGRAM = """
-import sys, numpy, pesq
-clean, degraded = numpy.frombuffer(sys.stdin.buffer.read(), numpy.float32).reshape(2, -1)
-print(pesq.pesq(16000, clean, degraded, sys.argv[1], on_error=pesq.PesqError.RETURN_VALUES))
-"""
+STFT_RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))  # FFT, hop and window in samples
+STFT_FLOOR = 1e-4
 
 
 def mel_distance(reconstruction: Tensor, original: Tensor, sample_rate: int) -> Tensor:
@@ -48,7 +50,7 @@ def mel_distance(reconstruction: Tensor, original: Tensor, sample_rate: int) -> 
         InputError: another type, shape, dtype or rate, two that differ in shape, too few samples, or one that is not
             finite.
     """
-    _check_pair(reconstruction, original, sample_rate)
+    check_pair(reconstruction, original, sample_rate)
     pair = resample(torch.cat([reconstruction, original]).float(), sample_rate, MEL_RATE)
     if pair.shape[2] <= MEL_WINDOW // 2:
         raise InputError(f"expected more than {MEL_WINDOW // 2} samples at {MEL_RATE} Hz, got {pair.shape[2]}")
@@ -59,96 +61,100 @@ def mel_distance(reconstruction: Tensor, original: Tensor, sample_rate: int) -> 
     return (first - second).abs().mean(dim=(1, 2, 3))
 
 
-def stoi(reconstruction: Tensor, original: Tensor, sample_rate: int) -> Tensor:
-    """Short-time objective intelligibility of speech (Taal et al. 2011), by pystoi, which resamples to 10 kHz.
+def stft_distance(reconstruction: Tensor, original: Tensor, sample_rate: int) -> Tensor:
+    """Multi-resolution STFT distance: the loss of Parallel WaveGAN (arXiv 1910.11480), with the floor of auraloss.
+
+    At 24 kHz, to which both are resampled. The mean over three resolutions (FFT 1024, 2048, 512; Hann window 600,
+    1200, 240; hop 120, 240, 50 samples; centred with reflected ends) of spectral convergence, the Frobenius norm of
+    the difference of the magnitudes over that of the original's, plus the mean absolute difference of their natural
+    logarithms. Magnitudes are at least 1e-4.
 
     Args:
-        reconstruction, original: floating point `[B, 1, samples]` in [-1, 1].
+        reconstruction, original: floating point `[B, 1, samples]` in [-1, 1], longer than 1024 samples at 24 kHz.
         sample_rate: Hz of both.
 
     Returns:
-        float64 `[B]`, about 0 to 1, higher is better. NaN where STOI is not defined: less than 0.4 seconds of the
-        original are within 40 dB of its loudest frame, or it is silent.
+        `[B]`, at least 0, lower is better. NaN where the original is silent.
+
+    Raises:
+        InputError: another type, shape, dtype or rate, two that differ in shape, too few samples, or one that is not
+            finite.
+    """
+    check_pair(reconstruction, original, sample_rate)
+    pair = resample(torch.cat([reconstruction, original])[:, 0].float(), sample_rate, MEL_RATE)
+    least = max(size for size, _, _ in STFT_RESOLUTIONS) // 2
+    if pair.shape[1] <= least:
+        raise InputError(f"expected more than {least} samples at {MEL_RATE} Hz, got {pair.shape[1]}")
+    distance = torch.zeros(len(original), device=pair.device)
+    for size, hop, length in STFT_RESOLUTIONS:
+        window = torch.hann_window(length, device=pair.device)
+        spectra = torch.stft(pair, size, hop, length, window, return_complex=True)
+        first, second = torch.view_as_real(spectra).square().sum(dim=3).clamp(min=STFT_FLOOR**2).sqrt().chunk(2)
+        convergence = (first - second).norm(dim=(1, 2)) / second.norm(dim=(1, 2))
+        distance += convergence + (first.log() - second.log()).abs().mean(dim=(1, 2))
+    silent = (original == 0).all(dim=2)[:, 0]
+    return (distance / len(STFT_RESOLUTIONS)).masked_fill(silent, math.nan)
+
+
+def si_sdr(reconstruction: Tensor, original: Tensor, sample_rate: int) -> Tensor:
+    """Scale-invariant signal-to-distortion ratio (Le Roux et al. 2019), by torchmetrics, both without their mean.
+
+    Args:
+        reconstruction, original: floating point `[B, 1, samples]` in [-1, 1]. They are compared sample by sample, at
+            their own rate: a reconstruction that is right but for its phase has a low figure.
+        sample_rate: Hz of both.
+
+    Returns:
+        float64 `[B]` in dB, higher is better; beyond 100 where the two are equal up to scale. NaN where one of them
+        is constant.
 
     Raises:
         InputError: another type, shape, dtype or rate, two that differ in shape, or a sample that is not finite.
     """
-    _check_pair(reconstruction, original, sample_rate)
-    from torchmetrics.functional.audio import short_time_objective_intelligibility
+    check_pair(reconstruction, original, sample_rate)
+    from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio
 
-    def score(degraded: Tensor, clean: Tensor) -> float:
-        if clean.shape[0] < 0.4 * sample_rate or not clean.any():
-            return math.nan
-        with warnings.catch_warnings():
-            warnings.filterwarnings("error", "Not enough STFT frames", RuntimeWarning)
-            try:
-                return float(short_time_objective_intelligibility(degraded, clean, sample_rate))
-            except RuntimeWarning:
-                return math.nan
-
-    pairs = zip(reconstruction[:, 0].double(), original[:, 0].double(), strict=True)
-    return torch.tensor([score(*pair) for pair in pairs], dtype=torch.float64, device=original.device)
+    first, second = reconstruction[:, 0].double(), original[:, 0].double()
+    constant = (first == first[:, :1]).all(dim=1) | (second == second[:, :1]).all(dim=1)
+    return scale_invariant_signal_distortion_ratio(first, second, zero_mean=True).masked_fill(constant, math.nan)
 
 
-def pesq(reconstruction: Tensor, original: Tensor, sample_rate: int, band: Literal["wb", "nb"] = "wb") -> Tensor:
-    """Perceptual evaluation of speech quality (ITU-T P.862.2 wide band, P.862.1 narrow band), at 16 kHz.
-
-    Args:
-        reconstruction, original: floating point `[B, 1, samples]` in [-1, 1]; resampled to 16 kHz.
-        sample_rate: Hz of both.
-        band: `wb` wide or `nb` narrow.
-
-    Returns:
-        float64 `[B]`, about 1 to 4.6, higher is better. NaN where PESQ is not defined: a clip shorter than 0.25
-        seconds, an original without an utterance, a silent reconstruction, or more utterances than the
-        implementation's 50.
-
-    Raises:
-        InputError: another type, shape, dtype, rate or band, two that differ in shape, or a sample that is not
-            finite.
-        ImportError: the package `pesq` is not installed.
-    """
-    _check_pair(reconstruction, original, sample_rate)
-    if band not in ("wb", "nb"):
-        raise InputError(f"expected band 'wb' or 'nb', got {band!r}")
-    if find_spec("pesq") is None:
-        raise ImportError('pesq() needs the package pesq: pip install "tokenizer-zoo[metrics]"')
-    pair = torch.cat([reconstruction, original])[:, 0].detach().float()
-    degraded, clean = resample(pair, sample_rate, PESQ_RATE).cpu().numpy().reshape(2, len(original), -1)
-    scores = [_pesq_score(*clips, band) for clips in zip(clean, degraded, strict=True)]
-    return torch.tensor(scores, dtype=torch.float64, device=original.device)
+def _each_channel(
+    figure: Callable[[Tensor, Tensor, int], Tensor], reconstruction: Tensor, original: Tensor, spec: TokenizerSpec
+) -> Tensor:
+    """A figure of mono sound for sound of any channels, each for itself, and their mean: `[B]`."""
+    mono = [audio.flatten(0, 1)[:, None] for audio in (reconstruction, original)]
+    return figure(*mono, spec.sample_rate).unflatten(0, (-1, original.shape[1])).nanmean(dim=1)
 
 
-def _pesq_score(clean: np.ndarray, degraded: np.ndarray, band: str) -> float:
-    """PESQ of float32 `[samples]` at 16 kHz, or NaN."""
-    import pesq
-
-    if len(clean) < PESQ_RATE / 4 or not degraded.any():
-        return math.nan
-    if len(clean) <= PESQ_SAFE_SECONDS * PESQ_RATE:
-        score = pesq.pesq(PESQ_RATE, clean, degraded, band, on_error=pesq.PesqError.RETURN_VALUES)
-    else:
-        command = [sys.executable, "-c", PESQ_PROGRAM, band]
-        process = subprocess.run(command, input=clean.tobytes() + degraded.tobytes(), capture_output=True)
-        if process.returncode > 0:
-            raise RuntimeError(f"PESQ failed: {process.stderr.decode(errors='replace')}")
-        score = float(process.stdout) if process.returncode == 0 else math.nan
-    return score if score >= 0 else math.nan  # negative: no utterance found
+def _metric(name: str, label: str, figure: Callable[..., Tensor], **options: Any) -> Metric:
+    return Metric(name=name, label=label, per_item=partial(_each_channel, figure), **options)
 
 
-def _check_pair(reconstruction: Tensor, original: Tensor, sample_rate: int) -> None:
-    for name, audio in (("reconstruction", reconstruction), ("original", original)):
-        if not isinstance(audio, Tensor) or not audio.is_floating_point():
-            came = audio.dtype if isinstance(audio, Tensor) else type(audio).__name__
-            raise InputError(f"expected {name} as a float tensor [batch, 1, samples] in [-1, 1], got {came}")
-        if audio.ndim != 3 or audio.shape[1] != 1 or audio.numel() == 0:
-            raise InputError(f"expected {name} as [batch, 1, samples], got {list(audio.shape)}")
-        if not audio.isfinite().all():
-            raise InputError(f"expected {name} in [-1, 1], got samples that are not finite")
-    if reconstruction.shape != original.shape:
-        raise InputError(
-            f"expected a reconstruction of its original's shape {list(original.shape)}, "
-            f"got {list(reconstruction.shape)}"
-        )
-    if not isinstance(sample_rate, int) or sample_rate < 1:
-        raise InputError(f"expected a sample rate as a positive integer in Hz, got {sample_rate!r}")
+AUDIO = {
+    metric.name: metric
+    for metric in (
+        _metric("mel_distance", "Mel distance", mel_distance, higher_is_better=False),
+        _metric("stft_distance", "STFT distance", stft_distance, higher_is_better=False),
+        _metric("si_sdr", "SI-SDR", si_sdr, unit="dB", digits=2, higher_is_better=True),
+        _metric("stoi", "STOI", stoi, higher_is_better=True),
+        _metric("pesq_wb", "PESQ wide band", pesq, digits=2, higher_is_better=True, missing=pesq_missing),
+        _metric(
+            "pesq_nb",
+            "PESQ narrow band",
+            partial(pesq, band="nb"),
+            digits=2,
+            higher_is_better=True,
+            missing=pesq_missing,
+        ),
+        _metric("log_f0_rmse", "Log-F0 RMSE", log_f0_rmse, higher_is_better=False, missing=pitch_missing),
+        _metric("voicing_error", "Voicing error", voicing_error, higher_is_better=False, missing=pitch_missing),
+        _metric(
+            "speaker_similarity",
+            "Speaker similarity",
+            speaker_similarity,
+            higher_is_better=True,
+            missing=voice_missing,
+        ),
+    )
+}

@@ -1,12 +1,25 @@
-"""Images: peak signal-to-noise ratio and structural similarity."""
+"""Images: noise, structural and perceptual similarity of a pair; distance of two sets."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
 from torch import Tensor
 
 from zoo.errors import InputError
+from zoo.metrics import networks
+from zoo.metrics.base import Metric
+from zoo.tokenizer import TokenizerSpec
+
+if TYPE_CHECKING:
+    from zoo.metrics.sets import FrechetDistance, InceptionScore
 
 SSIM_WINDOW = 11
+MS_SSIM_SIDE = 176  # halved four times, still as large as the window
+LPIPS_SIDE = 16  # halved four times, still a pixel
 
 
 def psnr(reconstruction: Tensor, original: Tensor) -> Tensor:
@@ -59,6 +72,97 @@ def ssim(reconstruction: Tensor, original: Tensor) -> Tensor:
     return similarity.reshape(len(original))
 
 
+def ms_ssim(reconstruction: Tensor, original: Tensor) -> Tensor:
+    """Structural similarity on five scales (Wang, Simoncelli and Bovik 2003), by torchmetrics.
+
+    Window and constants as in `ssim`; each scale is half the one before, by means of 2 by 2 pixels; exponents 0.0448,
+    0.2856, 0.3001, 0.2363, 0.1333. A scale's figure is the mean over red, green, blue and all pixels, negative ones
+    counted as 0. As torchmetrics does, contrast and structure leave out the 5 pixels next to the border, and the
+    coarsest scale counts all, its borders reflected.
+
+    Args:
+        reconstruction, original: floating point `[B, 3, H, W]` in [0, 1].
+
+    Returns:
+        `[B]` in [0, 1], higher is better. NaN for images with a side of less than 176 pixels, whose fifth scale is
+        smaller than the window.
+
+    Raises:
+        InputError: another type, shape or dtype, or two that differ in shape.
+    """
+    _check_pair(reconstruction, original)
+    if min(original.shape[2:]) < MS_SSIM_SIDE:
+        return _not_defined(original)
+    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+
+    return multiscale_structural_similarity_index_measure(
+        reconstruction.float(),
+        original.float(),
+        sigma=1.5,
+        kernel_size=SSIM_WINDOW,
+        data_range=1.0,
+        reduction="none",
+        normalize="relu",
+    ).reshape(len(original))
+
+
+def lpips(reconstruction: Tensor, original: Tensor) -> Tensor:
+    """Learned perceptual distance (Zhang et al. 2018, version 0.1) through VGG16, by torchmetrics.
+
+    With the backbone that VQGAN and its followers train and report with; the authors' own default is AlexNet, whose
+    figures are others. Images are taken as they are, in full resolution.
+
+    Args:
+        reconstruction, original: floating point `[B, 3, H, W]` in [0, 1].
+
+    Returns:
+        float32 `[B]`, at least 0, lower is better. NaN for images with a side of less than 16 pixels.
+
+    Raises:
+        InputError: another type, shape or dtype, or two that differ in shape.
+        WeightsUnavailableError: VGG16's weights are not on this machine; with what to do.
+    """
+    _check_pair(reconstruction, original)
+    networks.VGG16.require()
+    if min(original.shape[2:]) < LPIPS_SIDE:
+        return _not_defined(original)
+    return networks.vgg16_distance(reconstruction.float(), original.float())
+
+
+def rfid() -> FrechetDistance:
+    """Fréchet Inception distance of reconstructions from their originals, lower is better.
+
+    The network, its weights and the resizing are those of the original FID, by torch-fidelity: see
+    `zoo.metrics.networks.inception`. Images are taken whole, in the size that they were reconstructed in. What papers
+    call rFID is of ImageNet's 50,000 validation images at 256 by 256; fewer images give larger figures.
+
+    Raises:
+        WeightsUnavailableError: torch-fidelity or Inception's weights are not on this machine; with what to do.
+    """
+    networks.INCEPTION.require()
+    from zoo.metrics.sets import FrechetDistance
+
+    return FrechetDistance(networks.inception_features, networks.INCEPTION_FEATURES)
+
+
+def inception_score() -> InceptionScore:
+    """Inception score of the reconstructions, of one split, higher is better: see `InceptionScore`.
+
+    The network is that of `rfid`, its logits those without bias, as in torch-fidelity and the authors' code.
+
+    Raises:
+        WeightsUnavailableError: torch-fidelity or Inception's weights are not on this machine; with what to do.
+    """
+    networks.INCEPTION.require()
+    from zoo.metrics.sets import InceptionScore
+
+    return InceptionScore(networks.inception_logits, networks.INCEPTION_CLASSES)
+
+
+def _not_defined(original: Tensor) -> Tensor:
+    return torch.full((len(original),), torch.nan, device=original.device)
+
+
 def _check_pair(reconstruction: Tensor, original: Tensor) -> None:
     for name, images in (("reconstruction", reconstruction), ("original", original)):
         if not isinstance(images, Tensor) or not images.is_floating_point():
@@ -71,3 +175,40 @@ def _check_pair(reconstruction: Tensor, original: Tensor) -> None:
             f"expected a reconstruction of its original's shape {list(original.shape)}, "
             f"got {list(reconstruction.shape)}"
         )
+
+
+def _figure(
+    figure: Callable[[Tensor, Tensor], Tensor], reconstruction: Tensor, original: Tensor, spec: TokenizerSpec
+) -> Tensor:
+    return figure(reconstruction, original)
+
+
+def _metric(name: str, label: str, figure: Callable[[Tensor, Tensor], Tensor], **options: Any) -> Metric:
+    return Metric(name=name, label=label, per_item=partial(_figure, figure), **options)
+
+
+IMAGE = {
+    metric.name: metric
+    for metric in (
+        _metric("psnr", "PSNR", psnr, unit="dB", digits=2, higher_is_better=True),
+        _metric("ssim", "SSIM", ssim, higher_is_better=True),
+        _metric("ms_ssim", "MS-SSIM", ms_ssim, higher_is_better=True),
+        _metric("lpips", "LPIPS", lpips, higher_is_better=False, missing=networks.VGG16.missing),
+        Metric(
+            name="rfid",
+            label="rFID",
+            digits=2,
+            higher_is_better=False,
+            of_set=lambda spec: rfid(),
+            missing=networks.INCEPTION.missing,
+        ),
+        Metric(
+            name="inception_score",
+            label="Inception score",
+            digits=2,
+            higher_is_better=True,
+            of_set=lambda spec: inception_score(),
+            missing=networks.INCEPTION.missing,
+        ),
+    )
+}

@@ -1,16 +1,26 @@
-"""Structures: distance of atoms after superposition."""
+"""Structures: likeness as a whole, in the neighbourhood of each residue, and in the geometry of the backbone."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from zoo.errors import InputError
-from zoo.tokenizer import ATOMS
+from zoo.metrics.base import Metric
+from zoo.tokenizer import ATOMS, TokenizerSpec
+
+if TYPE_CHECKING:
+    from biotite.structure import AtomArray
 
 BACKBONE = ("N", "CA", "C")
+LONGEST_PEPTIDE_BOND = 2.0  # angstrom; it is of 1.33, and what is farther apart is no bond but a gap in the chain
+SHORTEST_FRAGMENT = 4
+ROUNDS, LAST_ROUNDS, FINALISTS = 5, 50, 8
 
 
 def rmsd(reconstruction: Tensor, original: Tensor, atoms: tuple[str, ...] = BACKBONE) -> Tensor:
@@ -32,23 +42,222 @@ def rmsd(reconstruction: Tensor, original: Tensor, atoms: tuple[str, ...] = BACK
             unknown atoms.
     """
     _check_pair(reconstruction, original)
-    if isinstance(atoms, str) or not atoms or not set(atoms) <= set(ATOMS):
-        raise InputError(f"expected atoms as a tuple of names among {', '.join(ATOMS)}, got {atoms!r}")
-    columns = [ATOMS.index(name) for name in atoms]
+    _check_atoms(atoms)
     from biotite import structure
 
     def score(mobile: Tensor, fixed: Tensor) -> float:
-        mobile, fixed = mobile[:, columns], fixed[:, columns]
-        in_both = (mobile + fixed).isfinite().flatten(1).all(dim=1)
-        if not in_both.any():
+        mobile, fixed = (points.flatten(0, 1).numpy() for points in _in_both(mobile, fixed, atoms))
+        if len(fixed) == 0:
             return math.nan
-        mobile, fixed = (points[in_both].flatten(0, 1).numpy() for points in (mobile, fixed))
         superimposed, _ = structure.superimpose(fixed, mobile)
         return float(structure.rmsd(fixed, superimposed))
 
-    chains = torch.stack([reconstruction, original], dim=-4).detach().cpu().float()  # as biotite computes
-    scores = [score(*pair) for pair in chains.reshape(-1, 2, *original.shape[-3:])]
+    return _each(score, reconstruction, original)
+
+
+def tm_score(reconstruction: Tensor, original: Tensor) -> Tensor:
+    """TM-score of CA atoms (Zhang and Skolnick 2004), residue by residue, by biotite.
+
+    `mean over residues of 1 / (1 + (d / d0)^2)` of the superposition that makes it largest, `d` the distance of their
+    CA atoms and `d0 = 1.24 (L - 15)^(1/3) - 1.8` angstrom, at least 0.5. Taken over the L residues that have a CA atom
+    in both. As in TM-score, and unlike in TM-align, residues correspond by their place. The superposition is searched
+    for as in TM-score from those of fragments of the chain, but climbs from there in steps that never lower the score.
+
+    Args:
+        reconstruction, original: floating point `[B, residues, 5, 3]`, or `[residues, 5, 3]` for one, in angstrom,
+            atoms N, CA, C, CB and O, NaN where one is absent.
+
+    Returns:
+        float32 `[B]`, or `[]` for one, from 0 to 1, higher is better: above 0.5 mostly the same fold. NaN where no
+        residue has the atom in both.
+
+    Raises:
+        InputError: another type, shape or dtype, two that differ in shape, or a coordinate that is infinite.
+    """
+    _check_pair(reconstruction, original)
+    from biotite import structure
+
+    def score(mobile: Tensor, fixed: Tensor) -> float:
+        mobile, fixed = _in_both(mobile, fixed, ("CA",))
+        if len(fixed) == 0:
+            return math.nan
+        atoms = _atom_array(fixed, ("CA",))
+        moved = atoms.copy()
+        moved.coord = _best_superposition(mobile[:, 0].double(), fixed[:, 0].double()).numpy()
+        indices = range(len(fixed))
+        return structure.tm_score(atoms, moved, list(indices), list(indices), reference_length=len(fixed))
+
+    return _each(score, reconstruction, original)
+
+
+def lddt(reconstruction: Tensor, original: Tensor, atoms: tuple[str, ...] = ("CA",)) -> Tensor:
+    """Local distance difference test (Mariani et al. 2013), without superposition, by biotite.
+
+    Of all pairs of atoms that are at most 15 angstrom apart in the original and belong to different residues, the
+    share whose distance is kept to within 0.5, 1, 2 and 4 angstrom: the mean of the four. Taken over the residues that
+    have all of `atoms` in both. A mirror image keeps all distances.
+
+    Args:
+        reconstruction, original: as in `tm_score`.
+        atoms: names of those that count: `("CA",)` for lDDT-CA, that of AlphaFold's pLDDT.
+
+    Returns:
+        float32 `[B]`, or `[]` for one, from 0 to 1, higher is better. NaN where no two residues are so near.
+
+    Raises:
+        InputError: as in `rmsd`.
+    """
+    _check_pair(reconstruction, original)
+    _check_atoms(atoms)
+    from biotite import structure
+
+    def score(mobile: Tensor, fixed: Tensor) -> float:
+        mobile, fixed = _in_both(mobile, fixed, atoms)
+        if len(fixed) == 0:
+            return math.nan
+        return float(structure.lddt(_atom_array(fixed, atoms), mobile.flatten(0, 1).numpy()))
+
+    return _each(score, reconstruction, original)
+
+
+def bond_deviation(reconstruction: Tensor, original: Tensor) -> Tensor:
+    """Mean absolute deviation of the lengths of the backbone's bonds from the original's.
+
+    Of N-CA and CA-C in each residue and C-N to the next, all alike. Bonds that lack an atom in either are left out,
+    and C-N where it is longer than 2 angstrom in the original: a gap in the chain.
+
+    Args:
+        reconstruction, original: as in `tm_score`.
+
+    Returns:
+        float32 `[B]`, or `[]` for one, in angstrom, at least 0, lower is better. NaN where no bond is in both.
+
+    Raises:
+        InputError: as in `tm_score`.
+    """
+    _check_pair(reconstruction, original)
+    lengths, wanted = _bond_lengths(reconstruction), _bond_lengths(original)
+    wanted[..., 2::3].masked_fill_(_gaps(original), torch.nan)
+    return (lengths - wanted).abs().nanmean(dim=-1).float()
+
+
+def angle_deviation(reconstruction: Tensor, original: Tensor) -> Tensor:
+    """Mean absolute deviation of the angles between the backbone's bonds from the original's.
+
+    Of N-CA-C in each residue, CA-C-N and C-N-CA to the next, all alike, left out as in `bond_deviation`.
+
+    Args:
+        reconstruction, original: as in `tm_score`.
+
+    Returns:
+        float32 `[B]`, or `[]` for one, in degrees, from 0 to 180, lower is better. NaN where no angle is in both.
+
+    Raises:
+        InputError: as in `tm_score`.
+    """
+    _check_pair(reconstruction, original)
+    angles, wanted = _bond_angles(reconstruction), _bond_angles(original)
+    for first in (1, 2):
+        wanted[..., first::3].masked_fill_(_gaps(original), torch.nan)
+    return (angles - wanted).abs().nanmean(dim=-1).float()
+
+
+def _in_both(mobile: Tensor, fixed: Tensor, atoms: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+    """`atoms` of the residues that have them in both: `[residues, atoms, 3]`."""
+    columns = [ATOMS.index(name) for name in atoms]
+    mobile, fixed = mobile[:, columns], fixed[:, columns]
+    in_both = (mobile + fixed).isfinite().flatten(1).all(dim=1)
+    return mobile[in_both], fixed[in_both]
+
+
+def _each(score: Callable[[Tensor, Tensor], float], reconstruction: Tensor, original: Tensor) -> Tensor:
+    """The score of every pair of chains: float32, in the shape of the axes before theirs."""
+    pairs = torch.stack([reconstruction, original], dim=-4).detach().cpu().float()  # as biotite computes
+    scores = [score(*pair) for pair in pairs.reshape(-1, 2, *original.shape[-3:])]
     return torch.tensor(scores, dtype=torch.float32, device=original.device).reshape(original.shape[:-3])
+
+
+def _atom_array(points: Tensor, atoms: tuple[str, ...]) -> AtomArray:
+    """`[residues, atoms, 3]` as biotite takes it: a residue of its own for each row."""
+    from biotite.structure import AtomArray
+
+    array = AtomArray(points.shape[0] * points.shape[1])
+    array.coord = points.flatten(0, 1).numpy()
+    array.res_id = torch.arange(1, len(points) + 1).repeat_interleave(len(atoms)).numpy()
+    array.atom_name[:] = list(atoms) * len(points)
+    array.res_name[:] = "GLY"
+    return array
+
+
+def _best_superposition(mobile: Tensor, fixed: Tensor) -> Tensor:
+    """`mobile` moved so that the TM-score is largest, both float64 `[residues, 3]`.
+
+    Each term of the score is a convex function of its squared distance, so that the superposition that makes least
+    the squares, weighted by how fast the terms fall, never lowers the score (majorisation).
+    """
+    length = len(fixed)
+    scale = max(1.24 * max(length - 15, 0) ** (1 / 3) - 1.8, 0.5) ** 2
+    mobile, centre = mobile - mobile.mean(dim=0), fixed.mean(dim=0)
+    fixed = fixed - centre
+    weights = _fragments(length).to(mobile)
+    for rounds, kept in ((ROUNDS, FINALISTS), (LAST_ROUNDS, 1)):
+        for _ in range(rounds):
+            moved = _superimpose(mobile, fixed, weights)
+            terms = 1 / (1 + (moved - fixed).square().sum(dim=2) / scale)
+            weights = terms.square()
+        best = terms.sum(dim=1).topk(min(kept, len(terms))).indices
+        weights, moved = weights[best], moved[best]
+    return moved[0] + centre
+
+
+def _fragments(length: int) -> Tensor:
+    """The whole chain, halves, quarters and so on, each overlapping the next by a half: bool `[fragments, length]`."""
+    places = torch.arange(length)
+    rows = [places >= 0]
+    size = length // 2
+    while size >= SHORTEST_FRAGMENT:
+        starts = torch.arange(0, length - size + 1, size // 2)[:, None]
+        rows.extend((places >= starts) & (places < starts + size))
+        size //= 2
+    return torch.stack(rows)
+
+
+def _superimpose(mobile: Tensor, fixed: Tensor, weights: Tensor) -> Tensor:
+    """Kabsch's superposition of `[residues, 3]`, one for each row of weights `[S, residues]`: `[S, residues, 3]`."""
+    weights = weights / weights.sum(dim=1, keepdim=True)
+    mobile_centre, fixed_centre = (weights @ mobile)[:, None], (weights @ fixed)[:, None]
+    covariance = (weights[:, None] * mobile.T) @ fixed - mobile_centre.mT @ fixed_centre
+    left, _, right = torch.linalg.svd(covariance)
+    left[:, :, 2] *= torch.linalg.det(left @ right)[:, None]  # no mirror image
+    return (mobile - mobile_centre) @ (left @ right) + fixed_centre
+
+
+def _bonds(chains: Tensor) -> Tensor:
+    """N to CA, CA to C and C to the next N of `[..., residues, 5, 3]`: float64 `[..., 3 residues - 1, 3]`."""
+    columns = [ATOMS.index(name) for name in BACKBONE]
+    return chains[..., columns, :].double().flatten(-3, -2).diff(dim=-2)
+
+
+def _bond_lengths(chains: Tensor) -> Tensor:
+    """N-CA, CA-C and C-N in turn: `[..., 3 residues - 1]` angstrom."""
+    return _bonds(chains).norm(dim=-1)
+
+
+def _bond_angles(chains: Tensor) -> Tensor:
+    """N-CA-C, CA-C-N and C-N-CA in turn: `[..., 3 residues - 2]` degrees."""
+    bonds = _bonds(chains)
+    back, forth = -bonds[..., :-1, :], bonds[..., 1:, :]
+    return torch.atan2(torch.linalg.cross(back, forth).norm(dim=-1), (back * forth).sum(dim=-1)).rad2deg()
+
+
+def _gaps(chains: Tensor) -> Tensor:
+    """Whether no bond leads from a residue to the next, or an atom of it is absent: `[..., residues - 1]`."""
+    return ~(_bond_lengths(chains)[..., 2::3] <= LONGEST_PEPTIDE_BOND)
+
+
+def _check_atoms(atoms: tuple[str, ...]) -> None:
+    if isinstance(atoms, str) or not atoms or not set(atoms) <= set(ATOMS):
+        raise InputError(f"expected atoms as a tuple of names among {', '.join(ATOMS)}, got {atoms!r}")
 
 
 def _check_pair(reconstruction: Tensor, original: Tensor) -> None:
@@ -65,3 +274,26 @@ def _check_pair(reconstruction: Tensor, original: Tensor) -> None:
             f"expected a reconstruction of its original's shape {list(original.shape)}, "
             f"got {list(reconstruction.shape)}"
         )
+
+
+def _figure(
+    figure: Callable[[Tensor, Tensor], Tensor], reconstruction: Tensor, original: Tensor, spec: TokenizerSpec
+) -> Tensor:
+    return figure(reconstruction, original)
+
+
+def _metric(name: str, label: str, figure: Callable[..., Tensor], **options: Any) -> Metric:
+    return Metric(name=name, label=label, per_item=partial(_figure, figure), **options)
+
+
+STRUCTURE = {
+    metric.name: metric
+    for metric in (
+        _metric("rmsd", "Backbone RMSD", rmsd, unit="Å", digits=2, higher_is_better=False),
+        _metric("ca_rmsd", "CA RMSD", partial(rmsd, atoms=("CA",)), unit="Å", digits=2, higher_is_better=False),
+        _metric("tm_score", "TM-score", tm_score, higher_is_better=True),
+        _metric("lddt", "lDDT-CA", lddt, higher_is_better=True),
+        _metric("bond_deviation", "Bond deviation", bond_deviation, unit="Å", higher_is_better=False),
+        _metric("angle_deviation", "Angle deviation", angle_deviation, unit="°", digits=2, higher_is_better=False),
+    )
+}

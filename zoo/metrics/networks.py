@@ -1,0 +1,162 @@
+"""Networks that metrics look through, with the weights that the field uses and no others.
+
+Their files are looked for in torch hub's folder of checkpoints, where torchvision and torch-fidelity keep what they
+download. Nothing is downloaded here, and no network is ever used with other weights than those of its file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from zoo.errors import WeightsUnavailableError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """A network's published file.
+
+    network: what it is called. names: those that the same file goes by, the first by preference. url: where it is to
+    be had. package: what must be installed for the network itself.
+    """
+
+    network: str
+    names: tuple[str, ...]
+    url: str
+    package: str | None = None
+
+    def path(self) -> Path | None:
+        """The file in torch hub's folder of checkpoints, None where it is not there."""
+        paths = (checkpoints() / name for name in self.names)
+        return next((path for path in paths if path.is_file()), None)
+
+    def missing(self) -> str | None:
+        """What is missing on this machine and how to get it; None: nothing."""
+        if self.package is not None and find_spec(self.package.replace("-", "_")) is None:
+            return f'needs the package {self.package}: pip install "tokenizer-zoo[metrics]"'
+        if self.path() is None:
+            return (
+                f"needs the weights of {self.network}: {' or '.join(self.names)} is not in {checkpoints()}; "
+                f"put it there, from {self.url}"
+            )
+        return None
+
+    def require(self) -> Path:
+        """The file; WeightsUnavailableError where `missing` has something to say."""
+        reason = self.missing()
+        if reason is not None:
+            raise WeightsUnavailableError(f"this metric {reason}")
+        return self.path()
+
+
+VGG16 = Weights(
+    network="VGG16 (torchvision, ImageNet)",
+    names=("vgg16-397923af.pth",),
+    url="https://download.pytorch.org/models/vgg16-397923af.pth",
+)
+INCEPTION = Weights(
+    network="InceptionV3 (2015-12-05, TensorFlow's)",
+    names=("weights-inception-2015-12-05-6726825d.pth", "pt_inception-2015-12-05-6726825d.pth"),
+    url=("https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"),
+    package="torch-fidelity",
+)
+I3D = Weights(
+    network="I3D (Kinetics-400, TensorFlow Hub's, as TorchScript)",
+    names=("i3d_torchscript.pt",),
+    url="https://www.dropbox.com/s/ge9e5ujwgetktms/i3d_torchscript.pt?dl=1",
+)
+INCEPTION_FEATURES = 2048
+INCEPTION_CLASSES = 1008
+I3D_FEATURES = 400
+
+
+def checkpoints() -> Path:
+    """Torch hub's folder of checkpoints (`TORCH_HOME`, `torch.hub.set_dir`)."""
+    return Path(torch.hub.get_dir()) / "checkpoints"
+
+
+@torch.no_grad()
+def vgg16_distance(first: Tensor, second: Tensor) -> Tensor:
+    """LPIPS of float32 `[B, 3, H, W]` in [0, 1] through VGG16: `[B]`; WeightsUnavailableError without its weights."""
+    network = _lpips(VGG16.require()).to(first.device)
+    return network(first, second, normalize=True).flatten()
+
+
+@torch.no_grad()
+def inception(images: Tensor) -> tuple[Tensor, Tensor]:
+    """What the Inception network of FID and Inception score sees, by torch-fidelity.
+
+    Args:
+        images: floating `[B, 3, H, W]` in [0, 1]; rounded to 8 bits, and resized to 299 by 299 as TensorFlow 1 did:
+            bilinear, without antialiasing, corners not aligned.
+
+    Returns:
+        float32 `[B, 2048]`, the features of the last pooling, and `[B, 1008]`, the logits without bias.
+
+    Raises:
+        WeightsUnavailableError: torch-fidelity or the weights are not there.
+    """
+    network = _inception(INCEPTION.require()).to(images.device)
+    features, logits = network(to_bytes(images))
+    return features, logits
+
+
+def inception_features(images: Tensor) -> Tensor:
+    """The first of what `inception` gives, `[B, 2048]`."""
+    return inception(images)[0]
+
+
+def inception_logits(images: Tensor) -> Tensor:
+    """The second of what `inception` gives, `[B, 1008]`."""
+    return inception(images)[1]
+
+
+@torch.no_grad()
+def i3d_features(clips: Tensor) -> Tensor:
+    """What the I3D network of FVD sees: the logits of its 400 classes.
+
+    Args:
+        clips: floating `[B, 3, T, H, W]` in [0, 1]; rounded to 8 bits. The network's own file scales them to
+            [-1, 1] and resizes every frame to 224 by 224, bilinear.
+
+    Returns:
+        float32 `[B, 400]`.
+
+    Raises:
+        WeightsUnavailableError: the file is not there.
+    """
+    network = _i3d(I3D.require()).to(clips.device)
+    return network(to_bytes(clips).float(), rescale=True, resize=True, return_features=True)
+
+
+def to_bytes(signal: Tensor) -> Tensor:
+    """Floating in [0, 1] to the nearest uint8."""
+    return (signal.float() * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+@cache
+def _lpips(path: Path) -> nn.Module:
+    """With the backbone of `path`, where torchvision finds it, and the heads that come with torchmetrics."""
+    from torchmetrics.image import LearnedPerceptualImagePatchSimilarity
+
+    return LearnedPerceptualImagePatchSimilarity(net_type="vgg").net
+
+
+@cache
+def _inception(path: Path) -> nn.Module:
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    torch.load(path, map_location="cpu", weights_only=True)  # torch-fidelity would run whatever the file says
+    return FeatureExtractorInceptionV3(
+        "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(path)
+    )
+
+
+@cache
+def _i3d(path: Path) -> nn.Module:
+    return torch.jit.load(path, map_location="cpu").eval()

@@ -1,0 +1,112 @@
+"""Figures of a whole set in constant memory: Fréchet distance and Inception score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torchmetrics
+from torch import Tensor
+
+SIDES = ("reconstruction", "original")
+
+
+class FrechetDistance(torchmetrics.Metric):
+    """Distance of the Gaussians that features of reconstructions and of originals have (Heusel et al. 2017).
+
+    Squared distance of the means plus `trace(A + B - 2 (A B)^(1/2))` of the covariances, which are those of a sample
+    (divided by one less than its size), as in the authors' code, pytorch-fid and torch-fidelity. Its state are sums
+    in float64, so that memory is constant and merged metrics give what one alone would.
+
+    With fewer items than features the covariances are singular and the distance is too large: figures of sets of
+    different sizes do not compare. NaN for fewer than two items.
+
+    Args:
+        features: signals `[B, ...]` to floating `[B, size]`.
+        size: features of an item.
+    """
+
+    full_state_update = False
+    higher_is_better = False
+
+    def __init__(self, features: Callable[[Tensor], Tensor], size: int, **options: Any):
+        super().__init__(**options, compute_with_cache=False)  # a merge would leave the cache as it is
+        self.features = features
+        for side in SIDES:
+            self.add_state(f"{side}_count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+            self.add_state(f"{side}_sum", torch.zeros(size, dtype=torch.float64), dist_reduce_fx="sum")
+            self.add_state(f"{side}_products", torch.zeros(size, size, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, reconstruction: Tensor, original: Tensor) -> None:
+        """Both `[B, ...]` as `features` takes them; their numbers may differ."""
+        for side, signals in zip(SIDES, (reconstruction, original), strict=True):
+            if len(signals) == 0:
+                continue
+            features = self.features(signals).double().to(self.device)
+            getattr(self, f"{side}_count").add_(len(features))
+            getattr(self, f"{side}_sum").add_(features.sum(dim=0))
+            getattr(self, f"{side}_products").addmm_(features.T, features)
+
+    def compute(self) -> Tensor:
+        """float64 scalar, at least 0."""
+        if min(self.reconstruction_count, self.original_count) < 2:
+            return torch.tensor(torch.nan, dtype=torch.float64, device=self.device)
+        return frechet_distance(*self._moments("reconstruction"), *self._moments("original"))
+
+    def _moments(self, side: str) -> tuple[Tensor, Tensor]:
+        count, total, products = (getattr(self, f"{side}_{name}") for name in ("count", "sum", "products"))
+        mean = total / count
+        return mean, (products - count * torch.outer(mean, mean)) / (count - 1)
+
+
+class InceptionScore(torchmetrics.Metric):
+    """Inception score of the reconstructions (Salimans et al. 2016): exp of how much a label says about its image.
+
+    `exp(mean over images of KL(p(y|x), p(y)))`, `p(y)` the mean of all `p(y|x)`: one split. The authors, and
+    torch-fidelity by default, score ten parts of the set each with its own `p(y)` and average the ten; a part's
+    `p(y)` is less even than that of the whole, so that their figure is lower, the more so the smaller the set. Its
+    state are sums in float64. NaN of no image.
+
+    Args:
+        logits: images `[B, ...]` to floating `[B, classes]`.
+        classes: how many.
+    """
+
+    full_state_update = False
+    higher_is_better = True
+
+    def __init__(self, logits: Callable[[Tensor], Tensor], classes: int, **options: Any):
+        super().__init__(**options, compute_with_cache=False)
+        self.logits = logits
+        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("negative_entropy", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("probability", torch.zeros(classes, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, reconstruction: Tensor, original: Tensor) -> None:
+        """Images `[B, ...]` as `logits` takes them; the originals do not count."""
+        if len(reconstruction) == 0:
+            return
+        logits = self.logits(reconstruction).double().to(self.device)
+        probability = logits.softmax(dim=1)
+        self.count += len(logits)
+        self.negative_entropy += (probability * logits.log_softmax(dim=1)).sum()
+        self.probability += probability.sum(dim=0)
+
+    def compute(self) -> Tensor:
+        """float64 scalar, from 1 to the number of classes."""
+        marginal = self.probability / self.count
+        return (self.negative_entropy / self.count - torch.xlogy(marginal, marginal).sum()).exp()
+
+
+def frechet_distance(first_mean: Tensor, first_covariance: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
+    """Fréchet distance of two Gaussians: means `[size]`, covariances `[size, size]`, float64.
+
+    The trace of `(A B)^(1/2)` is that of `(A^(1/2) B A^(1/2))^(1/2)`, which is symmetric: its eigenvalues are real
+    and found faster than those of `A B`.
+    """
+    values, vectors = torch.linalg.eigh(first_covariance)
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    overlap = torch.linalg.eigvalsh(root @ covariance @ root).clamp(min=0).sqrt().sum()
+    distance = (first_mean - mean).square().sum() + first_covariance.trace() + covariance.trace() - 2 * overlap
+    return distance.clamp(min=0)

@@ -1,0 +1,32 @@
+"""A figure per item as a mean in constant memory; apart from `base`, since torchmetrics takes seconds to import."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torchmetrics
+from torch import Tensor
+
+from zoo.metrics.base import PerItem
+from zoo.tokenizer import TokenizerSpec
+
+
+class MeanOfItems(torchmetrics.Metric):
+    """Mean over all items of a figure per item; items that it is not defined for are left out, NaN if all are."""
+
+    full_state_update = False
+
+    def __init__(self, per_item: PerItem, spec: TokenizerSpec, **options: Any):
+        super().__init__(**options)
+        self.per_item, self.spec = per_item, spec
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, reconstruction: Tensor, original: Tensor) -> None:
+        values = self.per_item(reconstruction, original, self.spec).double()
+        self.total += values.nansum()
+        self.count += values.isfinite().sum()
+
+    def compute(self) -> Tensor:
+        return self.total / self.count

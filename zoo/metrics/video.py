@@ -1,0 +1,155 @@
+"""Video: figures of images over the frames, distance of two sets of clips, and flicker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from zoo.errors import InputError
+from zoo.metrics import image, networks
+from zoo.metrics.base import Metric
+from zoo.tokenizer import TokenizerSpec
+
+if TYPE_CHECKING:
+    from zoo.metrics.sets import FrechetDistance
+
+FRAMES_AT_ONCE = 16
+FVD_FRAMES = 16
+
+
+def frame_psnr(reconstruction: Tensor, original: Tensor) -> Tensor:
+    """Mean over the frames of a clip of `zoo.metrics.image.psnr`.
+
+    Args:
+        reconstruction, original: floating point `[B, 3, T, H, W]` in [0, 1].
+
+    Returns:
+        `[B]` in dB, higher is better; infinite where a frame is equal.
+
+    Raises:
+        InputError: another type, shape or dtype, or two that differ in shape.
+    """
+    return _mean_of_frames(image.psnr, reconstruction, original)
+
+
+def frame_ssim(reconstruction: Tensor, original: Tensor) -> Tensor:
+    """Mean over the frames of a clip of `zoo.metrics.image.ssim`: `[B]`; arguments and errors as `frame_psnr`."""
+    return _mean_of_frames(image.ssim, reconstruction, original)
+
+
+def frame_lpips(reconstruction: Tensor, original: Tensor) -> Tensor:
+    """Mean over the frames of a clip of `zoo.metrics.image.lpips`: `[B]`; arguments and errors as `frame_psnr`.
+
+    Raises:
+        WeightsUnavailableError: VGG16's weights are not on this machine; with what to do.
+    """
+    return _mean_of_frames(image.lpips, reconstruction, original)
+
+
+def flicker(reconstruction: Tensor, original: Tensor) -> Tensor:
+    """Temporal difference error: how far changes from frame to frame are from those of the original.
+
+    Mean over pixels, channels and pairs of successive frames of `|(y[t+1] - y[t]) - (x[t+1] - x[t])|`, `y` the
+    reconstruction and `x` the original. An error that stays the same over time does not count, one that comes and
+    goes does.
+
+    Args:
+        reconstruction, original: floating point `[B, 3, T, H, W]` in [0, 1].
+
+    Returns:
+        `[B]` in units of the pixels' range [0, 1], from 0 to 2, lower is better. NaN for a single frame.
+
+    Raises:
+        InputError: another type, shape or dtype, or two that differ in shape.
+    """
+    _check_pair(reconstruction, original)
+    total = original.new_zeros(len(original), dtype=torch.float64)
+    for start in range(0, original.shape[2] - 1, FRAMES_AT_ONCE):
+        parts = (clip[:, :, start : start + FRAMES_AT_ONCE + 1].float() for clip in (reconstruction, original))
+        changes, wanted = (part.diff(dim=2) for part in parts)
+        total += (changes - wanted).abs().sum(dim=(1, 2, 3, 4), dtype=torch.float64)
+    changes = original[0].numel() // original.shape[2] * (original.shape[2] - 1)
+    return (total / changes).float()
+
+
+def rfvd() -> FrechetDistance:
+    """Fréchet video distance (Unterthiner et al. 2018) of reconstructions from their originals, lower is better.
+
+    The network is StyleGAN-V's `i3d_torchscript.pt`, to numerical precision the I3D of Kinetics-400 from TensorFlow
+    Hub that FVD is defined with; features and resizing as in `zoo.metrics.networks.i3d_features`, all else as in
+    `rfid`. Each clip gives as many samples as it has windows of 16 frames, one behind the other from the first; what
+    remains, and a shorter clip, does not count. Frames are neither dropped nor repeated, so that sets of different
+    frame rates do not compare. NaN for fewer than two windows.
+
+    Raises:
+        WeightsUnavailableError: I3D's file is not on this machine; with what to do.
+    """
+    networks.I3D.require()
+    from zoo.metrics.sets import FrechetDistance
+
+    return FrechetDistance(clip_features, networks.I3D_FEATURES)
+
+
+def clip_features(video: Tensor) -> Tensor:
+    """Floating `[B, 3, T, H, W]` in [0, 1] to I3D's features of all windows of 16 frames, `[B * (T // 16), 400]`."""
+    windows = [video[:, :, start : start + FVD_FRAMES] for start in range(0, video.shape[2], FVD_FRAMES)]
+    features = [networks.i3d_features(window) for window in windows if window.shape[2] == FVD_FRAMES]
+    return torch.cat(features) if features else video.new_zeros(0, networks.I3D_FEATURES, dtype=torch.float32)
+
+
+def _mean_of_frames(figure: Callable[[Tensor, Tensor], Tensor], reconstruction: Tensor, original: Tensor) -> Tensor:
+    _check_pair(reconstruction, original)
+    figures = []
+    for parts in zip(reconstruction.split(FRAMES_AT_ONCE, dim=2), original.split(FRAMES_AT_ONCE, dim=2), strict=True):
+        frames = (part.movedim(2, 1).flatten(0, 1) for part in parts)
+        figures.append(figure(*frames).reshape(len(original), -1))
+    return torch.cat(figures, dim=1).mean(dim=1)
+
+
+def _check_pair(reconstruction: Tensor, original: Tensor) -> None:
+    for name, clips in (("reconstruction", reconstruction), ("original", original)):
+        if not isinstance(clips, Tensor) or not clips.is_floating_point():
+            came = clips.dtype if isinstance(clips, Tensor) else type(clips).__name__
+            raise InputError(
+                f"expected {name} as a float tensor [batch, 3, frames, height, width] in [0, 1], got {came}"
+            )
+        if clips.ndim != 5 or clips.shape[1] != 3 or clips.numel() == 0:
+            raise InputError(f"expected {name} as [batch, 3, frames, height, width], got {list(clips.shape)}")
+    if reconstruction.shape != original.shape:
+        raise InputError(
+            f"expected a reconstruction of its original's shape {list(original.shape)}, "
+            f"got {list(reconstruction.shape)}"
+        )
+
+
+def _figure(
+    figure: Callable[[Tensor, Tensor], Tensor], reconstruction: Tensor, original: Tensor, spec: TokenizerSpec
+) -> Tensor:
+    return figure(reconstruction, original)
+
+
+def _metric(name: str, label: str, figure: Callable[[Tensor, Tensor], Tensor], **options: Any) -> Metric:
+    return Metric(name=name, label=label, per_item=partial(_figure, figure), **options)
+
+
+VIDEO = {
+    metric.name: metric
+    for metric in (
+        _metric("psnr", "PSNR", frame_psnr, unit="dB", digits=2, higher_is_better=True),
+        _metric("ssim", "SSIM", frame_ssim, higher_is_better=True),
+        _metric("lpips", "LPIPS", frame_lpips, higher_is_better=False, missing=networks.VGG16.missing),
+        Metric(
+            name="rfvd",
+            label="rFVD",
+            digits=1,
+            higher_is_better=False,
+            of_set=lambda spec: rfvd(),
+            missing=networks.I3D.missing,
+        ),
+        _metric("flicker", "Flicker", flicker, digits=4, higher_is_better=False),
+    )
+}
