@@ -89,7 +89,7 @@ def test_a_second_demo_has_a_folder_of_its_own_and_a_named_one_is_kept(tiny, tmp
     assert result.stdout.endswith("Pictures and sound are in zoo-demo\n")
     pictures, sounds = (line.split() for line in result.stdout.splitlines() if line.startswith("variant"))
     assert pictures == ["variant", "input", "tokens", "bits", "ratio", "PSNR", "(dB)", "SSIM", "seconds"]
-    assert sounds == ["variant", "input", "tokens", "bits", "ratio", "mel", "distance", "STOI", "seconds"]
+    assert sounds == ["variant", "input", "tokens", "bits", "ratio", "Mel", "distance", "STOI", "seconds"]
     assert str(Demo().folder) == "zoo-demo-2"
     assert all(isinstance(result.error, zoo.MediaError) for result in Demo(out="zoo-demo"))
     assert next(iter(Demo(out="zoo-demo", overwrite=True))).error is None

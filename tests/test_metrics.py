@@ -117,8 +117,7 @@ def test_images_that_do_not_pair_are_refused(images, metric):
 
 
 def test_images_smaller_than_the_window_have_no_ssim():
-    with pytest.raises(InputError, match="at least 11 by 11 pixels"):
-        ssim(torch.zeros(1, 3, 10, 20), torch.zeros(1, 3, 10, 20))
+    assert ssim(torch.zeros(2, 3, 10, 20), torch.zeros(2, 3, 10, 20)).isnan().tolist() == [True, True]
 
 
 # Mel distance
@@ -157,8 +156,7 @@ def test_other_rates_are_compared_at_24_khz():
 
 
 def test_a_signal_shorter_than_the_padding_has_no_mel_distance():
-    with pytest.raises(InputError, match="more than 512 samples at 24000 Hz, got 512"):
-        mel_distance(torch.zeros(1, 1, 512), torch.zeros(1, 1, 512), 24000)
+    assert mel_distance(torch.zeros(1, 1, 512), torch.zeros(1, 1, 512), 24000).isnan().tolist() == [True]
 
 
 # Intelligibility

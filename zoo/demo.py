@@ -19,9 +19,10 @@ from torch import Tensor
 from zoo import catalog, media, registry
 from zoo.errors import InputError, MediaError, ZooError
 from zoo.files import atomic_path
+from zoo.metrics import METRICS
 from zoo.samples import samples
 from zoo.tokenizer import Tokenizer, TokenizerSpec
-from zoo.transcode import METRICS, Figures, Reconstruction, find_sources, reconstruct, write_signal
+from zoo.transcode import Figures, Reconstruction, find_sources, reconstruct, write_signal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -229,9 +230,9 @@ def caption(figures: Figures) -> str:
         f"{figures.bits:,.0f} bits",
         f"1/{figures.compression_ratio:.0f} of the size",
     ]
+    metrics = {**METRICS["image"], **METRICS["audio"]}
     for name, value in figures.quality.items():
-        metric = METRICS[name]
-        parts.append(f"{metric.label} {metric.value(value)} {metric.unit}".rstrip())
+        parts.append(f"{metrics[name].label} {metrics[name].text(value)} {metrics[name].unit}".rstrip())
     return "   ".join(parts)
 
 

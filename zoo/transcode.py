@@ -13,15 +13,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from zoo import media, registry
 from zoo.codes import CodeFile, load_codes, save_codes
 from zoo.errors import InputError, MediaError, UnknownTokenizerError, ZooError
+from zoo.metrics import METRICS
 from zoo.tokenizer import Tokenizer, TokenizerSpec
 
 CODE_SUFFIXES = (".npz", ".safetensors")
@@ -30,28 +30,12 @@ SIGNAL_SUFFIX = {"image": ".png", "audio": ".wav", "video": ".mp4", "structure":
 RAW_BITS = {"image": 8, "audio": 16, "video": 8, "structure": 32}
 
 
-class Metric(NamedTuple):
-    """How a figure of quality is shown."""
-
-    label: str
-    unit: str
-    digits: int
-
-    @property
-    def column(self) -> str:
-        return f"{self.label} ({self.unit})" if self.unit else self.label
-
-    def value(self, value: float | None) -> str:
-        return "-" if value is None else f"{value:.{self.digits}f}"
-
-
-METRICS = {
-    "psnr": Metric("PSNR", "dB", 2),
-    "ssim": Metric("SSIM", "", 3),
-    "mel_distance": Metric("mel distance", "", 3),
-    "stoi": Metric("STOI", "", 3),
-    "ca_rmsd": Metric("CA RMSD", "Å", 2),
-    "backbone_rmsd": Metric("backbone RMSD", "Å", 2),
+# Of each modality's metrics, those that a reconstruction is reported with.
+QUALITY = {
+    "image": ("psnr", "ssim"),
+    "audio": ("mel_distance", "stoi"),
+    "video": ("psnr", "ssim"),
+    "structure": ("ca_rmsd", "rmsd"),
 }
 
 
@@ -61,8 +45,8 @@ class Figures:
 
     compression_ratio: bits of the signal per bit of the codes; 8 for a value of a picture or video, 16 for a sample of
         audio, 32 for a coordinate of an atom.
-    quality: `psnr` (dB) and `ssim` (of video the mean over frames), `mel_distance` and `stoi`, or `ca_rmsd` and
-        `backbone_rmsd` (angstrom, after superposition); None where it is not defined or infinite.
+    quality: `psnr` (dB) and `ssim` (of video the mean over frames), `mel_distance` and `stoi`, or `ca_rmsd` and `rmsd`
+        of the backbone (angstrom, after superposition); None where it is not defined or infinite.
     seconds: of encoding and decoding.
     """
 
@@ -389,35 +373,9 @@ def reconstruct(tokenizer: Tokenizer, signal: Tensor) -> Reconstruction:
 
 def quality(reconstruction: Tensor, original: Tensor, spec: TokenizerSpec) -> dict[str, float | None]:
     """The metrics of `Figures.quality` for one signal; None where it has no finite value."""
-    if spec.modality in ("image", "video"):
-        from zoo.metrics.image import psnr, ssim
-
-        if spec.modality == "video":
-            reconstruction, original = (rearrange(x, "1 c t h w -> t c h w") for x in (reconstruction, original))
-        metrics = {"psnr": lambda: psnr(reconstruction, original), "ssim": lambda: ssim(reconstruction, original)}
-    elif spec.modality == "structure":
-        from zoo.metrics.structure import rmsd
-
-        metrics = {
-            "ca_rmsd": lambda: rmsd(reconstruction[0], original[0], atoms=("CA",)),
-            "backbone_rmsd": lambda: rmsd(reconstruction[0], original[0], atoms=("N", "CA", "C")),
-        }
-    else:
-        from zoo.metrics.audio import mel_distance, stoi
-
-        metrics = {
-            "mel_distance": lambda: mel_distance(reconstruction, original, spec.sample_rate),
-            "stoi": lambda: stoi(reconstruction, original, spec.sample_rate),
-        }
-    return {name: defined(metric) for name, metric in metrics.items()}
-
-
-def defined(metric: Callable[[], Tensor]) -> float | None:
-    try:
-        value = float(torch.as_tensor(metric()).mean())
-    except InputError:
-        return None
-    return value if math.isfinite(value) else None
+    metrics = {name: METRICS[spec.modality][name] for name in QUALITY[spec.modality]}
+    values = {name: float(metric.per_item(reconstruction, original, spec)) for name, metric in metrics.items()}
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def write_signal(path: Path, signal: Tensor, spec: TokenizerSpec, overwrite: bool = False) -> None:

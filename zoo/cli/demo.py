@@ -52,7 +52,7 @@ def demo(
         for modality in MODALITIES:
             rows = [([r.variant, r.input], r.figures) for r in good if r.modality == modality]
             if rows:
-                print_figures(["variant", "input"], rows)
+                print_figures(["variant", "input"], rows, modality)
                 typer.echo()
         typer.echo(f"Pictures and sound are in {work.folder}")
     if len(good) < len(results):

@@ -48,19 +48,19 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: 
     console.print(table, crop=False)
 
 
-def print_figures(columns: Sequence[str], rows: Sequence[tuple[Sequence[str], Figures]]) -> None:
-    """A table of what signals of one modality cost and lost, behind the cells of `columns`; their mean at the end."""
-    from zoo.transcode import METRICS
+def print_figures(columns: Sequence[str], rows: Sequence[tuple[Sequence[str], Figures]], modality: str) -> None:
+    """A table of what signals of one modality cost and lost, behind the cells of `columns`."""
+    from zoo.metrics import METRICS
 
-    metrics = list(rows[0][1].quality)
-    numeric = ["tokens", "bits", "ratio", *(METRICS[name].column for name in metrics), "seconds"]
+    metrics = [METRICS[modality][name] for name in rows[0][1].quality]
+    numeric = ["tokens", "bits", "ratio", *(metric.column for metric in metrics), "seconds"]
     cells = [
         [
             *labels,
             f"{figures.tokens:,}",
             f"{figures.bits:,.0f}",
             f"{figures.compression_ratio:,.1f}",
-            *(METRICS[name].value(figures.quality[name]) for name in metrics),
+            *(metric.text(figures.quality[metric.name]) for metric in metrics),
             f"{figures.seconds:.2f}",
         ]
         for labels, figures in rows

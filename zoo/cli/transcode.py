@@ -112,7 +112,7 @@ def reconstruct(
 
     tokenizer = load(name, device, dtype)
     reports = transcode.reconstruct_files(tokenizer, inputs, out, resample=resample, chain=chain, overwrite=overwrite)
-    run("reconstructing", reports, json)
+    run("reconstructing", reports, json, tokenizer.spec.modality)
 
 
 def load(name: str, device: str, dtype: Dtype) -> Tokenizer:
@@ -122,8 +122,8 @@ def load(name: str, device: str, dtype: Dtype) -> Tokenizer:
         return zoo.load(name, device=parse_device(device), dtype=parse_dtype(dtype))
 
 
-def run(description: str, reports: Reports, json: bool) -> None:
-    """Do the work, print what came of it; exit status 1 if a file failed."""
+def run(description: str, reports: Reports, json: bool, modality: str | None = None) -> None:
+    """Do the work, print what came of it, figures if there is a `modality`; exit status 1 if a file failed."""
     done: list[Report] = []
     with progress_bar(description, total=len(reports)) as advance:
         for report in reports:
@@ -134,8 +134,8 @@ def run(description: str, reports: Reports, json: bool) -> None:
     good = [report for report in done if report.error is None]
     if json:
         print_json([as_json(report) for report in done])
-    elif good and good[0].figures is not None:
-        print_figures(["file"], [([str(report.source)], report.figures) for report in good])
+    elif good and modality is not None:
+        print_figures(["file"], [([str(report.source)], report.figures) for report in good], modality)
     else:
         for report in good:
             typer.echo(f"{report.source} -> {report.target}")

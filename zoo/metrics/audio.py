@@ -40,20 +40,19 @@ def mel_distance(reconstruction: Tensor, original: Tensor, sample_rate: int) -> 
     what is at least 1e-7.
 
     Args:
-        reconstruction, original: floating point `[B, 1, samples]` in [-1, 1], longer than 512 samples at 24 kHz.
+        reconstruction, original: floating point `[B, 1, samples]` in [-1, 1].
         sample_rate: Hz of both.
 
     Returns:
-        `[B]`, at least 0, lower is better.
+        `[B]`, at least 0, lower is better; NaN for clips of no more than 512 samples at 24 kHz.
 
     Raises:
-        InputError: another type, shape, dtype or rate, two that differ in shape, too few samples, or one that is not
-            finite.
+        InputError: another type, shape, dtype or rate, two that differ in shape, or a sample that is not finite.
     """
     check_pair(reconstruction, original, sample_rate)
     pair = resample(torch.cat([reconstruction, original]).float(), sample_rate, MEL_RATE)
-    if pair.shape[2] <= MEL_WINDOW // 2:
-        raise InputError(f"expected more than {MEL_WINDOW // 2} samples at {MEL_RATE} Hz, got {pair.shape[2]}")
+    if pair.shape[2] <= MEL_WINDOW // 2:  # less than the padding reflects
+        return torch.full((len(original),), torch.nan, device=original.device)
     import torchaudio
 
     mel = torchaudio.transforms.MelSpectrogram(MEL_RATE, n_fft=MEL_WINDOW, hop_length=256, n_mels=100, power=1)

@@ -48,17 +48,17 @@ def ssim(reconstruction: Tensor, original: Tensor) -> Tensor:
     Gaussian window of 11 pixels and sigma 1.5, K1 0.01, K2 0.03, population variances, borders reflected.
 
     Args:
-        reconstruction, original: floating point `[B, 3, H, W]` in [0, 1], of at least 11 by 11 pixels.
+        reconstruction, original: floating point `[B, 3, H, W]` in [0, 1].
 
     Returns:
-        `[B]` in [-1, 1], higher is better.
+        `[B]` in [-1, 1], higher is better; NaN for images of less than 11 by 11 pixels.
 
     Raises:
         InputError: another type, shape or dtype, or two that differ in shape.
     """
     _check_pair(reconstruction, original)
     if min(original.shape[2:]) < SSIM_WINDOW:
-        raise InputError(f"expected images of at least 11 by 11 pixels, got {list(original.shape)}")
+        return torch.full((len(original),), torch.nan, device=original.device)
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     similarity = structural_similarity_index_measure(

@@ -13,20 +13,22 @@ from zoo.tokenizer import TokenizerSpec
 
 
 class MeanOfItems(torchmetrics.Metric):
-    """Mean over all items of a figure per item; items that it is not defined for are left out, NaN if all are."""
+    """Mean over all items of a figure per item; items without a finite one are left out, NaN if all are."""
 
     full_state_update = False
 
     def __init__(self, per_item: PerItem, spec: TokenizerSpec, **options: Any):
-        super().__init__(**options)
+        # Uncached: `merge_state` after `compute` would not be noticed.
+        super().__init__(compute_with_cache=False, **options)
         self.per_item, self.spec = per_item, spec
         self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, reconstruction: Tensor, original: Tensor) -> None:
         values = self.per_item(reconstruction, original, self.spec).double()
-        self.total += values.nansum()
-        self.count += values.isfinite().sum()
+        finite = values[values.isfinite()]
+        self.total += finite.sum()
+        self.count += finite.numel()
 
     def compute(self) -> Tensor:
         return self.total / self.count
