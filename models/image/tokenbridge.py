@@ -15,21 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.checkpoints import KeyMap
-from zoo.layers.vqgan import Attention, Downsample, ResidualBlock, Upsample, group_norm
+from zoo.layers.vqgan import Attention, Downsample, Upsample, group_norm, middle, residual_blocks
 from zoo.quantizers import DimensionwiseQuantizer
 from zoo.registry import HubSource, alias, register
 from zoo.tokenizer import Tokenizer, TokenizerSpec
 
 MULTIPLIERS = (1, 1, 2, 2, 4)  # channels per resolution, finest first, in units of the network's width
-
-
-def residual_blocks(count: int, channels_in: int, channels_out: int) -> nn.Sequential:
-    inputs = [channels_in, *[channels_out] * (count - 1)]
-    return nn.Sequential(*(ResidualBlock(channels, channels_out) for channels in inputs))
-
-
-def middle(channels: int) -> nn.Sequential:
-    return nn.Sequential(ResidualBlock(channels, channels), Attention(channels), ResidualBlock(channels, channels))
 
 
 class Encoder(nn.Module):

@@ -13,7 +13,7 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers.vqgan import Attention, Downsample, ResidualBlock, Upsample, group_norm
+from zoo.layers.vqgan import Attention, Downsample, ResidualBlock, Upsample, group_norm, middle
 
 NECK = 256  # channels between the convolutions and the code space
 
@@ -32,10 +32,6 @@ class Level(nn.Module):
         for block, attention in zip(self.blocks, self.attentions, strict=True):
             x = attention(block(x))
         return self.resample(x)
-
-
-def middle(channels: int) -> nn.Sequential:
-    return nn.Sequential(ResidualBlock(channels, channels), Attention(channels), ResidualBlock(channels, channels))
 
 
 class EncoderTrunk(nn.Module):

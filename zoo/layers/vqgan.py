@@ -52,6 +52,17 @@ class Attention(nn.Module):
         return x + self.out(rearrange(h, "b 1 (h w) c -> b c h w", h=x.shape[2]))
 
 
+def residual_blocks(count: int, channels_in: int, channels_out: int) -> nn.Sequential:
+    """The first changes the number of channels."""
+    inputs = [channels_in, *[channels_out] * (count - 1)]
+    return nn.Sequential(*(ResidualBlock(channels, channels_out) for channels in inputs))
+
+
+def middle(channels: int) -> nn.Sequential:
+    """Where encoder and decoder meet, at the lowest resolution."""
+    return nn.Sequential(ResidualBlock(channels, channels), Attention(channels), ResidualBlock(channels, channels))
+
+
 class Downsample(nn.Module):
     """Half the height and width, padded at the right and at the bottom only."""
 

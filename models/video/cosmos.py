@@ -1,0 +1,403 @@
+"""Cosmos DV: causal video to codes and back, through Haar wavelets in time and space.
+
+Paper: Cosmos World Foundation Model Platform for Physical AI (arXiv 2501.03575).
+Reference: NVIDIA/Cosmos-Tokenizer at 3584ae7.
+Frames are pictures `[B, frames, channels, height, width]`: what works in space (3 x 3 convolutions, norms, attention)
+takes them one by one, and what works in time (convolutions over three frames, attention) looks back only. The first
+frame has a step of the grid to itself, so a single picture is a video of one frame. As in Cosmos DI, attention at a
+resolution of 32 is configured but never built: there is attention in the middle only.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from zoo.checkpoints import KeyMap
+from zoo.layers.haar import haar, inverse_haar
+from zoo.quantizers import FSQ
+from zoo.registry import HubSource, alias, register
+from zoo.tokenizer import Tokenizer, TokenizerSpec
+
+WAVELET_LEVELS = 2
+TIME_HEIGHT_WIDTH = (2, 3, 4)  # of `[B, channels, frames, height, width]`
+BEFORE_FIRST = 2**WAVELET_LEVELS - 1  # copies of the first frame in front of it, for a patch of its own
+
+Strides = tuple[tuple[int, int], ...]
+
+
+def repeat_first(x: Tensor, count: int) -> Tensor:
+    """`count` more copies of the first frame in front."""
+    return torch.cat([x[:, :1].expand(-1, count, -1, -1, -1), x], dim=1)
+
+
+class FrameNorm(nn.GroupNorm):
+    """Each frame normalised over all of its channels and positions."""
+
+    def __init__(self, channels: int):
+        super().__init__(1, channels, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+class SpaceConv(nn.Conv2d):
+    """A convolution of each frame."""
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        nn.init.zeros_(self.bias)  # so many convolutions in a row would lose the signal among their biases
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+class TimeConv(nn.Conv1d):
+    """A convolution over a frame and the two before it, at each position; in front, the first frame is repeated."""
+
+    def __init__(self, channels: int, stride: int = 1):
+        super().__init__(channels, channels, 3, stride=stride)
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        nn.init.zeros_(self.bias)
+        with torch.no_grad():
+            self.weight[:, :, -1].diagonal().add_(1)  # so that it starts with passing each frame on
+
+    def forward(self, x: Tensor) -> Tensor:
+        (kernel,), (stride,) = self.kernel_size, self.stride
+        windows = repeat_first(x, kernel - stride).unfold(1, kernel, stride)
+        # Three consecutive frames lie one behind the other: of a single clip, these are views.
+        columns = rearrange(windows, "b t c h w k -> (b t) (k c) (h w)")
+        weight = rearrange(self.weight, "o c k -> o (k c)").expand(len(columns), -1, -1)
+        out = torch.baddbmm(self.bias[:, None], weight, columns)
+        return rearrange(out, "(b t) c (h w) -> b t c h w", b=len(x), h=x.shape[3])
+
+
+class Convs(nn.Sequential):
+    """3 x 3 in space, then three frames in time."""
+
+    def __init__(self, channels_in: int, channels_out: int):
+        super().__init__(SpaceConv(channels_in, channels_out, 3, padding=1), TimeConv(channels_out))
+
+
+class ResidualBlock(nn.Module):
+    def __init__(self, channels_in: int, channels_out: int):
+        super().__init__()
+        self.norm1 = FrameNorm(channels_in)
+        self.conv1 = Convs(channels_in, channels_out)
+        self.norm2 = FrameNorm(channels_out)
+        self.conv2 = Convs(channels_out, channels_out)
+        self.shortcut = nn.Identity()
+        if channels_in != channels_out:
+            self.shortcut = SpaceConv(channels_in, channels_out, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        return self.shortcut(x) + self.conv2(F.silu(self.norm2(h)))
+
+
+class Attention(nn.Module):
+    """One head over the positions of each frame or, `causal`, over the frames up to each at one position."""
+
+    def __init__(self, channels: int, causal: bool):
+        super().__init__()
+        self.causal = causal
+        self.norm = FrameNorm(channels)
+        self.q = SpaceConv(channels, channels, 1)
+        self.k = SpaceConv(channels, channels, 1)
+        self.v = SpaceConv(channels, channels, 1)
+        self.out = SpaceConv(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        sequences = "b (h w) t c" if self.causal else "b t (h w) c"
+        h = self.norm(x)
+        # Contiguous, or the CPU's kernel would hold the whole matrix of logits.
+        q, k, v = (rearrange(p(h), f"b t c h w -> {sequences}").contiguous() for p in (self.q, self.k, self.v))
+        h = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+        return x + self.out(rearrange(h, f"{sequences} -> b t c h w", t=x.shape[1], h=x.shape[3]))
+
+
+class Downsample(nn.Module):
+    """Half the sides and, where `time`, half the frames behind the first; each a convolution beside a mean."""
+
+    def __init__(self, channels: int, time: bool):
+        super().__init__()
+        self.space = SpaceConv(channels, channels, 3, stride=2)
+        self.time = TimeConv(channels, stride=2) if time else None
+        self.mix = SpaceConv(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.space(F.pad(x, (0, 1, 0, 1))) + F.avg_pool2d(x.flatten(0, 1), 2).unflatten(0, x.shape[:2])
+        if self.time is not None:
+            x = repeat_first(x, 1)
+            x = self.time(x) + (x[:, ::2] + x[:, 1::2]) / 2
+        return self.mix(x)
+
+
+class Upsample(nn.Module):
+    """Twice the sides and, where `time`, twice the frames behind the first; each repeated and convolved."""
+
+    def __init__(self, channels: int, time: bool):
+        super().__init__()
+        self.time = TimeConv(channels) if time else None
+        self.space = SpaceConv(channels, channels, 3, padding=1)
+        self.mix = SpaceConv(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.time is not None:
+            x = x.repeat_interleave(2, dim=1)[:, 1:]
+            x = x + self.time(x)
+        x = F.interpolate(x.flatten(0, 1), scale_factor=2.0, mode="nearest").unflatten(0, x.shape[:2])
+        return self.mix(x + self.space(x))
+
+
+def resample(kind: type[Downsample | Upsample], channels: int, strides: tuple[int, int]) -> nn.Module:
+    time, space = strides
+    return kind(channels, time == 2) if space == 2 else nn.Identity()
+
+
+def residual_blocks(count: int, channels_in: int, channels_out: int) -> nn.Sequential:
+    inputs = [channels_in, *[channels_out] * (count - 1)]
+    return nn.Sequential(*(ResidualBlock(channels, channels_out) for channels in inputs))
+
+
+def middle(channels: int) -> nn.Sequential:
+    attentions = Attention(channels, causal=False), Attention(channels, causal=True)
+    return nn.Sequential(ResidualBlock(channels, channels), *attentions, ResidualBlock(channels, channels))
+
+
+class Encoder(nn.Module):
+    """`[B, 3, T, H, W]` to `[B, dim, t, h, w]`."""
+
+    def __init__(
+        self,
+        width: int,
+        multipliers: tuple[int, ...],
+        num_blocks: int,
+        downsamples: Strides,
+        latent_width: int,
+        dim: int,
+    ):
+        super().__init__()
+        channels = [width * multiplier for multiplier in (1, *multipliers)]
+        self.stem = Convs(3 * 8**WAVELET_LEVELS, width)
+        self.levels = nn.ModuleList(residual_blocks(num_blocks, *pair) for pair in pairwise(channels))
+        strides = zip(channels[1:-1], downsamples, strict=True)
+        self.downsamples = nn.ModuleList(resample(Downsample, *pair) for pair in strides)
+        self.mid = middle(channels[-1])
+        self.norm = FrameNorm(channels[-1])
+        self.head = Convs(channels[-1], latent_width)
+        self.project = SpaceConv(latent_width, dim, 1)
+        # Seven times PyTorch's own start, for latents that reach the quantizer's levels: else nearly all have one code.
+        with torch.no_grad():
+            self.project.weight.mul_(7)
+
+    def forward(self, video: Tensor) -> Tensor:
+        x = repeat_first(video.transpose(1, 2), BEFORE_FIRST).transpose(1, 2)
+        x = self.stem(haar(x, TIME_HEIGHT_WIDTH, WAVELET_LEVELS).transpose(1, 2))
+        for i, level in enumerate(self.levels):
+            x = level(x)
+            if i < len(self.downsamples):
+                x = self.downsamples[i](x)
+        return self.project(self.head(F.silu(self.norm(self.mid(x))))).transpose(1, 2)
+
+
+class Decoder(nn.Module):
+    """`[B, dim, t, h, w]` to `[B, 3, T, H, W]`."""
+
+    def __init__(
+        self,
+        width: int,
+        multipliers: tuple[int, ...],
+        num_blocks: int,
+        upsamples: Strides,
+        latent_width: int,
+        dim: int,
+    ):
+        super().__init__()
+        channels = [width * multiplier for multiplier in reversed((*multipliers, multipliers[-1]))]
+        self.project = SpaceConv(dim, latent_width, 1)
+        self.stem = Convs(latent_width, channels[0])
+        self.mid = middle(channels[0])
+        self.levels = nn.ModuleList(residual_blocks(num_blocks, *pair) for pair in pairwise(channels))
+        strides = zip(channels[1:-1], upsamples, strict=True)
+        self.upsamples = nn.ModuleList(resample(Upsample, *pair) for pair in strides)
+        self.norm = FrameNorm(channels[-1])
+        self.head = Convs(channels[-1], 3 * 8**WAVELET_LEVELS)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        x = self.mid(self.stem(self.project(latent.transpose(1, 2))))
+        for i, level in enumerate(self.levels):
+            x = level(x)
+            if i < len(self.upsamples):
+                x = self.upsamples[i](x)
+        x = self.head(F.silu(self.norm(x))).transpose(1, 2)
+        return inverse_haar(x, TIME_HEIGHT_WIDTH, WAVELET_LEVELS)[:, :, BEFORE_FIRST:]
+
+
+class CosmosDV(Tokenizer):
+    """Causal video tokenizer on wavelet coefficients with finite scalar quantization.
+
+    Video `[B, 3, T, H, W]` in [0, 1]; codes `[B, 1, t, h, w]`, `t = 1 + ceil((T - 1) / temporal stride)` for each
+    window of `spec.chunk_frames`. The first codes of a window decode alone, to the frames that they have in the whole.
+
+    Args:
+        downsamples: strides `(time, space)` behind each level of the encoder but the last, of 1 or 2; time is only
+            halved together with space. upsamples: the same of the decoder, in the order in which data meets them.
+        width: channels behind the wavelets. multipliers: of `width`, one per level, finest first.
+        num_blocks: residual blocks per level of the encoder; the decoder has one more.
+        latent_width: channels between the convolutions and the code. levels: of the quantizer, one per channel.
+    """
+
+    input_mean = 0.5
+    input_std = 0.5
+    small: ClassVar = {"width": 24, "num_blocks": 1}
+
+    def __init__(
+        self,
+        spec: TokenizerSpec,
+        *,
+        downsamples: Strides,
+        upsamples: Strides,
+        width: int = 128,
+        multipliers: tuple[int, ...] = (2, 4, 4),
+        num_blocks: int = 2,
+        latent_width: int = 16,
+        levels: tuple[int, ...] = (8, 8, 8, 5, 5, 5),
+    ):
+        super().__init__(spec)
+        self.encoder = Encoder(width, tuple(multipliers), num_blocks, downsamples, latent_width, len(levels))
+        self.quantizer = FSQ(levels)
+        self.decoder = Decoder(width, tuple(multipliers), num_blocks + 1, upsamples, latent_width, len(levels))
+
+
+def without_time(kernel: Tensor) -> Tensor:
+    return kernel.squeeze(2) if kernel.ndim == 5 else kernel
+
+
+def without_space(kernel: Tensor) -> Tensor:
+    return kernel.squeeze((3, 4)) if kernel.ndim == 5 else kernel
+
+
+BLOCK = (
+    ("norm1.norm.", "norm1."),
+    ("conv1.0.conv3d.", "conv1.0.", without_time),
+    ("conv1.1.conv3d.", "conv1.1.", without_space),
+    ("norm2.norm.", "norm2."),
+    ("conv2.0.conv3d.", "conv2.0.", without_time),
+    ("conv2.1.conv3d.", "conv2.1.", without_space),
+    ("nin_shortcut.conv3d.", "shortcut.", without_time),
+)
+ATTENTION = (
+    ("norm.norm.", "norm."),
+    ("q.conv3d.", "q.", without_time),
+    ("k.conv3d.", "k.", without_time),
+    ("v.conv3d.", "v.", without_time),
+    ("proj_out.conv3d.", "out.", without_time),
+)
+DOWNSAMPLE = (
+    ("conv1.conv3d.", "space.", without_time),
+    ("conv2.conv3d.", "time.", without_space),
+    ("conv3.conv3d.", "mix.", without_time),
+)
+UPSAMPLE = (
+    ("conv1.conv3d.", "time.", without_space),
+    ("conv2.conv3d.", "space.", without_time),
+    ("conv3.conv3d.", "mix.", without_time),
+)
+ENDS = (
+    ("conv_in.0.conv3d.", "stem.0.", without_time),
+    ("conv_in.1.conv3d.", "stem.1.", without_space),
+    ("norm_out.norm.", "norm."),
+    ("conv_out.0.conv3d.", "head.0.", without_time),
+    ("conv_out.1.conv3d.", "head.1.", without_space),
+)
+
+
+def inside(published: str, ours: str, table: tuple[tuple, ...]) -> list[tuple]:
+    """The rules of a module's tensors for where it stands in the network."""
+    return [(published + theirs, ours + own, *transform) for theirs, own, *transform in table]
+
+
+CHECKPOINT = KeyMap(
+    *inside("encoder.down.{i}.block.{j}.", "encoder.levels.{i}.{j}.", BLOCK),
+    *inside("encoder.down.{i}.downsample.", "encoder.downsamples.{i}.", DOWNSAMPLE),
+    # Published levels of the decoder count from the finest, ours in the order in which data meets them.
+    *(
+        rule
+        for i in range(3)
+        for rule in inside(f"decoder.up.{2 - i}.block.{{j}}.", f"decoder.levels.{i}.{{j}}.", BLOCK)
+    ),
+    *(rule for i in range(2) for rule in inside(f"decoder.up.{2 - i}.upsample.", f"decoder.upsamples.{i}.", UPSAMPLE)),
+    *(
+        rule
+        for side in ("encoder", "decoder")
+        for rule in (
+            *inside(f"{side}.mid.block_1.", f"{side}.mid.0.", BLOCK),
+            *inside(f"{side}.mid.attn_1.0.", f"{side}.mid.1.", ATTENTION),
+            *inside(f"{side}.mid.attn_1.1.", f"{side}.mid.2.", ATTENTION),
+            *inside(f"{side}.mid.block_2.", f"{side}.mid.3.", BLOCK),
+            *inside(f"{side}.", f"{side}.", ENDS),
+        )
+    ),
+    ("quant_conv.conv3d.", "encoder.project.", without_time),
+    ("post_quant_conv.conv3d.", "decoder.project.", without_time),
+    ignore=(
+        # Constants of the architecture, which TorchScript stores as well.
+        *("encoder.patcher3d.", "decoder.unpatcher3d.", "quantizer.", "inv_quant."),
+        # The authors' class makes convolutions for resampling in space and time at every level, used or not.
+        *("encoder.down.0.downsample.", "encoder.down.1.downsample."),
+        *("decoder.up.1.upsample.", "decoder.up.2.upsample."),
+    ),
+)
+
+
+def register_published(
+    name: str,
+    repository: str,
+    downsample: tuple[int, int, int],
+    downsamples: Strides,
+    upsamples: Strides,
+    psnr: float | None = None,
+) -> None:
+    register(
+        name,
+        CosmosDV,
+        spec=TokenizerSpec(
+            name=name,
+            modality="video",
+            quantizer="fsq",
+            codebook_sizes=(64000,),
+            downsample=downsample,
+            channels=3,
+            chunk_frames=17,
+            causal=True,
+            code_license="Apache-2.0",
+            weights_license="NVIDIA Open Model License",
+            paper="https://arxiv.org/abs/2501.03575",
+            source="https://github.com/NVIDIA/Cosmos-Tokenizer",
+        ),
+        config={"downsamples": downsamples, "upsamples": upsamples},
+        hub=HubSource(f"nvidia/{repository}", "autoencoder.jit"),
+        keys=CHECKPOINT,
+        card="cosmos",
+        figures=None if psnr is None else {"PSNR, DAVIS (read off a bar chart)": psnr},
+    )
+
+
+NEITHER, SPACE, BOTH = (1, 1), (1, 2), (2, 2)
+DV4X8X8 = {"downsample": (4, 8, 8), "downsamples": (SPACE, NEITHER), "upsamples": (SPACE, NEITHER)}
+DV8X8X8 = {"downsample": (8, 8, 8), "downsamples": (BOTH, NEITHER), "upsamples": (NEITHER, BOTH)}
+DV8X16X16 = {"downsample": (8, 16, 16), "downsamples": (BOTH, SPACE), "upsamples": (SPACE, BOTH)}
+
+register_published("cosmos-dv-4x8x8", "Cosmos-0.1-Tokenizer-DV4x8x8", **DV4X8X8, psnr=33.0)
+register_published("cosmos-dv-8x8x8", "Cosmos-0.1-Tokenizer-DV8x8x8", **DV8X8X8, psnr=32.1)
+register_published("cosmos-dv-8x16x16", "Cosmos-0.1-Tokenizer-DV8x16x16", **DV8X16X16, psnr=31.4)
+register_published("cosmos-dv-8x16x16-720p", "Cosmos-1.0-Tokenizer-DV8x16x16", **DV8X16X16)
+alias("cosmos-dv", "cosmos-dv-4x8x8")
