@@ -338,7 +338,7 @@ def test_every_architecture_comes_back_from_its_folder_with_the_same_codes_and_s
     loaded = zoo.load(tmp_path)
     assert loaded.state_dict().keys() == tokenizer.state_dict().keys()
     assert loaded.spec == tokenizer.spec
-    x = signal(tokenizer, 2, sizes(tokenizer)[-1])
+    x = signal(tokenizer, 1, sizes(tokenizer)[-1])
     codes = tokenizer.encode(x)
     assert torch.equal(loaded.encode(x), codes)
     if tokenizer.encode_only is not None:
