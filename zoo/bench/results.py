@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ class Item:
     """One file through one candidate.
 
     source: path relative to the data folder. bytes: of the codes, or of the codec's stream. reconstruction: path
-    relative to the results, of the lossless file in the cache. metrics: per item; None where not defined.
+    relative to the results, of the lossless file in the cache: PNG, FLAC (16 bits), MKV (FFV1, RGB) or BinaryCIF, in
+    the preprocessed original's size. metrics: per item; None where not defined, or infinite.
     """
 
     source: str
@@ -43,10 +44,16 @@ class Point:
     """One candidate over all files.
 
     family: the curve that it belongs to. baseline: whether it is no tokenizer. setting: what distinguishes it in its
-    family. identity: all that decides its output. bytes: mean per item. rate: in the results' `rate_unit`.
+    family. identity: all that decides its output. bytes: mean per item. rate: all items' bits by all their pixels,
+    seconds or residues, in the results' `rate_unit`.
+    metrics: the mean of an item's figure over the items that it is defined for, or the figure of the set.
     encode_speed, decode_speed: seconds of signal (audio, video), megapixels (images) or residues, per second.
-    peak_bytes: of memory, above what the process held before the candidate ran.
-    codes: figures of the codes, for tokenizers: usage, perplexity, entropy, histogram per codebook, ...
+    peak_bytes: of memory, above what the process held before the candidate ran; 0 where all came from a cache
+    that does not know.
+    codes: figures of the codes of all items, for tokenizers; each a list with one entry a codebook: `usage` (share of
+    the entries that occur), `perplexity`, `entropy_bits` and `paid_bits` (of a token), `histogram` (counts, a list of
+    at most 256 bars of equally many neighbouring entries); further `tokens`, the number of them an item, and
+    `statistics`, the fields of `zoo.metrics.codes.CodeSummary`.
     note: what is counted in `bytes`, where that needs saying.
     """
 
@@ -70,10 +77,23 @@ class Point:
 class Results:
     """A whole benchmark.
 
-    metrics: of each metric that was computed: label, unit, digits, higher_is_better.
-    left_out: metrics and candidates that could not be had, each with its reason. damaged: files, likewise.
-    data: folder, number of files, sha256 over their contents. machine: processor, cores, memory, system.
-    versions: of Python, zoo and the packages that decide figures. comparisons: BD-rate and BD figures between curves.
+    metrics: of each metric that was computed: label, unit, digits, higher_is_better; per_item, whether it is a mean.
+    left_out: metrics and candidates that could not be had, by their label, each with its reason. damaged: files,
+        by their path relative to the data folder, likewise; no point counts them.
+    data: folder (absolute), files (their number, damaged ones not counted), sha256 over their names and contents,
+        and preprocessing: what all candidates were given, `resolution` (the short side resized to, the centre
+        cropped; None: as it is), `sample_rate` and `channels` (audio; others are resampled), `seconds` (of audio and
+        video; None: all).
+    machine: processor, cores, threads, memory_bytes, system, device; peak_memory: how it was measured.
+    versions: of Python, zoo and the packages that decide figures.
+    comparisons: for each metric of items, each tokenizer's curve and each other curve, a dictionary with `metric`,
+        `family`, `reference` (the other one's family), `reference_is_baseline` and
+        `kind` "bd": `bd_rate`, percent of bytes that `family` needs more (less, if negative) for the same figure, and
+            `bd_metric`, by how much its figure is greater for the same bytes; or
+        `kind` "point", where `family` has one setting: `label` of its point, and `rate_ratio`, how many times its
+            bytes `reference` needs for the same figure.
+        A value is None where the curves do not overlap or are no curves; `reason` says so then, else it is None.
+    variants: of each tokenizer by family: weights_sha256, parameters, quantizer, codebook_sizes, weights_license, ...
     """
 
     modality: str
@@ -87,6 +107,7 @@ class Results:
     versions: dict[str, str]
     seeds: dict[str, int]
     comparisons: list[dict[str, Any]]
+    variants: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def save(self, path: str | Path) -> None:
         """Write as JSON, whole or not at all, over an older file."""

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 import zoo
-from zoo.cli import browse, demo, transcode, weights
+from zoo.cli import bench, browse, demo, transcode, weights
 from zoo.cli.terminal import print_error
 from zoo.errors import ZooError
 
@@ -67,6 +67,7 @@ for command in (
     weights.pull,
     weights.push,
     weights.train,
+    bench.bench,
     demo.demo,
 ):
     app.command()(command)

@@ -1,0 +1,129 @@
+"""What figures of a benchmark depend on besides its data: versions, the machine, and the memory that was taken."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import hashlib
+import importlib.metadata
+import os
+import platform
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import zoo
+import zoo.metrics
+
+PACKAGES = (
+    *("torch", "torchvision", "torchaudio", "torchmetrics", "torch-fidelity", "numpy", "scipy", "pillow", "av"),
+    *("soundfile", "pystoi", "pesq", "biotite"),
+)
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def versions() -> dict[str, str]:
+    """Of Python, zoo, the packages that are installed among `PACKAGES`, and the codecs' libraries."""
+    import av
+    import soundfile
+    from PIL import features
+
+    found = {"python": platform.python_version(), "zoo": zoo.__version__}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    for name in ("libjpeg_turbo", "webp", "avif"):
+        if (version := features.version(name)) is not None:
+            found[name] = version
+    return {**found, "ffmpeg": av.ffmpeg_version_info, "libsndfile": soundfile.__libsndfile_version__}
+
+
+def metrics_version() -> str:
+    """Hash over the definitions of all metrics, `zoo/metrics/*.py`, and the versions of what they are computed with."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(zoo.metrics.__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    digest.update(repr(sorted(versions().items())).encode())
+    return digest.hexdigest()[:16]
+
+
+def machine(device: str) -> dict[str, Any]:
+    """Processor, cores, threads, memory and system, and how peak memory is measured."""
+    return {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "system": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else device,
+        "peak_memory": PeakMemory.describe(device),
+    }
+
+
+def processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+    return name or platform.processor() or platform.machine()
+
+
+class PeakMemory:
+    """Bytes that this process, or on CUDA the device, holds at most in `watch`, beyond those when this was made."""
+
+    def __init__(self, device: str):
+        self.device = device
+        self.cuda = torch.device(device).type == "cuda"
+        gc.collect()
+        if sys.platform == "linux":
+            release_freed_memory()
+        self.start = torch.cuda.memory_allocated(device) if self.cuda else resident("VmRSS")
+        self.bytes = 0
+
+    @staticmethod
+    def describe(device: str) -> str:
+        what = "beyond what was held before the candidate's weights were loaded; greatest of all items"
+        if torch.device(device).type == "cuda":
+            return f"torch.cuda.max_memory_allocated, {what}"
+        if can_reset_peak():
+            return f"the kernel's high-water mark of resident memory (VmHWM), reset before each item, {what}"
+        return f"the process's greatest resident memory so far (ru_maxrss), {what}"
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Sets `bytes` when it ends."""
+        if self.cuda:
+            torch.cuda.reset_peak_memory_stats(self.device)
+        elif can_reset_peak():
+            CLEAR.write_text("5")
+        yield
+        peak = torch.cuda.max_memory_allocated(self.device) if self.cuda else resident("VmHWM")
+        self.bytes = max(0, peak - self.start)
+
+
+def can_reset_peak() -> bool:
+    return STATUS.exists() and os.access(CLEAR, os.W_OK)
+
+
+def resident(field: str) -> int:
+    """Bytes, of `VmRSS` now or `VmHWM` at most; where the system does not tell, the greatest so far for both."""
+    if STATUS.exists():
+        line = next(line for line in STATUS.read_text().splitlines() if line.startswith(field))
+        return 1024 * int(line.split()[1])
+    greatest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return greatest if sys.platform == "darwin" else 1024 * greatest
+
+
+def release_freed_memory() -> None:
+    """Give the system back what glibc keeps of freed memory, where it is glibc."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -1,0 +1,377 @@
+"""The report: one HTML page that holds everything itself and answers first who wins at which rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from zoo.bench.exhibits import exhibits
+from zoo.bench.page import Markup, document, element, joined, table
+from zoo.bench.plots import Palette, log_ticks, rate_plot, usage_plot
+from zoo.bench.results import Interval, Point, Results
+from zoo.bench.signals import SPEED_UNIT
+from zoo.bench.verdict import Span, elsewhere, families_of, rate_text, sentence, spans
+from zoo.files import atomic_path
+
+NOUNS = {"image": "images", "audio": "recordings", "video": "videos", "structure": "structures"}
+TITLES = {"image": "Images", "audio": "Audio", "video": "Video", "structure": "Protein structures"}
+FEW_FILES = 10
+MOST_CODEBOOKS = 16  # drawn, of one tokenizer
+NONE = "-"
+
+
+def write_report(results: Results, folder: Path, target: Path, examples: bool = True) -> None:
+    """Write the results as a page that opens from disk, whole or not at all, over an older file.
+
+    Args:
+        results: of `zoo.bench`.
+        folder: which the items' reconstructions are relative to. The originals are read from the data's folder;
+            what cannot be read is said in its place.
+        target: the HTML file.
+        examples: whether originals and reconstructions are in it; not where their licence forbids to pass them on.
+
+    Raises:
+        MediaError: `target` cannot be written.
+    """
+    page = Report(results, Path(folder), examples).page()
+    with atomic_path(Path(target), overwrite=True) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+class Report:
+    """The sections of the page."""
+
+    def __init__(self, results: Results, folder: Path, examples: bool):
+        self.results, self.folder, self.examples = results, folder, examples
+        self.families = families_of(results.points)
+        self.palette = Palette(self.families)
+
+    def page(self) -> str:
+        sections = {
+            "verdict": ("Who wins at which rate", self._verdict()),
+            "curves": ("Rate and distortion", self._plots()),
+            "examples": ("Best, median, worst", self._examples()),
+            "distances": ("Distances between the curves", self._comparisons()),
+            "points": ("All points", self._points()),
+            "codes": ("How the codes are used", self._codes()),
+            "missing": ("What is missing", self._left_out()),
+            "origin": ("Where the figures come from", self._provenance()),
+        }
+        sections = {key: (title, content) for key, (title, content) in sections.items() if content}
+        links = [element("li", element("a", key.capitalize(), href=f"#{key}")) for key in sections]
+        title = f"{TITLES[self.results.modality]}: which tokenizer at which rate"
+        header = element(
+            "header",
+            element("h1", title),
+            element("p", self._scope(), class_="soft"),
+            element("nav", element("ul", *links), aria_label="Sections"),
+        )
+        body = [
+            element("section", element("h2", title, id=f"{key}-title"), content, id=key, aria_labelledby=f"{key}-title")
+            for key, (title, content) in sections.items()
+            if key != "origin"
+        ]
+        last, content = sections["origin"]
+        footer = element("footer", element("h2", last), content, id="origin")
+        return document(title, header, element("main", *body), footer)
+
+    def _scope(self) -> str:
+        tokenizers = sum(not points[0].baseline for points in self.families.values())
+        files = self.results.data.get("files", 0)
+        parts = [
+            f"{_count(tokenizers, 'tokenizer')} and {_count(len(self.families) - tokenizers, 'classical codec')}",
+            f"on {_count(files, NOUNS[self.results.modality].removesuffix('s'))}",
+            f"of {'/'.join(Path(str(self.results.data.get('folder', 'the data'))).parts[-2:])}",
+        ]
+        damaged = len(self.results.damaged)
+        return " ".join(parts) + (f"; {_count(damaged, 'further file')} could not be used." if damaged else ".")
+
+    def _examples(self) -> Markup:
+        return exhibits(self.results, self.folder, self.palette) if self.examples else Markup("")
+
+    # Verdict
+
+    def _verdict(self) -> Markup:
+        entries = []
+        rates = [point.rate for point in self.results.points if point.rate > 0]
+        for metric in self.results.metrics:
+            ranges = spans(self.results, metric)
+            text = self._told(sentence(self.results, metric, ranges))
+            more = self._told(elsewhere(self.results, metric, ranges))
+            strip = self._strip(ranges, min(rates), max(rates)) if ranges and min(rates) < max(rates) else None
+            title = element("h3", *self._metric_title(metric))
+            behind = element("p", more, class_="behind") if more else None
+            entries.append(element("li", title, element("p", text), strip, behind))
+        return joined(element("ol", *entries, class_="verdicts"), element("p", self._reading(), class_="soft"))
+
+    def _told(self, pieces: list[str | tuple[str]]) -> Markup:
+        return joined(*(self.palette.name(piece[0]) if isinstance(piece, tuple) else piece for piece in pieces))
+
+    def _metric_title(self, metric: str) -> Iterator[str]:
+        what = self.results.metrics[metric]
+        yield what["label"]
+        yield f" in {what['unit']}" if what["unit"] else ""
+        if what["higher_is_better"] is not None:
+            yield ", higher is better" if what["higher_is_better"] else ", lower is better"
+        if not what.get("per_item", True):
+            yield "; one figure of the whole set, compared without an interval"
+
+    def _reading(self) -> str:
+        text = (
+            "A rate is a budget: a curve's figure is interpolated between its points, on the logarithm of the rate, "
+            "and above its highest rate stays what it was there. Curves tie where the 95 % bootstrap interval of the "
+            "mean difference between them, file by file, has zero in it. Only true bytes count: packed codes, and of "
+            "codecs what the table of points says."
+        )
+        files = self.results.data.get("files", 0)
+        if files < FEW_FILES:
+            text += f" With {_count(files, 'file')}, intervals say little."
+        return text
+
+    def _strip(self, ranges: list[Span], low: float, high: float) -> Markup:
+        """The spans on the logarithm of the rate; the sentence says the same, so it is hidden from screen readers."""
+        whole = math.log(high / low)
+        parts = []
+        start = math.log(ranges[0].low / low)
+        if start > 1e-9:
+            parts.append(element("span", style=f"flex:{start / whole:.4f} 0 0;visibility:hidden"))
+        for span in ranges:
+            share = math.log(span.high / span.low) / whole
+            colors = [self.palette.color(family) for family in span.families]
+            kind = "alone" if span.alone else "tie" if len(span.families) > 1 else None
+            name = " = ".join(span.families)
+            style = f"flex:{max(share, 0.004):.4f} 0 0;--c:{colors[0]};--d:{colors[1 % len(colors)]}"
+            parts.append(element("span", f"only {name}" if span.alone else name, class_=kind, style=style, title=name))
+        end = math.log(high / ranges[-1].high)
+        if end > 1e-9:
+            parts.append(element("span", style=f"flex:{end / whole:.4f} 0 0;visibility:hidden"))
+        ticks = [
+            element("span", f"{tick:,.4g}", style=f"left:{100 * place:.2f}%")
+            for tick in log_ticks(low, high)
+            if 0.03 < (place := math.log(tick / low) / whole) < 0.97
+        ]
+        return element(
+            "div",
+            element("div", *parts, class_="strip"),
+            element("div", *ticks, class_="ticks"),
+            aria_hidden="true",
+        )
+
+    # Plots
+
+    def _plots(self) -> Markup | None:
+        figures = []
+        for metric, what in self.results.metrics.items():
+            plot = rate_plot(self.families, metric, self.palette, self.results.rate_unit, what)
+            if plot is None:
+                continue
+            better = {True: "higher is better", False: "lower is better", None: ""}[what["higher_is_better"]]
+            unit = f"{what['unit']}, {better}".strip(", ")
+            shown = [
+                family
+                for family, points in self.families.items()
+                if any(metric in point.metrics and point.metrics[metric].value is not None for point in points)
+            ]
+            caption = element("figcaption", what["label"], element("small", unit) if unit else None)
+            figures.append(element("figure", caption, plot, self.palette.legend(shown)))
+        if not figures:
+            return None
+        note = (
+            "Bars are 95 % bootstrap intervals of the mean. Tokenizers are filled marks, classical codecs hollow ones."
+        )
+        return joined(element("p", note, class_="soft"), element("div", *figures, class_="plots"))
+
+    # Comparisons
+
+    def _comparisons(self) -> Markup | None:
+        if not self.results.comparisons:
+            return None
+        explained = (
+            "BD-rate (Bjontegaard) is how many percent more bytes a curve needs than its reference for the same "
+            "figure, negative: fewer; BD figure by how much its figure is greater for the same bytes. Both average "
+            "over what the two curves have in common. A tokenizer with a single rate has no curve: for it, how many "
+            "times its bytes the reference needs to be as good."
+        )
+        shown = [element("p", explained, class_="soft")]
+        for number, (metric, group) in enumerate(groupby(self.results.comparisons, key=lambda entry: entry["metric"])):
+            what = self.results.metrics.get(metric, {"label": metric, "unit": "", "digits": 3})
+            title = f"{what['label']}: tokenizers and their references"
+            rows = [self._comparison(entry, what) for entry in group]
+            columns = ["Tokenizer", "Reference", "BD-rate", "BD figure", "Bytes that the reference needs", "Why not"]
+            kept = [i for i in range(len(columns)) if i < 2 or any(row[i] != NONE for row in rows)]
+            whole = table(title, [columns[i] for i in kept], [[row[i] for i in kept] for row in rows], numeric_from=9)
+            shown.append(element("details", element("summary", what["label"]), whole, open=number == 0))
+        return joined(*shown)
+
+    def _comparison(self, entry: dict[str, Any], what: dict[str, Any]) -> list[str]:
+        rate, figure, ratio = (entry.get(key) for key in ("bd_rate", "bd_metric", "rate_ratio"))
+        return [
+            entry["family"],
+            entry["reference"],
+            NONE if rate is None else f"{rate:+,.1f} %",
+            NONE if figure is None else f"{figure:+,.{what['digits']}f} {what['unit']}".rstrip(),
+            NONE if ratio is None else f"{ratio:,.2f} times",
+            entry.get("reason") or NONE,
+        ]
+
+    # Points
+
+    def _points(self) -> Markup:
+        results, speed = self.results, SPEED_UNIT[self.results.modality]
+        columns = ["Candidate", results.rate_unit, "bytes an item"]
+        columns += [f"{what['label']} ({what['unit']})".replace(" ()", "") for what in results.metrics.values()]
+        columns += [f"encodes, {speed}", f"decodes, {speed}", "peak MB"]
+        rows = [self._point(point) for points in self.families.values() for point in points]
+        notes: dict[str, list[str]] = {}
+        for family, points in self.families.items():
+            for note in dict.fromkeys(point.note for point in points if point.note):
+                notes.setdefault(note, []).append(family)
+        listed = [
+            part
+            for note, families in notes.items()
+            for part in (element("dt", ", ".join(families)), element("dd", note))
+        ]
+        said = f"Means over {_count(results.data.get('files', 0), 'file')} with their 95 % bootstrap intervals"
+        return joined(
+            table(said, columns, rows),
+            joined(element("h3", "What counts as bytes"), element("dl", *listed)) if listed else None,
+        )
+
+    def _point(self, point: Point) -> list[str]:
+        cells = [point.label, rate_text(point.rate), f"{point.bytes:,.0f}"]
+        for metric, what in self.results.metrics.items():
+            cells.append(_cell(point.metrics.get(metric), int(what["digits"])))
+        peak = f"{point.peak_bytes / 1e6:,.0f}" if point.peak_bytes else NONE
+        return [*cells, _speed(point.encode_speed), _speed(point.decode_speed), peak]
+
+    # Codes
+
+    def _codes(self) -> Markup | None:
+        drawn, rows = [], []
+        for family, points in self.families.items():
+            counted = [point for point in points if point.codes]
+            rows += [self._code_row(point) for point in counted]
+            if counted:
+                drawn.append(self._usage(family, counted[-1]))
+        if not drawn:
+            return None
+        columns = ["Tokenizer", "tokens an item", "entries used", "perplexity", "bits used", "bits paid"]
+        said = (
+            "Means over codebooks: share of the entries that occur, 2 to the power of the entropy, "
+            "entropy and price of a token"
+        )
+        return joined(table(said, columns, rows), *drawn)
+
+    def _code_row(self, point: Point) -> list[str]:
+        codes = point.codes
+        tokens, usage = codes.get("tokens"), _mean(codes.get("usage"))
+        perplexity, used, paid = (_mean(codes.get(key)) for key in ("perplexity", "entropy_bits", "paid_bits"))
+        return [
+            point.label,
+            NONE if tokens is None else f"{tokens:,.0f}",
+            NONE if usage is None else f"{100 * usage:.1f} %",
+            NONE if perplexity is None else f"{perplexity:,.1f}",
+            NONE if used is None else f"{used:.2f}",
+            NONE if paid is None else f"{paid:.2f}",
+        ]
+
+    def _usage(self, family: str, point: Point) -> Markup:
+        histograms = point.codes.get("histogram") or []
+        sizes = [round(2**bits) for bits in point.codes.get("paid_bits") or []]
+        figures = []
+        for index, counts in enumerate(histograms[:MOST_CODEBOOKS]):
+            plot = usage_plot(counts, self.palette.color(family), f"Use of codebook {index} of {family}")
+            size = sizes[index] if index < len(sizes) else None
+            grouped = size is not None and size > len(counts) > 0
+            said = f"codebook {index}"
+            said += f", {size:,} entries" if size is not None else ""
+            said += f" in {len(counts)} groups of neighbours" if grouped else ""
+            usage = (point.codes.get("usage") or [None] * len(histograms))[index]
+            said += f", {100 * usage:.1f} % used" if usage is not None else ""
+            lost = element("p", "not counted", class_="lost")
+            figures.append(element("figure", plot or lost, element("figcaption", said)))
+        more = len(histograms) - len(figures)
+        refused = (point.codes.get("statistics") or {}).get("refused") or []
+        return joined(
+            element("h3", self.palette.name(family), f" at {rate_text(point.rate)} {self.results.rate_unit}"),
+            element("p", "How often each entry occurs, most used first; dashed: even use.", class_="soft"),
+            element("div", *figures, class_="usage"),
+            element("p", f"{_count(more, 'further codebook')} not drawn.", class_="soft") if more else None,
+            *(element("p", reason, class_="soft") for reason in refused),
+        )
+
+    # What is missing, and where the figures come from
+
+    def _left_out(self) -> Markup | None:
+        shown = []
+        for title, reasons in (
+            ("Metrics and candidates", self.results.left_out),
+            ("Damaged files", self.results.damaged),
+        ):
+            if reasons:
+                listed = [part for name, why in reasons.items() for part in (element("dt", name), element("dd", why))]
+                shown.append(joined(element("h3", title), element("dl", *listed)))
+        return joined(*shown) if shown else None
+
+    def _provenance(self) -> Markup:
+        groups = {
+            "Data": self.results.data,
+            "Seeds": self.results.seeds,
+            "Machine": self.results.machine,
+            "Versions": self.results.versions,
+        }
+        shown = [
+            joined(element("h3", title), element("dl", *_listed(values))) for title, values in groups.items() if values
+        ]
+        if self.results.variants:
+            variants = [
+                joined(element("h4", family), element("dl", *_listed(values)))
+                for family, values in self.results.variants.items()
+            ]
+            shown.append(element("details", element("summary", "Tokenizers and their weights"), *variants))
+        identities = [
+            part
+            for points in self.families.values()
+            for point in points
+            for part in (element("dt", point.label), element("dd", point.identity))
+        ]
+        shown.append(
+            element("details", element("summary", "What decides each candidate's output"), element("dl", *identities))
+        )
+        return joined(*shown)
+
+
+def _listed(values: dict[str, Any], prefix: str = "") -> Iterator[Markup]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _listed(value, f"{prefix}{name} ")
+        elif value not in (None, "", (), []):
+            text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+            yield element("dt", f"{prefix}{name}".replace("_", " "))
+            yield element("dd", text)
+
+
+def _cell(interval: Interval | None, digits: int) -> str:
+    if interval is None or interval.value is None:
+        return NONE
+    if interval.low is None or interval.high is None:
+        return f"{interval.value:,.{digits}f}"
+    bounds = element("small", f"{interval.low:,.{digits}f} to {interval.high:,.{digits}f}")
+    return joined(f"{interval.value:,.{digits}f}", bounds)
+
+
+def _speed(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _mean(values: list[float | None] | None) -> float | None:
+    if not values or None in values:
+        return None
+    return sum(values) / len(values)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")

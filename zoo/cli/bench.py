@@ -1,0 +1,108 @@
+"""`zoo bench`: tokenizers beside the classical codecs on a folder of files."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from zoo.cli.terminal import JsonOption, parse_device, print_error, print_json, print_table, progress_bar
+
+if TYPE_CHECKING:
+    from zoo.bench.results import Interval, Results
+
+
+def bench(
+    names: Annotated[list[str], typer.Argument(metavar="NAMES", help="Variants of one modality, as `zoo load` has.")],
+    data: Annotated[Path, typer.Option(help="Folder of files.")],
+    out: Annotated[Path, typer.Option(help="Folder of results.json, report.html and the cache.")] = Path("zoo-bench"),
+    limit: Annotated[int | None, typer.Option(min=1, help="Take only the first so many files.")] = None,
+    metrics: Annotated[str | None, typer.Option(help="Which ones, such as psnr,ssim; default: all.")] = None,
+    baselines: Annotated[bool, typer.Option(help="Run the classical codecs too.")] = True,
+    resolution: Annotated[int | None, typer.Option(min=1, help="Resize and crop images or video to a square.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Of audio or video to take; default: all.")] = None,
+    seed: Annotated[int, typer.Option(help="Of intervals, and of decoders that draw.")] = 0,
+    device: Annotated[str, typer.Option(help="Where the tokenizers run, such as cuda.")] = "cpu",
+    examples: Annotated[bool, typer.Option(help="Show originals and reconstructions in the report.")] = True,
+    json: JsonOption = False,
+) -> None:
+    """Compare tokenizers with each other and with the classical codecs.
+
+    The same command goes on where it was interrupted, and encodes nothing twice. Exit status 1 if a file failed.
+    """
+    from zoo.bench.runner import Benchmark
+
+    with progress_bar("loading"):
+        work = Benchmark(
+            names,
+            data,
+            out=out,
+            metrics=None if metrics is None else [name.strip() for name in metrics.split(",") if name.strip()],
+            limit=limit,
+            baselines=baselines,
+            resolution=resolution,
+            seconds=seconds,
+            seed=seed,
+            device=parse_device(device),
+            examples=examples,
+        )
+    for what, reason in work.left_out.items():
+        typer.echo(f"left out: {what}: {reason}", err=True)
+    known = set(work.left_out)
+    with progress_bar("encoding, decoding and measuring", total=len(work)) as advance:
+        results = work.run(advance)
+    for what in results.left_out.keys() - known:
+        typer.echo(f"left out: {what}: {results.left_out[what]}", err=True)
+    for source, reason in results.damaged.items():
+        print_error(reason, of=source)
+    if json:
+        print_json(as_json(results, out))
+    else:
+        print_points(results)
+        typer.echo(f"\nBetween brackets: 95 % intervals over {results.data['files']} items. {out / 'report.html'}")
+    if results.damaged:
+        total = len(results.damaged) + results.data["files"]
+        typer.echo(f"{len(results.damaged)} of {total} files failed", err=True)
+        raise typer.Exit(1)
+
+
+def print_points(results: Results) -> None:
+    from zoo.bench.signals import SPEED_UNIT
+
+    speed = SPEED_UNIT[results.modality]
+    columns = [column(kind) for kind in results.metrics.values()]
+    numeric = ["bytes", results.rate_unit, *columns, f"encode ({speed})", f"decode ({speed})", "MB"]
+    rows = [
+        [
+            point.label,
+            f"{point.bytes:,.0f}",
+            f"{point.rate:.4g}",
+            *(text(point.metrics[name], kind["digits"]) for name, kind in results.metrics.items()),
+            f"{point.encode_speed:.3g}",
+            f"{point.decode_speed:.3g}",
+            f"{point.peak_bytes / 1e6:,.0f}",
+        ]
+        for point in results.points
+    ]
+    print_table(["candidate", *numeric], rows, numeric)
+
+
+def column(metric: dict) -> str:
+    return f"{metric['label']} ({metric['unit']})" if metric["unit"] else metric["label"]
+
+
+def text(interval: Interval, digits: int) -> str:
+    if interval.value is None:
+        return "-"
+    value = f"{interval.value:.{digits}f}"
+    return value if interval.low is None else f"{value} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
+
+
+def as_json(results: Results, out: Path) -> dict:
+    """The results without their items and histograms, which the file has, and where the files are."""
+    plain = asdict(results)
+    for point in plain["points"]:
+        del point["items"], point["codes"]
+    return {"results": str(out / "results.json"), "report": str(out / "report.html"), **plain}
