@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import torchmetrics
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -20,10 +21,11 @@ from zoo.bench.candidates import Source, TokenizerCandidate, doublings
 from zoo.bench.results import Results
 from zoo.bench.runner import Benchmark, bench
 from zoo.bench.signals import LOSSLESS_SUFFIX, Preprocessing, Signal
-from zoo.bench.statistics import Curve, bd_metric, bd_rate, bootstrap_interval, rate_at
+from zoo.bench.statistics import Curve, bd_metric, bd_rate, bootstrap_interval, jackknife_interval, rate_at
 from zoo.cli import app
 from zoo.codes import load_codes, pack
 from zoo.errors import InputError, MediaError
+from zoo.metrics import METRICS, Metric
 
 RATE = 24000
 
@@ -394,6 +396,53 @@ def test_bd_figures_take_the_overlap_alone():
 def test_what_is_no_curve_is_refused(curve):
     with pytest.raises(InputError):
         bd_rate(curve, Curve([1, 2, 3], [1, 2, 3]))
+
+
+class Covariance(torchmetrics.Metric):
+    """A figure of a set that is no mean of items: of the originals' and the reconstructions' values."""
+
+    full_state_update = False
+
+    def __init__(self):
+        super().__init__(compute_with_cache=False)
+        self.add_state("sums", torch.zeros(4, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, reconstruction, original):
+        x, y = reconstruction.double().mean(), original.double().mean()
+        self.sums += torch.stack([torch.ones_like(x), x, y, x * y])
+
+    def compute(self):
+        count, x, y, products = self.sums
+        return products / count - x * y / count**2
+
+
+def test_a_figure_of_the_set_is_that_of_all_files_with_an_interval(tiny_wetok, pictures, tmp_path, monkeypatch):
+    metric = Metric(name="set", label="Set", higher_is_better=True, of_set=lambda spec: Covariance())
+    monkeypatch.setitem(METRICS["image"], "set", metric)
+    (point,) = run("tiny-wetok", pictures, tmp_path / "out", metrics=["set"]).points
+    whole = Covariance()
+    for item in point.items:
+        original = media.load_image(pictures / item.source)
+        whole.update(media.load_image(tmp_path / "out" / item.reconstruction), original)
+    interval = point.metrics["set"]
+    assert interval.value == pytest.approx(float(whole.compute()), rel=1e-6)
+    assert interval.low < interval.value < interval.high
+
+
+def test_the_jackknife_of_a_mean_is_its_standard_error():
+    class Mean(torchmetrics.MeanMetric):
+        full_state_update = False
+
+    values = np.random.default_rng(0).normal(5, 2, size=(10, 7))
+    groups = [Mean() for _ in values]
+    for group, items in zip(groups, values, strict=True):
+        group.update(torch.from_numpy(items))
+    interval = jackknife_interval(groups, Mean)
+    error = values.mean(axis=1).std(ddof=1) / np.sqrt(10)
+    assert interval.value == pytest.approx(values.mean(), rel=1e-5)
+    assert interval.high - interval.value == pytest.approx(1.96 * error, rel=1e-4)
+    assert interval.value - interval.low == pytest.approx(1.96 * error, rel=1e-4)
+    assert jackknife_interval(groups[:1], Mean).low is None
 
 
 def test_the_interval_covers_the_mean_about_as_often_as_it_says():

@@ -117,7 +117,7 @@ class Report:
         if what["higher_is_better"] is not None:
             yield ", higher is better" if what["higher_is_better"] else ", lower is better"
         if not what.get("per_item", True):
-            yield "; one figure of the whole set, compared without an interval"
+            yield "; one figure of the whole set, its interval from a jackknife over groups of files"
 
     def _reading(self) -> str:
         text = (

@@ -15,7 +15,10 @@ FORMAT = "zoo-bench-1"
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A mean over items, or a figure of the set, with its 95 % bootstrap interval; None where there is none."""
+    """A mean over items with its 95 % bootstrap interval, or a figure of the set with that of a jackknife over groups.
+
+    None where there is none.
+    """
 
     value: float | None
     low: float | None = None

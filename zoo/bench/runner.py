@@ -26,12 +26,13 @@ from zoo.bench.comparisons import compare
 from zoo.bench.machine import PeakMemory, machine, metrics_version, versions
 from zoo.bench.results import Interval, Item, Point, Results
 from zoo.bench.signals import RATE_UNIT, Preprocessing, Signal
-from zoo.bench.statistics import bootstrap_interval
+from zoo.bench.statistics import bootstrap_interval, jackknife_interval
 from zoo.errors import InputError, MediaError, UnknownTokenizerError, ZooError
 from zoo.metrics import METRICS, Metric
 from zoo.metrics.codes import CodeStatistics
 
 HISTOGRAM_BARS = 256
+GROUPS = 10  # of files, for the intervals of figures of the whole set
 
 
 @dataclass(frozen=True)
@@ -321,20 +322,21 @@ class Benchmark:
     def _of_set(
         self, name: str, metric: Metric, candidate: Candidate, files: Sequence[File], entries: Sequence[Entry]
     ) -> Interval:
-        """A figure of the whole set, which has no interval: its items are not kept."""
+        """A figure of the whole set; of its items only what the metric sums up is kept, in groups."""
         contents = [file.sha256 for file in files]
         key = content_key(self._metric_key(name), asdict(self.preprocessing), candidate.identity(), contents)
         kept = Entry(self.cache, key, self.preprocessing.modality)
         record = kept.read()
         if record is None:
-            streaming = metric.streaming(self.spec)
-            for file, entry in zip(files, entries, strict=True):
+            new = functools.partial(metric.streaming, self.spec)
+            groups = [new() for _ in range(min(GROUPS, len(files)))]
+            for number, (file, entry) in enumerate(zip(files, entries, strict=True)):
                 original = self.preprocessing.load(file.path)
-                streaming.update(self.preprocessing.read(entry.reconstruction, original), original.values)
-            value = float(streaming.compute())
-            record = {"value": value if math.isfinite(value) else None}
+                reconstruction = self.preprocessing.read(entry.reconstruction, original)
+                groups[number % len(groups)].update(reconstruction, original.values)
+            record = asdict(jackknife_interval(groups, new))
             kept.write(record)
-        return Interval(value=record["value"])
+        return Interval(**record)
 
     def _data(self, files: Sequence[File]) -> dict[str, Any]:
         digest = hashlib.sha256()

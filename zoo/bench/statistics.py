@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 from scipy.stats import bootstrap
+from torchmetrics import Metric
 
 from zoo.bench.results import Interval
 from zoo.errors import InputError
@@ -45,6 +47,40 @@ def bootstrap_interval(values: Sequence[float | None], *, seed: int = 0, resampl
             rng=np.random.default_rng(seed),
         ).confidence_interval
     return Interval(value=mean, low=float(found.low), high=float(found.high))
+
+
+def jackknife_interval(groups: Sequence[Metric], new: Callable[[], Metric]) -> Interval:
+    """A figure of a whole set with its 95 % interval, from what it becomes without each group (Quenouille 1956).
+
+    The standard error is the root of (G - 1) / G times the sum of squared deviations of the G figures from their mean,
+    the interval 1.96 of it to either side. A bootstrap would have to compute the figure, seconds for a Fréchet
+    distance, hundreds of times.
+
+    Args:
+        groups: streaming metrics, each of which has seen its share of the items.
+        new: makes one that has seen nothing.
+
+    Returns:
+        Without an interval for a single group or where a figure is not finite, without a value where that is not.
+    """
+
+    def figure(parts: Sequence[Metric]) -> float:
+        whole = new()
+        for part in parts:
+            whole.merge_state(part)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The ``compute`` method")  # torchmetrics overlooks what was merged
+            return float(whole.compute())
+
+    value = figure(groups)
+    if not math.isfinite(value):
+        return Interval(value=None)
+    number = len(groups)
+    without = np.array([figure([*groups[:i], *groups[i + 1 :]]) for i in range(number)] if number > 1 else [np.nan])
+    if not np.isfinite(without).all():
+        return Interval(value=value)
+    error = 1.96 * math.sqrt((number - 1) / number * float(((without - without.mean()) ** 2).sum()))
+    return Interval(value=value, low=value - error, high=value + error)
 
 
 class Curve(NamedTuple):
