@@ -1,4 +1,4 @@
-"""Folders of images or audio to training crops, in an order that the seed and the sample's number alone decide.
+"""Folders of files to training crops, in an order that the seed and the sample's number alone decide.
 
 Sample n of a run is the same whatever came before it, so that a resumed run goes on with the next number.
 """
@@ -12,25 +12,32 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from zoo.errors import MediaError, ZooError
-from zoo.media import center_crop, load_audio, media_files, read_image
+from zoo.media import load_audio, media_files, read_image, read_structure, read_video
 from zoo.tokenizer import TokenizerSpec
-from zoo.trainers.recipe import AudioData, ImageData, Recipe
+from zoo.trainers.crops import crop, excerpt
+from zoo.trainers.recipe import DataOptions, Recipe, StructureData, VideoData
 
 
 class Files:
     """The signals of a folder (of its `first` files) in the order of their paths, decoded once and kept while they fit.
 
     A file that cannot be read is named on stderr when it is met, counted in `damaged`, and its place is taken by
-    the next.
+    the next. Of a video file no more than `max_frames` frames are read.
     """
 
-    def __init__(self, folder: str | Path, spec: TokenizerSpec, cache_gib: float, first: int | None = None):
-        self.spec = spec
+    def __init__(
+        self,
+        folder: str | Path,
+        spec: TokenizerSpec,
+        cache_gib: float,
+        first: int | None = None,
+        max_frames: int = 256,
+    ):
+        self.spec, self.max_frames = spec, max_frames
         self.paths = media_files(folder, spec.modality)[:first]
         self.damaged: set[Path] = set()
         self._cache: dict[Path, Tensor] = {}
@@ -54,8 +61,14 @@ class Files:
     def __len__(self) -> int:
         return len(self.paths)
 
+    def sizes(self) -> np.ndarray:
+        """Bytes of each file: a measure of length that takes no reading."""
+        return np.array([path.stat().st_size for path in self.paths])
+
     def __getitem__(self, index: int) -> Tensor:
-        """Image uint8 `[3, H, W]`; audio int16 `[channels, samples]` whose peak is full scale."""
+        """Image uint8 `[3, H, W]`; audio int16 `[channels, samples]` whose peak is full scale; video uint8
+        `[3, T, H, W]`; structure float32 `[residues, 5, 3]`.
+        """
         for offset in range(len(self.paths)):
             path = self.paths[(index + offset) % len(self.paths)]
             if path in self._cache:
@@ -69,6 +82,10 @@ class Files:
         try:
             if self.spec.modality == "image":
                 return read_image(path)
+            if self.spec.modality == "video":
+                return read_clip(path, self.max_frames)
+            if self.spec.modality == "structure":
+                return read_structure(path).coordinates
             audio = load_audio(path, self.spec.sample_rate, self.spec.channels)
             return (audio / audio.abs().max().clamp(min=1e-4) * 32767).round().to(torch.int16)
         except ZooError as error:
@@ -77,63 +94,56 @@ class Files:
             return None
 
 
-class Crops(Dataset):
-    """Training crops by sample number: image uint8 `[3, crop, crop]`, audio float32 `[channels, samples]`."""
+def open_files(folder: str | Path, spec: TokenizerSpec, options: DataOptions, first: int | None = None) -> Files:
+    """The files of a folder as a recipe's `data` says."""
+    if isinstance(options, VideoData):
+        return Files(folder, spec, options.cache_gib, first, options.max_frames)
+    return Files(folder, spec, options.cache_gib, first)
 
-    def __init__(self, files: Files, options: ImageData | AudioData, seed: int):
+
+class Crops(Dataset):
+    """Training crops by sample number.
+
+    Image uint8 `[3, crop, crop]`, audio float32 `[channels, samples]`, video uint8 `[3, frames, crop, crop]`, structure
+    float32 `[residues, 5, 3]`.
+    """
+
+    def __init__(self, files: Files, options: DataOptions, seed: int):
         self.files, self.options, self.seed = files, options, seed
         self._epoch, self._order = -1, np.empty(0)
 
     def __getitem__(self, number: int) -> Tensor:
         epoch, position = divmod(number, len(self.files))
         if epoch != self._epoch:
-            self._epoch = epoch
-            self._order = np.random.default_rng((self.seed, epoch)).permutation(len(self.files))
+            self._epoch, self._order = epoch, self._permutation(epoch)
         signal = self.files[int(self._order[position])]
-        random = np.random.default_rng((self.seed, epoch, position))
-        if isinstance(self.options, ImageData):
-            return crop_image(signal, self.options, random)
-        return crop_audio(signal, self.options, self.files.spec.sample_rate, random)
+        return crop(signal, self.options, self.files.spec, np.random.default_rng((self.seed, epoch, position)))
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.files))
+        if isinstance(self.options, StructureData):
+            return bucketed(order, self.files.sizes(), self.options.bucket)
+        return order
 
 
-def crop_image(image: Tensor, options: ImageData, random: np.random.Generator) -> Tensor:
-    """uint8 `[3, H, W]` to a random `[3, crop, crop]`."""
-    low, high = options.scale
-    # The part that a crop of the resized picture shows is cut out first, then resized.
-    side = min(round(options.crop / random.uniform(low, high)), *image.shape[1:])
-    top, left = (int(random.integers(length - side + 1)) for length in image.shape[1:])
-    part = image[:, top : top + side, left : left + side]
-    if options.flip and random.random() < 0.5:
-        part = part.flip(2)
-    return resize_square(part, options.crop)
-
-
-def crop_audio(audio: Tensor, options: AudioData, sample_rate: int, random: np.random.Generator) -> Tensor:
-    """int16 `[channels, samples]` to a random float32 crop of `options.seconds`."""
-    length = round(options.seconds * sample_rate)
-    peak = 10 ** (random.uniform(*options.peak_db) / 20)
-    audio = repeated(audio, length)
-    start = int(random.integers(audio.shape[1] - length + 1))
-    return audio[:, start : start + length].float() * (peak / 32767)
+def bucketed(order: np.ndarray, sizes: np.ndarray, bucket: int) -> np.ndarray:
+    """`order`, of which each `bucket` entries in turn are sorted by size: upwards, downwards, upwards and so on."""
+    parts = [order[start : start + bucket] for start in range(0, len(order), bucket)]
+    ascending = [part[np.argsort(sizes[part], kind="stable")] for part in parts]
+    return np.concatenate([part[:: -1 if number % 2 else 1] for number, part in enumerate(ascending)])
 
 
 class Excerpts(Dataset):
-    """A fixed part of each file: centre crops of images, the first seconds of audio; as `Crops`."""
+    """A fixed part of each file, as `Crops`."""
 
-    def __init__(self, files: Files, options: ImageData | AudioData):
+    def __init__(self, files: Files, options: DataOptions):
         self.files, self.options = files, options
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> Tensor:
-        signal = self.files[index]
-        if isinstance(self.options, ImageData):
-            side = min(self.options.crop, *signal.shape[1:])
-            return resize_square(center_crop(signal, side), self.options.crop)
-        length = round(self.options.seconds * self.files.spec.sample_rate)
-        peak = 10 ** (sum(self.options.peak_db) / 40)
-        return repeated(signal, length)[:, :length].float() * (peak / 32767)
+        return excerpt(self.files[index], self.options, self.files.spec)
 
 
 class Numbers(Sampler):
@@ -163,22 +173,28 @@ def training_batches(crops: Crops, recipe: Recipe, step: int, rank: int = 0, wor
         batch_size=recipe.batch_size,
         sampler=Numbers(recipe, step, rank, world_size),
         num_workers=workers,
+        collate_fn=padded if isinstance(recipe.data, StructureData) else None,
         pin_memory=torch.cuda.is_available(),
     )
+
+
+def validation_batches(excerpts: Excerpts, recipe: Recipe) -> DataLoader:
+    """Batches of excerpts; structures, which differ in length, one by one."""
+    return DataLoader(excerpts, 1 if isinstance(recipe.data, StructureData) else recipe.batch_size)
+
+
+def padded(structures: list[Tensor]) -> Tensor:
+    """`[residues, 5, 3]` each to `[B, residues, 5, 3]`, absent residues behind the shorter ones."""
+    return torch.nn.utils.rnn.pad_sequence(structures, batch_first=True, padding_value=torch.nan)
+
+
+def read_clip(path: Path, frames: int) -> Tensor:
+    """The first frames of a video file, uint8 `[3, T, H, W]`."""
+    for window, _ in read_video(path, frames):
+        return window
+    raise MediaError(f"{path}: holds no frame")
 
 
 def to_signal(batch: Tensor) -> Tensor:
     """A batch of crops in the public layout and range: bytes become [0, 1]."""
     return batch.float() / 255 if batch.dtype == torch.uint8 else batch
-
-
-def repeated(audio: Tensor, length: int) -> Tensor:
-    """`[channels, samples]` end to end until there are at least `length` samples."""
-    return audio.repeat(1, -(-length // audio.shape[1])) if audio.shape[1] < length else audio
-
-
-def resize_square(image: Tensor, side: int) -> Tensor:
-    """uint8 `[3, H, H]` to `[3, side, side]`, with antialiasing."""
-    if image.shape[1] == side:
-        return image.contiguous()
-    return F.interpolate(image[None], (side, side), mode="bilinear", antialias=True, align_corners=False)[0]

@@ -1,10 +1,9 @@
-"""Reconstruction losses, plain functions of reconstruction and original, and the weighted sum that is trained."""
+"""Reconstruction losses of pictures and sound: plain functions of reconstruction and original."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping
-from functools import cache, partial
+from collections.abc import Callable
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +11,6 @@ import torchaudio
 from torch import Tensor
 
 from zoo.errors import InputError
-from zoo.tokenizer import Tokenizer, TokenizerOutput, TokenizerSpec
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -143,60 +141,3 @@ def square_magnitude(audio: Tensor, window: int) -> Tensor:
     hann = torch.hann_window(window, device=audio.device)
     spectrum = torch.stft(audio.flatten(0, 1), window, window // 4, window=hann, return_complex=True)
     return (spectrum.real**2 + spectrum.imag**2).clamp(min=1e-10)
-
-
-def reconstruction_losses(spec: TokenizerSpec) -> dict[str, Loss]:
-    """The losses by the names that recipes use."""
-    if spec.modality == "image":
-        return {"l1": F.l1_loss, "l2": F.mse_loss, "ssim": ssim_loss}
-    return {
-        "l1": F.l1_loss,
-        "l2": F.mse_loss,
-        "mel": partial(mel_loss, sample_rate=spec.sample_rate),
-        "multi_scale_mel": partial(multi_scale_mel_loss, sample_rate=spec.sample_rate),
-        "stft": stft_loss,
-        "convergence": convergence_loss,
-        "stoi": partial(stoi_loss, sample_rate=spec.sample_rate),
-    }
-
-
-def quantizer_losses(tokenizer: Tokenizer) -> list[str]:
-    """Names of the terms that the tokenizer's quantizer gives in training. Neither it nor the random state moves."""
-    quantizer = copy.deepcopy(tokenizer.quantizer).train()
-    latent = torch.zeros(2, 8, quantizer.dim, device=tokenizer.device)
-    with torch.random.fork_rng(), torch.no_grad():
-        return list(quantizer(latent.normal_()).losses)
-
-
-class WeightedLosses:
-    """The terms of a recipe and their weighted sum.
-
-    Args:
-        tokenizer: whose modality and quantizer decide which terms there are.
-        weights: by name, of `reconstruction_losses` or the quantizer's own (`commitment_loss`, ...).
-
-    Raises:
-        InputError: a name that is neither (the message lists those there are), or no reconstruction loss.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, weights: Mapping[str, float]):
-        known, of_quantizer = reconstruction_losses(tokenizer.spec), quantizer_losses(tokenizer)
-        for name in weights:
-            if name not in known and name not in of_quantizer:
-                raise InputError(
-                    f"unknown loss {name!r}; for {tokenizer.spec.modality}: {', '.join(known)}; "
-                    f"of the quantizer: {', '.join(of_quantizer) or 'none'}"
-                )
-        self.weights = dict(weights)
-        self.terms = {name: loss for name, loss in known.items() if name in weights}
-        if not self.terms:
-            raise InputError(f"expected a reconstruction loss ({', '.join(known)}), got {', '.join(weights) or 'none'}")
-
-    def __call__(self, output: TokenizerOutput, original: Tensor) -> dict[str, Tensor]:
-        """Unweighted terms by name, and as `loss` their weighted sum; float32 scalars."""
-        reconstruction, original = output.reconstruction.float(), original.float()
-        values = {
-            name: self.terms[name](reconstruction, original) if name in self.terms else output.losses[name]
-            for name in self.weights
-        }
-        return {"loss": sum(weight * values[name] for name, weight in self.weights.items()), **values}

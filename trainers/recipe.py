@@ -9,7 +9,7 @@ import json
 import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,7 @@ import yaml
 
 import zoo
 from zoo.errors import InputError
-from zoo.tokenizer import Tokenizer
+from zoo.tokenizer import Modality, Tokenizer
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -66,14 +66,69 @@ class AudioData:
             raise InputError(f"recipe: expected data.seconds > 0, got {self.seconds}")
 
 
-DATA_OPTIONS = {"image": ImageData, "audio": AudioData}
+@dataclass(frozen=True, kw_only=True)
+class VideoData:
+    """How training clips are cut.
+
+    frames: of a clip; a shorter file's last frame is repeated. frame_stride: every how manyth frame of a file is taken.
+    crop: height and width in pixels; a smaller picture is resized to it. flip: mirror every second clip, by chance.
+    max_frames: how many frames of a file are read, from its start; what is behind them is not seen.
+    cache_gib: memory for decoded files; those beyond it are read from disk each time.
+    workers: processes that read; None: none where all files are in memory, else 2.
+    """
+
+    frames: int = 17
+    frame_stride: int = 1
+    crop: int = 128
+    flip: bool = True
+    max_frames: int = 256
+    cache_gib: float = 2.0
+    workers: int | None = None
+
+    def __post_init__(self):
+        for key in ("frames", "frame_stride", "crop", "max_frames"):
+            if getattr(self, key) < 1:
+                raise InputError(f"recipe: expected data.{key} of at least 1, got {getattr(self, key)}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Optimizer:
+class StructureData:
+    """How training structures are cut.
+
+    max_residues: a longer chain is cut to a stretch of so many, at a random place; shorter ones stay whole and are
+        padded to the longest of their batch with residues that are absent.
+    bucket: so many chains, drawn at random, are put in the order of their files' sizes, so that those of a batch are
+        about as long; 1: batches of any lengths.
+    cache_gib: memory for decoded files; those beyond it are read from disk each time.
+    workers: processes that read; None: none where all files are in memory, else 2.
+    """
+
+    max_residues: int = 256
+    bucket: int = 64
+    cache_gib: float = 2.0
+    workers: int | None = None
+
+    def __post_init__(self):
+        if self.max_residues < 1 or self.bucket < 1:
+            raise InputError(
+                f"recipe: expected data.max_residues and data.bucket >= 1, got {self.max_residues} and {self.bucket}"
+            )
+
+
+DataOptions = ImageData | AudioData | VideoData | StructureData
+DATA_OPTIONS: dict[Modality, type[DataOptions]] = {
+    "image": ImageData,
+    "audio": AudioData,
+    "video": VideoData,
+    "structure": StructureData,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamW:
     """AdamW with a linear warm-up over `warmup_steps` and a cosine decay to `final_learning_rate` at the last step.
 
-    clip_norm: greatest norm of the gradient. ema_decay: of the averaged weights, which are validated and exported.
+    clip_norm: greatest norm of the gradient; .inf: none.
     """
 
     learning_rate: float = 3e-4
@@ -82,16 +137,67 @@ class Optimizer:
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.01
     clip_norm: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer(AdamW):
+    """As `AdamW`. ema_decay: of the averaged weights, which are validated and exported."""
+
     ema_decay: float = 0.999
 
 
 @dataclass(frozen=True, kw_only=True)
+class Discriminator:
+    """One family of networks of `zoo.trainers.discriminators`.
+
+    arguments: keywords of its class. loss: a name of `zoo.trainers.adversarial.GAN_LOSSES`.
+    weight, feature_matching: of its judgement and of the distance between its features, in the tokenizer's loss.
+    lecam, r1: of these two penalties, in its own loss. All four multiply sums over the family's networks.
+    """
+
+    arguments: dict[str, Any] = field(default_factory=dict)
+    loss: str = "hinge"
+    weight: float
+    feature_matching: float = 0.0
+    lecam: float = 0.0
+    r1: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adversarial:
+    """Training against discriminators, all with one optimizer.
+
+    discriminators: by their names in `zoo.trainers.discriminators.DISCRIMINATORS`.
+    start_step: the tokenizer trains alone before it; the optimizer's warm-up counts from there.
+    first: whose step is taken first. Both learn from the same reconstruction; the tokenizer's loss meets the
+        discriminators before ("generator") or behind ("discriminator") their step.
+    adaptive_weight: whether the judgements' weights are multiplied by `zoo.trainers.adversarial.adaptive_weight`.
+    """
+
+    discriminators: dict[str, Discriminator]
+    start_step: int = 0
+    first: Literal["generator", "discriminator"] = "generator"
+    adaptive_weight: bool = False
+    optimizer: AdamW = AdamW(learning_rate=1e-4, warmup_steps=0, weight_decay=0.0)
+
+    def __post_init__(self):
+        if not self.discriminators:
+            raise InputError("recipe: expected a discriminator in adversarial.discriminators, got none")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Validation:
-    """every: steps between validations. items: how many files, the first by name. examples: how many are shown."""
+    """every: steps between validations. items: how many files, the first by name. examples: how many are shown.
+
+    metrics: names of `zoo.metrics.METRICS`; None: those of `zoo.trainers.validation.DEFAULT_METRICS`.
+    best: that of these metrics by which the best checkpoint is kept; None: none is.
+    """
 
     every: int = 500
     items: int = 32
     examples: int = 4
+    metrics: tuple[str, ...] | None = None
+    best: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,14 +208,17 @@ class Recipe:
     its class. spec: changes to its `TokenizerSpec`, such as `codebook_sizes`.
     losses: weight of each term by name: those of `zoo.trainers.losses` and the quantizer's own.
     steps: of the optimizer. batch_size: items of one forward pass and device; accumulate: passes of one step.
-    precision: of Fabric, as "32-true" or "bf16-mixed". compile: whether through `torch.compile`.
+    adversarial: discriminators to train against; None: none.
+    precision: of Fabric, as "32-true" or "bf16-mixed". compile: whether encoder and decoder are compiled.
+    checkpoint_every: steps between checkpoints. checkpoint_keep: how many of the last are kept.
     """
 
     tokenizer: str
     config: dict[str, Any] = field(default_factory=dict)
     spec: dict[str, Any] = field(default_factory=dict)
-    data: ImageData | AudioData
+    data: DataOptions
     losses: dict[str, float]
+    adversarial: Adversarial | None = None
     optimizer: Optimizer = Optimizer()
     steps: int
     batch_size: int
@@ -120,13 +229,16 @@ class Recipe:
     validation: Validation = Validation()
     log_every: int = 20
     checkpoint_every: int = 500
+    checkpoint_keep: int = 2
 
     def __post_init__(self):
-        for key in ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every"):
+        for key in ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every", "checkpoint_keep"):
             if getattr(self, key) < 1:
                 raise InputError(f"recipe: expected {key} of at least 1, got {getattr(self, key)}")
         if self.validation.every < 1 or self.validation.items < 1:
             raise InputError("recipe: expected validation.every and validation.items of at least 1")
+        if self.accumulate > 1 and self.adversarial and self.adversarial.first == "discriminator":
+            raise InputError("recipe: adversarial.first=discriminator takes accumulate=1: it steps before the other")
 
     @property
     def digest(self) -> str:
@@ -198,14 +310,19 @@ def create_tokenizer(recipe: Recipe) -> Tokenizer:
         InputError: a `config` or `spec` key that the tokenizer does not have, or a value of the wrong type.
     """
     variant = zoo.info(recipe.tokenizer)
-    hints = typing.get_type_hints(variant.builder.__init__)
-    parameters = inspect.signature(variant.builder.__init__).parameters.values()
-    keywords = {item.name: hints.get(item.name, Any) for item in parameters if item.kind is item.KEYWORD_ONLY}
     spec = _convert_all(recipe.spec, typing.get_type_hints(type(variant.spec)), "recipe", "spec.")
-    config = _convert_all(recipe.config, keywords, "recipe", "config.")
+    config = check_keywords(variant.builder.__init__, recipe.config, "config.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         return variant.builder(dataclasses.replace(variant.spec, **spec), **{**variant.config, **config})
+
+
+def check_keywords(function: Callable[..., Any], values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """`values`, which a recipe gives under `prefix`, as the keywords of `function`; InputError names what is not."""
+    hints = typing.get_type_hints(function)
+    parameters = inspect.signature(function).parameters.values()
+    keywords = {item.name: hints.get(item.name, Any) for item in parameters if item.kind is item.KEYWORD_ONLY}
+    return _convert_all(values, keywords, "recipe", prefix)
 
 
 def flatten(recipe: Recipe) -> dict[str, Any]:
@@ -251,7 +368,9 @@ def _split(text: str) -> tuple[str, Any]:
 def _assign(values: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = key.split(".")
     for parent in parents:
-        values = values.setdefault(parent, {})
+        if values.get(parent) is None:
+            values[parent] = {}
+        values = values[parent]
         if not isinstance(values, dict):
             raise InputError(f"recipe: {key}: {parent} is a single value, it has no keys")
     values[last] = _plain(value)
@@ -282,8 +401,8 @@ def _convert(value: Any, hint: Any, origin: str, key: str) -> Any:
         return _build(hint, value, origin, f"{key}.", typing.get_type_hints(hint))
     if kind is dict and isinstance(value, dict):
         return {name: _convert(inner, arguments[1], origin, f"{key}.{name}") for name, inner in value.items()}
-    if kind is tuple and isinstance(value, list | tuple):
-        inner = arguments[:1] * len(value) if arguments[1:] == (...,) else arguments
+    if kind in (tuple, Sequence) and isinstance(value, list | tuple):
+        inner = arguments[:1] * len(value) if kind is Sequence or arguments[1:] == (...,) else arguments
         if len(inner) == len(value):
             return tuple(
                 _convert(*pair, origin, f"{key}[{i}]") for i, pair in enumerate(zip(value, inner, strict=True))
@@ -299,7 +418,8 @@ def _describe(hint: Any) -> str:
     kind, arguments = typing.get_origin(hint), typing.get_args(hint)
     if kind is Literal:
         return " or ".join(map(repr, arguments))
-    if kind is tuple:
+    if kind in (tuple, Sequence):
+        arguments = (*arguments, ...) if kind is Sequence else arguments
         return f"[{', '.join('...' if argument is ... else _describe(argument) for argument in arguments)}]"
     if kind is dict or dataclasses.is_dataclass(hint):
         return "keys and values"

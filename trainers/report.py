@@ -6,13 +6,16 @@ import sys
 import time
 from collections.abc import Mapping
 
+import torch
+from einops import rearrange
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from zoo.tokenizer import TokenizerSpec
+from zoo.tokenizer import ATOMS, TokenizerSpec
 from zoo.trainers.run import RunFolder
 from zoo.trainers.validation import ValidationResult
 
@@ -70,15 +73,22 @@ class Report:
         """Metrics, and a few originals and reconstructions side by side."""
         self._scalars("validation", step, result.metrics)
         self.say(f"step {step}/{self.steps}  validation  {_line(result.metrics)}")
-        if result.collapsed:
-            self.say("warning: a codebook collapses: less than 5 % of its entries are in use")
+        if result.warning:
+            self.say(f"warning: {result.warning}")
         for number, pair in enumerate(zip(result.originals, result.reconstructions, strict=True)):
             for kind, signal in zip(("original", "reconstruction"), pair, strict=True):
-                name = f"{number}/{kind}"
-                if self.spec.modality == "image":
-                    self.writer.add_image(name, signal.clamp(0, 1), step)
-                else:
-                    self.writer.add_audio(name, signal.mean(0).clamp(-1, 1), step, self.spec.sample_rate)
+                self._show(f"{number}/{kind}", signal, step)
+
+    def _show(self, name: str, signal: Tensor, step: int) -> None:
+        modality = self.spec.modality
+        if modality == "audio":
+            self.writer.add_audio(name, signal.mean(0).clamp(-1, 1), step, self.spec.sample_rate)
+        elif modality == "structure":
+            self.writer.add_image(name, distance_picture(signal), step)
+        else:
+            # Frames side by side.
+            picture = rearrange(signal, "c t h w -> c h (t w)") if modality == "video" else signal
+            self.writer.add_image(name, picture.clamp(0, 1), step)
 
     def exclude(self, seconds: float) -> None:
         """Leave `seconds` that were no training out of the speed."""
@@ -96,6 +106,12 @@ class Report:
         for name, value in values.items():
             self.writer.add_scalar(f"{group}/{name}", value, step)
         self.folder.add_history({"step": step, group: dict(values)})
+
+
+def distance_picture(structure: Tensor) -> Tensor:
+    """Distances between the CA atoms of `[residues, 5, 3]` as `[1, residues, residues]`: black 0, white 30 angstrom."""
+    alpha = structure[:, ATOMS.index("CA")]
+    return torch.cdist(alpha, alpha)[None].nan_to_num().div(30).clamp(max=1)
 
 
 def _line(values: Mapping[str, float]) -> str:

@@ -1,0 +1,58 @@
+"""Recipes: read, changed, refused."""
+
+import pytest
+
+from tests.training.recipes import AUDIO, IMAGE
+from zoo.errors import InputError
+from zoo.trainers import load_recipe, train
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"stepz": 3}, r"unknown key stepz; accepted: .*steps"),
+        ({"data.seconds": 1}, r"unknown key data.seconds; accepted: cache_gib, crop"),
+        ({"optimizer.lr": 1}, r"unknown key optimizer.lr; accepted: betas"),
+        ({"config.depth": 1}, r"unknown key config.depth; accepted: dim"),
+        ({"spec.rate": 1}, r"unknown key spec.rate"),
+        ({"steps": 1.5}, r"expected steps as a whole number, got 1.5"),
+        ({"steps": 0}, r"expected steps of at least 1, got 0"),
+        ({"data.scale": [1, 2, 3]}, r"expected data.scale as \[a number, a number\]"),
+        ({"optimizer.learning_rate": "fast"}, r"expected optimizer.learning_rate as a number, got 'fast'"),
+        ({"precision": "16"}, r"expected precision as '32-true' or 'bf16-mixed'"),
+        ({"config.width": "wide"}, r"expected config.width as a whole number"),
+        ({"losses.mel": 1}, r"unknown loss 'mel'; for image: l1, l2, ssim, .*; of the quantizer: commitment_loss"),
+        ({"validation.metrics": ["stoi"]}, r"unknown metric 'stoi' of image; there are psnr"),
+        ({"validation.best": "lpips"}, r"expected validation.best among psnr, ssim, got 'lpips'"),
+        ({"adversarial.start_step": 1}, r"adversarial.discriminators missing"),
+        ({"adversarial.discriminators": {}}, r"expected a discriminator in adversarial.discriminators"),
+        ({"adversarial.discriminators.patchgan": {"weight": 1, "wait": 1}}, r"unknown key adversarial.*patchgan.wait"),
+        ({"adversarial.discriminators.patchgan": {}}, r"adversarial.discriminators.patchgan.weight missing"),
+        ({"adversarial.discriminators.multi_period.weight": 1}, r"unknown discriminator 'multi_period' of image"),
+        (
+            {"adversarial.discriminators.patchgan": {"weight": 1, "arguments": {"depth": 1}}},
+            r"unknown key adversarial.discriminators.patchgan.arguments.depth; accepted: num_layers, width",
+        ),
+        (
+            {"adversarial.discriminators.patchgan": {"weight": 1, "loss": "wasserstein"}},
+            r"expected adversarial.discriminators.patchgan.loss among hinge, .*, got 'wasserstein'",
+        ),
+    ],
+)
+def test_a_recipe_that_cannot_be_used_is_named(change, message, images, tmp_path):
+    with pytest.raises(InputError, match=message):
+        train({}, {**IMAGE, **change}, data=images, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_overrides_are_read_as_yaml():
+    recipe = load_recipe("wetok-nano", ["optimizer.learning_rate=3e-5", "data.flip=false", "data.scale=[0.25, 1]"])
+    assert recipe.optimizer.learning_rate == 3e-5
+    assert recipe.data.flip is False
+    assert recipe.data.scale == (0.25, 1.0)
+
+
+def test_a_written_recipe_reads_back(tmp_path):
+    recipe = load_recipe({}, AUDIO)
+    (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
+    assert load_recipe(tmp_path / "recipe.yaml").digest == recipe.digest

@@ -1,0 +1,40 @@
+"""Optimizers and their learning rates."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from zoo.trainers.recipe import AdamW
+
+
+def make_optimizer(network: nn.Module, options: AdamW) -> torch.optim.AdamW:
+    """AdamW of what is trained; vectors (biases, norms, gains) do not decay."""
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    vectors = [parameter for parameter in parameters if parameter.numel() == max(parameter.shape, default=1)]
+    others = [parameter for parameter in parameters if parameter.numel() > max(parameter.shape, default=1)]
+    groups = [{"params": others}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=options.learning_rate,
+        betas=options.betas,
+        weight_decay=options.weight_decay,
+        fused=True,
+    )
+
+
+def learning_rate(step: int, options: AdamW, steps: int) -> float:
+    """Of the step with this number, the first being 0, of a run of so many."""
+    if step < options.warmup_steps:
+        return options.learning_rate * (step + 1) / options.warmup_steps
+    done = (step - options.warmup_steps) / max(1, steps - options.warmup_steps)
+    low, high = options.final_learning_rate, options.learning_rate
+    return low + (high - low) * (1 + math.cos(math.pi * done)) / 2
+
+
+def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
