@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -50,3 +51,14 @@ class Metric:
         from zoo.metrics.streaming import MeanOfItems
 
         return MeanOfItems(self.per_item, spec)
+
+
+def plain_metric(name: str, label: str, figure: Callable[[Tensor, Tensor], Tensor], **options: Any) -> Metric:
+    """A metric whose figure per item takes reconstruction and original alone; `options` are the other fields."""
+    return Metric(name=name, label=label, per_item=partial(_without_spec, figure), **options)
+
+
+def _without_spec(
+    figure: Callable[[Tensor, Tensor], Tensor], reconstruction: Tensor, original: Tensor, spec: TokenizerSpec
+) -> Tensor:
+    return figure(reconstruction, original)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from zoo.errors import InputError
 from zoo.metrics import networks
-from zoo.metrics.base import Metric
-from zoo.tokenizer import TokenizerSpec
+from zoo.metrics.base import Metric, plain_metric
 
 if TYPE_CHECKING:
     from zoo.metrics.sets import FrechetDistance, InceptionScore
@@ -177,23 +174,13 @@ def _check_pair(reconstruction: Tensor, original: Tensor) -> None:
         )
 
 
-def _figure(
-    figure: Callable[[Tensor, Tensor], Tensor], reconstruction: Tensor, original: Tensor, spec: TokenizerSpec
-) -> Tensor:
-    return figure(reconstruction, original)
-
-
-def _metric(name: str, label: str, figure: Callable[[Tensor, Tensor], Tensor], **options: Any) -> Metric:
-    return Metric(name=name, label=label, per_item=partial(_figure, figure), **options)
-
-
 IMAGE = {
     metric.name: metric
     for metric in (
-        _metric("psnr", "PSNR", psnr, unit="dB", digits=2, higher_is_better=True),
-        _metric("ssim", "SSIM", ssim, higher_is_better=True),
-        _metric("ms_ssim", "MS-SSIM", ms_ssim, higher_is_better=True),
-        _metric("lpips", "LPIPS", lpips, higher_is_better=False, missing=networks.VGG16.missing),
+        plain_metric("psnr", "PSNR", psnr, unit="dB", digits=2, higher_is_better=True),
+        plain_metric("ssim", "SSIM", ssim, higher_is_better=True),
+        plain_metric("ms_ssim", "MS-SSIM", ms_ssim, higher_is_better=True),
+        plain_metric("lpips", "LPIPS", lpips, higher_is_better=False, missing=networks.VGG16.missing),
         Metric(
             name="rfid",
             label="rFID",

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from zoo.errors import InputError
-from zoo.metrics.base import Metric
-from zoo.tokenizer import ATOMS, TokenizerSpec
+from zoo.metrics.base import plain_metric
+from zoo.tokenizer import ATOMS
 
 if TYPE_CHECKING:
     from biotite.structure import AtomArray
@@ -276,24 +276,14 @@ def _check_pair(reconstruction: Tensor, original: Tensor) -> None:
         )
 
 
-def _figure(
-    figure: Callable[[Tensor, Tensor], Tensor], reconstruction: Tensor, original: Tensor, spec: TokenizerSpec
-) -> Tensor:
-    return figure(reconstruction, original)
-
-
-def _metric(name: str, label: str, figure: Callable[..., Tensor], **options: Any) -> Metric:
-    return Metric(name=name, label=label, per_item=partial(_figure, figure), **options)
-
-
 STRUCTURE = {
     metric.name: metric
     for metric in (
-        _metric("rmsd", "Backbone RMSD", rmsd, unit="Å", digits=2, higher_is_better=False),
-        _metric("ca_rmsd", "CA RMSD", partial(rmsd, atoms=("CA",)), unit="Å", digits=2, higher_is_better=False),
-        _metric("tm_score", "TM-score", tm_score, higher_is_better=True),
-        _metric("lddt", "lDDT-CA", lddt, higher_is_better=True),
-        _metric("bond_deviation", "Bond deviation", bond_deviation, unit="Å", higher_is_better=False),
-        _metric("angle_deviation", "Angle deviation", angle_deviation, unit="°", digits=2, higher_is_better=False),
+        plain_metric("rmsd", "Backbone RMSD", rmsd, unit="Å", digits=2, higher_is_better=False),
+        plain_metric("ca_rmsd", "CA RMSD", partial(rmsd, atoms=("CA",)), unit="Å", digits=2, higher_is_better=False),
+        plain_metric("tm_score", "TM-score", tm_score, higher_is_better=True),
+        plain_metric("lddt", "lDDT-CA", lddt, higher_is_better=True),
+        plain_metric("bond_deviation", "Bond deviation", bond_deviation, unit="Å", higher_is_better=False),
+        plain_metric("angle_deviation", "Angle deviation", angle_deviation, unit="°", digits=2, higher_is_better=False),
     )
 }

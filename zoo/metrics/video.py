@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from zoo.errors import InputError
 from zoo.metrics import image, networks
-from zoo.metrics.base import Metric
-from zoo.tokenizer import TokenizerSpec
+from zoo.metrics.base import Metric, plain_metric
 
 if TYPE_CHECKING:
     from zoo.metrics.sets import FrechetDistance
@@ -126,22 +124,12 @@ def _check_pair(reconstruction: Tensor, original: Tensor) -> None:
         )
 
 
-def _figure(
-    figure: Callable[[Tensor, Tensor], Tensor], reconstruction: Tensor, original: Tensor, spec: TokenizerSpec
-) -> Tensor:
-    return figure(reconstruction, original)
-
-
-def _metric(name: str, label: str, figure: Callable[[Tensor, Tensor], Tensor], **options: Any) -> Metric:
-    return Metric(name=name, label=label, per_item=partial(_figure, figure), **options)
-
-
 VIDEO = {
     metric.name: metric
     for metric in (
-        _metric("psnr", "PSNR", frame_psnr, unit="dB", digits=2, higher_is_better=True),
-        _metric("ssim", "SSIM", frame_ssim, higher_is_better=True),
-        _metric("lpips", "LPIPS", frame_lpips, higher_is_better=False, missing=networks.VGG16.missing),
+        plain_metric("psnr", "PSNR", frame_psnr, unit="dB", digits=2, higher_is_better=True),
+        plain_metric("ssim", "SSIM", frame_ssim, higher_is_better=True),
+        plain_metric("lpips", "LPIPS", frame_lpips, higher_is_better=False, missing=networks.VGG16.missing),
         Metric(
             name="rfvd",
             label="rFVD",
@@ -150,6 +138,6 @@ VIDEO = {
             of_set=lambda spec: rfvd(),
             missing=networks.I3D.missing,
         ),
-        _metric("flicker", "Flicker", flicker, digits=4, higher_is_better=False),
+        plain_metric("flicker", "Flicker", flicker, digits=4, higher_is_better=False),
     )
 }
