@@ -35,7 +35,7 @@ class CatalogEntry:
 
     codebooks: as "4x256". per: what `tokens` and `bits` are spent on, a value of `PER`.
     commercial: whether the weights' license allows commercial use as far as it says.
-    weights: "shipped" with the package, or the "authors'", which another package may carry.
+    weights: "shipped" with zoo or a package that it needs, or the "authors'", on the Hub.
     """
 
     name: str
