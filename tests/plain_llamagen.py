@@ -82,7 +82,8 @@ class PlainLlamaGen:
         return F.conv2d(x, self.state[f"{key}.weight"], self.state[f"{key}.bias"], **options)
 
     def norm(self, x, key):
-        grouped = x.reshape(x.shape[0], 32, -1)
+        groups = min(32, x.shape[1] // 4)  # 32 where there are as many channels as published
+        grouped = x.reshape(x.shape[0], groups, -1)
         mean = grouped.mean(2, keepdim=True)
         variance = ((grouped - mean) ** 2).mean(2, keepdim=True)
         x = ((grouped - mean) / (variance + 1e-6).sqrt()).reshape(x.shape)

@@ -159,10 +159,8 @@ def test_latents_decode_before_they_are_quantized(small):
     assert (small.from_latent(latent) - small.decode(small.encode(chain(15, 0)[None]))).abs().max() > 0.01
 
 
-def test_training_leaves_the_encoder_frozen_and_absent_residues_out():
+def test_training_leaves_absent_residues_out():
     tokenizer = load_small()[0].train()
-    assert not any(parameter.requires_grad for parameter in tokenizer.encoder.esm_if1.parameters())
-    assert all(parameter.requires_grad for parameter in tokenizer.encoder.head.parameters())
     atoms = torch.stack([chain(14, 0), chain(14, 1)])
     atoms[0, 3:6] = torch.nan
     mask = ~atoms[:, :, 1, 0].isnan()
@@ -177,8 +175,8 @@ def test_training_leaves_the_encoder_frozen_and_absent_residues_out():
     assert torch.equal(output.reconstruction.isnan().all(-1).all(-1), ~mask)
     assert torch.allclose(output.reconstruction[mask], tokenizer.reconstruct(atoms)[mask], atol=1e-3)
     output.reconstruction[mask].square().mean().backward()
-    assert all(parameter.grad is None for parameter in tokenizer.encoder.esm_if1.parameters())
-    assert sum(parameter.grad.abs().sum() for parameter in tokenizer.encoder.head.parameters()) > 0
+    for part in (tokenizer.encoder.esm_if1, tokenizer.encoder.head):
+        assert sum(parameter.grad.abs().sum() for parameter in part.parameters() if parameter.grad is not None) > 0
 
 
 def test_a_chain_without_a_single_ca_has_code_zero_throughout(small):

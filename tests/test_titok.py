@@ -158,7 +158,7 @@ class PlainTiTok:
 
     def norm_swish(self, x, key):
         weight, bias = (self.state[f"pixel_decoder.{key}.{part}"] for part in ("weight", "bias"))
-        x = F.group_norm(x, 32, weight, bias, eps=1e-6)
+        x = F.group_norm(x, min(32, x.shape[1] // 4), weight, bias, eps=1e-6)
         return x * torch.sigmoid(x)
 
     def block(self, x, key):

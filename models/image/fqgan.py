@@ -57,7 +57,7 @@ class Encoder(nn.Module):
 class FQGAN(Tokenizer):
     """Image tokenizer with factorized codebooks.
 
-    Images `[B, 3, 256, 256]` in [0, 1]; codes `[B, num_codebooks, h, w]`, the visual codebook first, then the semantic
+    Images `[B, 3, 256, 256]` in [0, 1] (of nano 128x128); codes `[B, num_codebooks, h, w]`, the visual codebook first, then the semantic
     one or the semantic ones of middle (DINOv2) and high level (CLIP).
 
     Args:
@@ -175,3 +175,25 @@ register_published("fqgan-triple-16", "fqgan_triple_ds16.pt", TRIPLE, 3, F16, 0.
 register_published("fqgan-dual-8", "fqgan_dual_ds8.pt", DUAL, 2, F8, 0.32, 26.27)
 register_published("fqgan-triple-8", "fqgan_triple_ds8.pt", TRIPLE, 3, F8, 0.24, 27.58)
 alias("fqgan", "fqgan-triple-8")
+
+# Trained here, by `trainers/recipes/fqgan-nano.yaml`; ships with the package. 640 bytes of codes for 128x128.
+register(
+    "fqgan-nano",
+    FQGAN,
+    spec=TokenizerSpec(
+        name="fqgan-nano",
+        modality="image",
+        quantizer="factorized-vq",
+        codebook_sizes=(1024, 1024),
+        downsample=(8, 8),
+        channels=3,
+        resolution=(128, 128),
+        variable_size=False,
+        code_license="Apache-2.0",
+        weights_license="ImageNet non-commercial",
+        paper="https://arxiv.org/abs/2411.16681",
+        source="https://github.com/showlab/FQGAN",
+    ),
+    config={"multipliers": (1, 2, 4, 8), "width": 8, "num_blocks": 1, "depth": 1, "num_heads": 4},
+    card="fqgan-nano",
+)

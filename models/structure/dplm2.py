@@ -3,7 +3,7 @@
 Papers: DPLM-2: A Multimodal Diffusion Protein Language Model (ICLR 2025, arXiv 2410.13782); Elucidating the Design
 Space of Multimodal Protein Language Models (DPLM-2.1, ICML 2025, arXiv 2504.11454). Reference: bytedance/dplm at
 8b3425b.
-The encoder is ESM-IF1's, frozen; the signs of 13 numbers are the token; the decoder is ESMFold in small. What a chain
+The encoder is ESM-IF1's; the signs of 13 numbers are the token; the decoder is ESMFold in small. What a chain
 lacks is seen at the origin, so the mean of its CA atoms is moved there first: part of the tokenizer, not of reading.
 """
 
@@ -37,7 +37,7 @@ class Encoder(nn.Module):
 
     def __init__(self, esm_if1: ESMIF1Encoder):
         super().__init__()
-        self.esm_if1 = esm_if1.requires_grad_(False)
+        self.esm_if1 = esm_if1
         self.head = nn.Sequential(
             nn.LayerNorm(esm_if1.width), nn.Linear(esm_if1.width, BITS), nn.ReLU(), nn.Linear(BITS, BITS)
         )
@@ -361,3 +361,36 @@ register(
     figures={"RMSD (angstrom), CAMEO 2022": 1.9806, "TM-score, CAMEO 2022": 0.9385},
 )
 alias("dplm2", "dplm2-struct-tokenizer")
+
+# Trained here, by `trainers/recipes/dplm2-nano.yaml`; ships with the package.
+register(
+    "dplm2-nano",
+    DPLM2,
+    spec=TokenizerSpec(
+        name="dplm2-nano",
+        modality="structure",
+        quantizer="lfq",
+        codebook_sizes=(8192,),
+        downsample=(1,),
+        channels=5,
+        code_license="Apache-2.0",
+        weights_license="Apache-2.0",
+        paper="https://arxiv.org/abs/2410.13782",
+        source="https://github.com/bytedance/dplm",
+    ),
+    config={
+        "encoder_width": 64,
+        "encoder_heads": 4,
+        "encoder_layers": 1,
+        "node_dims": (64, 16),
+        "graph_layers": 2,
+        "width": 64,
+        "num_heads": 4,
+        "num_layers": 2,
+        "pair_width": 16,
+        "head_width": 16,
+        "trunk_blocks": 2,
+        "structure_iterations": 4,
+    },
+    card="dplm2-nano",
+)

@@ -247,7 +247,9 @@ class InvariantPointAttention(nn.Module):
         )
         key_points, value_points = key_value_points.split((QUERY_POINTS, VALUE_POINTS), dim=3)
 
-        distance = (query_points[:, :, :, None] - key_points[:, :, None]).square().sum((-1, -2))  # [B, heads, L, L]
+        query_points, key_points = query_points.flatten(3), key_points.flatten(3)
+        norms = query_points.square().sum(-1)[..., None] + key_points.square().sum(-1)[..., None, :]
+        distance = norms - 2 * query_points @ key_points.transpose(-1, -2)  # squared, all points: [B, heads, L, L]
         point_scale = F.softplus(self.head_weights.float()) * math.sqrt(1 / (3 * QUERY_POINTS * 9 / 2))
         logits = (
             query @ key.transpose(-1, -2) * math.sqrt(1 / (3 * HEAD_WIDTH))

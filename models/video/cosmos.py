@@ -401,3 +401,31 @@ register_published("cosmos-dv-8x8x8", "Cosmos-0.1-Tokenizer-DV8x8x8", **DV8X8X8,
 register_published("cosmos-dv-8x16x16", "Cosmos-0.1-Tokenizer-DV8x16x16", **DV8X16X16, psnr=31.4)
 register_published("cosmos-dv-8x16x16-720p", "Cosmos-1.0-Tokenizer-DV8x16x16", **DV8X16X16)
 alias("cosmos-dv", "cosmos-dv-4x8x8")
+
+# Trained here, by `trainers/recipes/cosmos-dv-nano.yaml`; ships with the package.
+register(
+    "cosmos-dv-nano",
+    CosmosDV,
+    spec=TokenizerSpec(
+        name="cosmos-dv-nano",
+        modality="video",
+        quantizer="fsq",
+        codebook_sizes=(64000,),
+        downsample=(4, 8, 8),
+        channels=3,
+        chunk_frames=17,
+        causal=True,
+        code_license="Apache-2.0",
+        weights_license="ImageNet non-commercial",
+        paper="https://arxiv.org/abs/2501.03575",
+        source="https://github.com/NVIDIA/Cosmos-Tokenizer",
+    ),
+    config={
+        "downsamples": DV4X8X8["downsamples"],
+        "upsamples": DV4X8X8["upsamples"],
+        "width": 32,
+        "multipliers": (1, 2, 2),
+        "num_blocks": 1,
+    },
+    card="cosmos-dv-nano",
+)

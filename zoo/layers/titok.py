@@ -19,9 +19,9 @@ from zoo.checkpoints import KeyMap
 from zoo.layers.transformer import TransformerBlock
 from zoo.layers.vqgan import Upsample, group_norm
 
-PATCH, GRID = 16, 16  # pixels of a patch's side, patches of an image's
 DIM = 12  # of a latent
 PIXEL_CODES = 1024  # entries of MaskGIT-VQGAN's codebook
+PIXEL_MULTIPLIERS = (1, 1, 2, 2, 4)  # its channels per resolution, finest first
 
 # The transformer's sizes: encoder and decoder have the same.
 SIZES: dict[str, dict[str, Any]] = {
@@ -40,13 +40,13 @@ def transformer(width: int, num_layers: int, num_heads: int) -> nn.Sequential:
 
 
 class Encoder(nn.Module):
-    """`[B, 3, 256, 256]` to `[B, dim, num_tokens]`: latent tokens that have attended to all patches."""
+    """`[B, 3, resolution, resolution]` to `[B, dim, num_tokens]`: latent tokens that have attended to all patches."""
 
-    def __init__(self, num_tokens: int, width: int, num_layers: int, num_heads: int):
+    def __init__(self, num_tokens: int, resolution: int, patch: int, width: int, num_layers: int, num_heads: int):
         super().__init__()
-        self.patch_embed = nn.Conv2d(3, width, PATCH, stride=PATCH)
+        self.patch_embed = nn.Conv2d(3, width, patch, stride=patch)
         self.class_token = learned_tokens(1, width)
-        self.positions = learned_tokens(1 + GRID**2, width)
+        self.positions = learned_tokens(1 + (resolution // patch) ** 2, width)
         self.latent_tokens = learned_tokens(num_tokens, width)
         self.latent_positions = learned_tokens(num_tokens, width)
         self.norm_in = nn.LayerNorm(width)
@@ -92,11 +92,11 @@ def residual_blocks(channels_in: int, channels_out: int) -> nn.Sequential:
 
 
 class PixelDecoder(nn.Module):
-    """MaskGIT-VQGAN's decoder: `[B, 2 * width, h, w]` to `[B, 3, 16 * h, 16 * w]`."""
+    """MaskGIT-VQGAN's decoder: `[B, 2 * width, h, w]` to a picture, its sides doubled between two resolutions."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, multipliers: tuple[int, ...]):
         super().__init__()
-        channels = [width * multiplier for multiplier in (1, 1, 2, 2, 4)]  # finest level first
+        channels = [width * multiplier for multiplier in multipliers]  # finest level first
         inputs = [*channels[1:], channels[-1]]
         self.stem = nn.Conv2d(2 * width, channels[-1], 3, padding=1)
         self.mid = residual_blocks(channels[-1], channels[-1])
@@ -114,34 +114,46 @@ class PixelDecoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """`[B, dim, tokens]` to `[B, 3, 256, 256]`; fewer latents than `num_tokens` are taken for the first of them.
+    """`[B, dim, tokens]` to `[B, 3, resolution, resolution]`; fewer latents than `num_tokens` are the first of them.
 
     Args:
-        num_tokens: of a whole image. width, num_layers, num_heads: of the transformer.
-        pixel_width: channels of the pixel decoder at full resolution.
+        num_tokens: of a whole image. resolution: its height and width. patch: pixels of a patch's side.
+        width, num_layers, num_heads: of the transformer.
+        pixel_width: channels of the pixel decoder at full resolution. multipliers: of it, one per resolution.
     """
 
-    def __init__(self, num_tokens: int, width: int, num_layers: int, num_heads: int, pixel_width: int):
+    def __init__(
+        self,
+        num_tokens: int,
+        resolution: int,
+        patch: int,
+        width: int,
+        num_layers: int,
+        num_heads: int,
+        pixel_width: int,
+        multipliers: tuple[int, ...],
+    ):
         super().__init__()
+        self.grid = resolution // patch
         self.embed = nn.Linear(DIM, width)
         self.latent_positions = learned_tokens(num_tokens, width)
         self.mask_token = learned_tokens(1, width)
         self.class_token = learned_tokens(1, width)
-        self.positions = learned_tokens(1 + GRID**2, width)
+        self.positions = learned_tokens(1 + self.grid**2, width)
         self.norm_in = nn.LayerNorm(width)
         self.blocks = transformer(width, num_layers, num_heads)
         self.norm_out = nn.LayerNorm(width)
         self.head = nn.Sequential(nn.Conv2d(width, 2 * width, 1), nn.Tanh(), nn.Conv2d(2 * width, PIXEL_CODES, 1))
         self.pixel_codebook = nn.Parameter(torch.randn(PIXEL_CODES, 2 * pixel_width))
-        self.pixel_decoder = PixelDecoder(pixel_width)
+        self.pixel_decoder = PixelDecoder(pixel_width, multipliers)
 
     def forward(self, latent: Tensor) -> Tensor:
         latents = self.embed(rearrange(latent, "b c n -> b n c")) + self.latent_positions[: latent.shape[2]]
-        image_tokens = torch.cat([self.class_token, self.mask_token.expand(GRID**2, -1)]) + self.positions
+        image_tokens = torch.cat([self.class_token, self.mask_token.expand(self.grid**2, -1)]) + self.positions
         image_tokens = image_tokens.expand(len(latent), -1, -1)
         x = self.blocks(self.norm_in(torch.cat([image_tokens, latents], dim=1)))
-        x = self.norm_out(x[:, 1 : 1 + GRID**2])
-        logits = self.head(rearrange(x, "b (h w) c -> b c h w", h=GRID))
+        x = self.norm_out(x[:, 1 : 1 + self.grid**2])
+        logits = self.head(rearrange(x, "b (h w) c -> b c h w", h=self.grid))
         # An expectation over the pixel codebook: no code is chosen here.
         return self.pixel_decoder(torch.einsum("bkhw,kc->bchw", logits.softmax(dim=1), self.pixel_codebook))
 

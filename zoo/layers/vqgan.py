@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """32 groups; one per channel where there are fewer, in networks made small."""
-    return nn.GroupNorm(min(32, channels), channels, eps=1e-6)
+    """32 groups; in networks made small fewer, of four channels: a channel by itself would lose its mean."""
+    return nn.GroupNorm(min(32, max(1, channels // 4)), channels, eps=1e-6)
 
 
 class ResidualBlock(nn.Module):
