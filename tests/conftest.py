@@ -43,3 +43,23 @@ def tiny_wavtokenizer(install) -> zoo.Tokenizer:
     """Audio at 24 kHz to 1 code of 64 for each 320 samples."""
     config = {"encoder_width": 4, "dim": 16, "decoder_dim": 32, "hidden_dim": 48, "num_layers": 2, "norm_groups": 8}
     return install("tiny-wavtokenizer", "wavtokenizer-small-320-24k-4096", {"codebook_sizes": (64,)}, config)
+
+
+@pytest.fixture
+def tiny_one_d_piece(install) -> zoo.Tokenizer:
+    """Images of 32x32 to 20 codes of 64, of which any first few decode."""
+    spec = {"resolution": (32, 32), "num_tokens": 20, "codebook_sizes": (64,)}
+    config = {"width": 16, "num_layers": 1, "num_heads": 2, "pixel_width": 8}
+    return install("tiny-one-d-piece", "one-d-piece-s-256", spec, config)
+
+
+@pytest.fixture
+def tiny_cosmos(install) -> zoo.Tokenizer:
+    """Video to a code of 64,000 for each 4x8x8 pixels, in windows of 17 frames."""
+    return install("tiny-cosmos", "cosmos-dv-4x8x8", {}, {"width": 8, "multipliers": (1, 1, 1), "num_blocks": 1})
+
+
+@pytest.fixture
+def tiny_dplm2(install) -> zoo.Tokenizer:
+    """Structures to a code of 8,192 for each residue."""
+    return install("tiny-dplm2", "dplm2-struct-tokenizer", {}, zoo.info("dplm2-struct-tokenizer").builder.small)

@@ -16,6 +16,7 @@ import zoo
 from tests.test_wetok import register_small, write_golden
 from zoo import hub
 from zoo.catalog import LIST_END, LIST_START
+from zoo.checkpoints import read_metadata
 from zoo.cli import app
 from zoo.codes import load_codes, save_codes
 from zoo.samples import FOLDER
@@ -68,7 +69,19 @@ def test_help_and_version_do_without_torch():
     program = "import sys, zoo.cli as c; c.app(['--help'], standalone_mode=False); print('torch' in sys.modules)"
     output = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
     assert output.endswith("False\n")
-    for command in ("list", "info", "encode", "decode", "reconstruct", "parity", "pull", "push", "train", "demo"):
+    for command in [
+        "list",
+        "info",
+        "encode",
+        "decode",
+        "reconstruct",
+        "parity",
+        "pull",
+        "push",
+        "train",
+        "export",
+        "demo",
+    ]:
         assert f"\n  {command} " in output
     assert run("--version").stdout == f"zoo {zoo.__version__}\n"
 
@@ -336,6 +349,22 @@ def test_train_writes_weights(tiny_wetok, pictures, tmp_path):
     result = json.loads(run(*arguments, "--json").stdout)
     assert result["step"] == 2
     assert Path(result["weights"]).is_file()
+
+
+def test_export_writes_the_weights_of_a_checkpoint(tiny_wetok, pictures, tmp_path):
+    recipe, folder = tmp_path / "tiny.yaml", tmp_path / "run"
+    recipe.write_text(
+        "tokenizer: tiny-wetok\ndata: {crop: 16}\nlosses: {l1: 1.0}\nsteps: 2\nbatch_size: 1\n"
+        "optimizer: {learning_rate: 1.0, warmup_steps: 0, ema_decay: 0.0, clip_norm: .inf}\n"
+        "validation: {every: 1, best: psnr, items: 1}\n"
+    )
+    run("train", recipe, "--data", pictures, "--validation-data", pictures, "--out", folder, "--accelerator", "cpu")
+    assert run("export", folder, "--out", tmp_path / "last.safetensors").stdout.strip().endswith("last.safetensors")
+    run("export", folder, "--best", "--out", tmp_path / "best.safetensors")
+    best, last = (read_metadata(tmp_path / f"{name}.safetensors")["steps"] for name in ("best", "last"))
+    assert (best, last) == ("1", "2")
+    assert zoo.load(tmp_path / "best.safetensors").spec.name == "tiny-wetok"
+    assert "no run here" in error_line(run("export", tmp_path, status=1))
 
 
 def test_train_refuses_what_a_recipe_does_not_have(pictures):

@@ -153,7 +153,8 @@ class PlainImage(PlainNetwork):
         return F.conv2d(x, weight, self.state[f"{key}.bias"], padding=padding, stride=stride)
 
     def norm(self, x, key):
-        return F.group_norm(x, min(32, x.shape[1] // 4), self.state[f"{key}.weight"], self.state[f"{key}.bias"], eps=1e-6)
+        groups = min(32, x.shape[1] // 4)
+        return F.group_norm(x, groups, self.state[f"{key}.weight"], self.state[f"{key}.bias"], eps=1e-6)
 
     def attend(self, x, key):
         h = self.norm(x, f"{key}.norm")

@@ -3,20 +3,31 @@
 import json
 import time
 
+import numpy as np
 import pytest
 import soundfile
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 import zoo
+from zoo import catalog, media
 from zoo.cli import app
 from zoo.demo import Demo
-from zoo.samples import samples
+from zoo.metrics import METRICS
+from zoo.samples import make, samples
+
+ALPHA = 1  # of a residue's atoms
+# What each shipped variant reaches on every sample, at least or at most as its metric has it.
+BOUNDS = {
+    "wetok-nano": {"psnr": 18, "ssim": 0.5},
+    "wavtokenizer-nano": {"stoi": 0.5},
+}
 
 
 @pytest.fixture
-def tiny(tiny_wetok, tiny_wavtokenizer):
-    """The only variants that ship are tiny ones."""
+def tiny(tiny_wetok, tiny_one_d_piece, tiny_wavtokenizer, tiny_cosmos, tiny_dplm2):
+    """The only variants that ship and decode are tiny ones."""
 
 
 def test_samples_fit_their_modality():
@@ -28,17 +39,42 @@ def test_samples_fit_their_modality():
         info = soundfile.info(path)
         assert (info.samplerate, info.channels, info.subtype) == (24000, 1, "PCM_16")
         assert 2 < info.duration < 5
+    for path in samples("video").values():
+        ((window, frame_rate),) = media.read_video(path, 100)
+        assert (tuple(window.shape), frame_rate) == ((3, 33, 128, 128), 24)
+    for path in samples("structure").values():
+        assert 40 <= len(media.read_structure(path).coordinates) <= 80
     with pytest.raises(zoo.InputError, match="no samples of 'smell'"):
         samples("smell")
+
+
+def test_the_sample_protein_is_a_chain_that_folds_without_clashes():
+    atoms = media.read_structure(samples("structure")["bundle"]).coordinates
+    assert (atoms[1:, 0] - atoms[:-1, 2]).norm(dim=-1).sub(1.329).abs().max() < 2e-3  # peptide bonds
+    assert atoms[:, ALPHA].diff(dim=0).norm(dim=-1).sub(3.80).abs().max() < 0.02
+    distances = torch.cdist(atoms.flatten(0, 1), atoms.flatten(0, 1)).unflatten(0, (-1, 5)).unflatten(2, (-1, 5))
+    nearest = distances.amin(dim=(1, 3))
+    assert nearest.triu(3)[nearest.triu(3) > 0].min() > 3.0
+    assert (torch.cdist(atoms[:17, ALPHA], atoms[-17:, ALPHA]) < 10).sum() > 20  # first and last helix touch
+
+
+def test_the_sample_protein_is_made_anew_as_it_is():
+    made = torch.from_numpy(make.backbone(make.BUNDLE)).float()
+    assert torch.allclose(made, media.read_structure(samples("structure")["bundle"]).coordinates, atol=6e-4)
 
 
 def test_every_sample_goes_through_every_shipped_variant(tiny, tmp_path):
     work = Demo(out=tmp_path / "out")
     results = list(work)
     assert len(results) == len(work)
-    pairs = {(result.variant, result.input) for result in results}
-    assert pairs == {("tiny-wetok", name) for name in samples("image")} | {
-        ("tiny-wavtokenizer", name) for name in samples("audio")
+    variants = {
+        "image": ["tiny-wetok", "tiny-one-d-piece"],
+        "audio": ["tiny-wavtokenizer"],
+        "video": ["tiny-cosmos"],
+        "structure": ["tiny-dplm2"],
+    }
+    assert {(result.modality, result.variant, result.input) for result in results} == {
+        (modality, name, sample) for modality in variants for name in variants[modality] for sample in samples(modality)
     }
     for result in results:
         assert result.error is None
@@ -47,8 +83,39 @@ def test_every_sample_goes_through_every_shipped_variant(tiny, tmp_path):
         if result.modality == "audio":
             lengths = {soundfile.info(path).frames for path in result.files[1:]}
             assert lengths == {soundfile.info(samples("audio")[result.input]).frames}
+        elif result.modality == "video":
+            shapes = [tuple(media.load_video(path).shape) for path in result.files[1:]]
+            assert shapes == [(3, 33, 128, 128)] * 2
     written = {path for path in work.folder.rglob("*") if path.is_file()}
     assert written == {path for result in results for path in result.files}
+
+
+def test_a_picture_has_every_pixel_as_a_square(tiny_wetok, tiny_one_d_piece, tmp_path):
+    list(Demo(out=tmp_path))
+    for variant, side, scale in (("tiny-wetok", 256, 2), ("tiny-one-d-piece", 32, 6)):
+        picture = zoo.load(variant).preprocess(samples("image")["lake"], resolution=side)[0]
+        expected = picture.repeat_interleave(scale, dim=1).repeat_interleave(scale, dim=2)
+        with Image.open(tmp_path / variant / "lake.png") as page:
+            found = media.to_image_tensor(page.convert("RGB").crop((24, 92, 24 + scale * side, 92 + scale * side)))
+        assert (found - expected).abs().max() < 2 / 255
+
+
+def test_a_picture_of_tail_drop_shows_what_one_token_and_what_all_decode_to(tiny_one_d_piece, tmp_path):
+    list(Demo(out=tmp_path))
+    codes = tiny_one_d_piece.encode(tiny_one_d_piece.preprocess(samples("image")["lake"]))
+    page = np.asarray(Image.open(tmp_path / "tiny-one-d-piece" / "lake.png").convert("RGB"))
+    for column, count in enumerate((1, 4, 16, 20), start=1):
+        left = 24 + column * (32 * 6 + 16)
+        found = page[95:284:6, left + 3 : left + 192 : 6]  # the middle of each pixel
+        decoded = (tiny_one_d_piece.decode(codes[..., :count])[0] * 255).permute(1, 2, 0).numpy()
+        assert np.abs(found - decoded).max() < 2
+
+
+def test_a_protein_lies_on_its_original(tiny_dplm2, tmp_path):
+    (result,) = Demo(out=tmp_path)
+    original, reconstruction = (media.read_structure(path).coordinates[:, ALPHA] for path in result.files[1:])
+    rmsd = float((original - reconstruction).square().sum(dim=-1).mean().sqrt())
+    assert rmsd == pytest.approx(result.figures.quality["ca_rmsd"], abs=0.01)
 
 
 def test_own_files_are_taken_besides_the_samples(tiny, tmp_path):
@@ -57,24 +124,40 @@ def test_own_files_are_taken_besides_the_samples(tiny, tmp_path):
     Image.new("RGB", (300, 400), "teal").save(own / "lake.png")
     (own / "broken.png").write_bytes(b"nothing")
     soundfile.write(own / "long.wav", [0.0, 0.1] * 16000 * 6, 16000)
+    media.write_video(own / "wide.mp4", torch.rand(3, 40, 144, 200), 30)
+    chain = torch.arange(300.0)[:, None, None] * 3 + torch.rand(300, 5, 3)
+    media.write_structure(own / "chain.cif", chain, chain="A")
     result = CliRunner().invoke(app, ["demo", str(own), "--out", str(tmp_path / "out"), "--json"])
     assert result.exit_code == 1
-    message, count = result.stderr.splitlines()
-    assert "broken" in message
-    assert count == "1 of 8 failed"
-    entries = {entry["input"]: entry for entry in json.loads(result.stdout)["results"]}
-    assert {"lake", "lake-2", "long"} < set(entries)
-    assert entries["lake-2"]["tokens"] == entries["lake"]["tokens"]
-    assert entries["long"]["tokens"] == 10 * 75
+    *messages, count = result.stderr.splitlines()
+    assert len(messages) == 2
+    assert all("broken" in message for message in messages)
+    assert count == "2 of 17 failed"
+    entries = {(entry["variant"], entry["input"]): entry for entry in json.loads(result.stdout)["results"]}
+    assert entries["tiny-wetok", "lake-2"]["tokens"] == entries["tiny-wetok", "lake"]["tokens"]
+    assert entries["tiny-wavtokenizer", "long"]["tokens"] == 10 * 75
+    assert entries["tiny-dplm2", "chain"]["tokens"] == 256
+    ((clip, frame_rate),) = media.read_video(entries["tiny-cosmos", "wide"]["files"][2], 100)
+    assert (tuple(clip.shape), frame_rate) == ((3, 33, 128, 128), 30)
 
 
-def test_only_images_and_audio_are_taken(tiny, tmp_path):
-    clip = tmp_path / "clip.mp4"
-    clip.touch()
+def test_a_chain_is_chosen_by_its_id(tiny_dplm2, tmp_path):
+    for chain, message in (("A", "1 of 2 failed"), ("B", "")):
+        media.write_structure(tmp_path / "own.cif", torch.rand(20, 5, 3) * 30, chain="B", overwrite=True)
+        command = ["demo", str(tmp_path / "own.cif"), "--chain", chain, "--out", str(tmp_path / chain)]
+        result = CliRunner().invoke(app, command)
+        assert message in result.stderr
+        assert (tmp_path / chain / "tiny-dplm2" / "own.pdb").exists() == (chain == "B")
+        assert (tmp_path / chain / "tiny-dplm2" / "bundle.pdb").exists()
+
+
+def test_only_images_audio_video_and_structures_are_taken(tiny, tmp_path):
+    text = tmp_path / "text.txt"
+    text.touch()
     (tmp_path / "empty").mkdir()
     for path, message in (
-        (clip, "is video"),
-        (tmp_path / "empty", "neither images nor audio"),
+        (text, "expected a suffix among"),
+        (tmp_path / "empty", "holds no image or audio or video or structure"),
         ("nope", "no such file"),
     ):
         result = CliRunner().invoke(app, ["demo", str(path), "--out", str(tmp_path / "out")])
@@ -86,10 +169,13 @@ def test_a_second_demo_has_a_folder_of_its_own_and_a_named_one_is_kept(tiny, tmp
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, ["demo"])
     assert result.exit_code == 0, result.output
-    assert result.stdout.endswith("Pictures and sound are in zoo-demo\n")
-    pictures, sounds = (line.split() for line in result.stdout.splitlines() if line.startswith("variant"))
+    assert result.stdout.endswith("What there is to see and to hear is in zoo-demo\n")
+    tables = [line.split() for line in result.stdout.splitlines() if line.startswith("variant")]
+    pictures, sounds, clips, structures = tables
     assert pictures == ["variant", "input", "tokens", "bits", "ratio", "PSNR", "(dB)", "SSIM", "seconds"]
     assert sounds == ["variant", "input", "tokens", "bits", "ratio", "Mel", "distance", "STOI", "seconds"]
+    assert clips == pictures
+    assert " ".join(structures) == "variant input tokens bits ratio CA RMSD (Å) Backbone RMSD (Å) seconds"
     assert str(Demo().folder) == "zoo-demo-2"
     assert all(isinstance(result.error, zoo.MediaError) for result in Demo(out="zoo-demo"))
     assert next(iter(Demo(out="zoo-demo", overwrite=True))).error is None
@@ -101,10 +187,10 @@ def test_the_demo_of_the_shipped_weights_is_quick_and_close_to_the_originals(tmp
     assert result.exit_code == 0, result.output
     assert time.process_time() - start < 60
     entries = json.loads(result.stdout)["results"]
-    assert {entry["variant"] for entry in entries} == {"wetok-nano", "wavtokenizer-nano"}
+    shipped = {name for name in zoo.list_tokenizers() if catalog.is_shipped(name)}
+    decoding = {name for name in shipped if zoo.info(name).builder.encode_only is None}
+    assert {entry["variant"] for entry in entries} == decoding
     for entry in entries:
-        if "psnr" in entry:
-            assert entry["psnr"] > 18
-            assert entry["ssim"] > 0.5
-        else:
-            assert entry["stoi"] > 0.5
+        metrics = METRICS[zoo.info(entry["variant"]).spec.modality]
+        for name, bound in BOUNDS.get(entry["variant"], {}).items():
+            assert entry[name] > bound if metrics[name].higher_is_better else entry[name] < bound

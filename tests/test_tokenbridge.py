@@ -84,7 +84,8 @@ class PlainKL16:
         return F.conv2d(x, self.state[f"{key}.weight"], self.state[f"{key}.bias"], **options)
 
     def norm(self, x, key):
-        return F.group_norm(x, min(32, x.shape[1] // 4), self.state[f"{key}.weight"], self.state[f"{key}.bias"], eps=1e-6)
+        groups = min(32, x.shape[1] // 4)
+        return F.group_norm(x, groups, self.state[f"{key}.weight"], self.state[f"{key}.bias"], eps=1e-6)
 
     def norm_swish(self, x, key):
         x = self.norm(x, key)

@@ -15,7 +15,7 @@ from zoo.errors import InputError
 from zoo.tokenizer import Modality, Tokenizer
 from zoo.trainers.adversarial import GAN_LOSSES, LeCAM, adaptive_weight, feature_matching_loss, r1_penalty
 from zoo.trainers.discriminators import AUDIO_DISCRIMINATORS, IMAGE_DISCRIMINATORS
-from zoo.trainers.optimizers import learning_rate, make_optimizer, set_learning_rate
+from zoo.trainers.optimizers import average_gradients, learning_rate, make_optimizer, set_learning_rate
 from zoo.trainers.recipe import Recipe, check_keywords
 
 ADAPTIVE_LIMIT = 1e4
@@ -50,12 +50,15 @@ class Adversary:
         recipe: one that has `adversarial`.
 
     Raises:
-        InputError: a discriminator or a loss that there is not, an argument that it does not take, structures.
+        InputError: a discriminator or a loss that there is not, an argument that it does not take, structures, or
+            `adaptive_weight` where the last layer is frozen.
     """
 
     def __init__(self, fabric: Fabric, recipe: Recipe, tokenizer: Tokenizer):
         self.fabric, self.recipe, self.options = fabric, recipe, recipe.adversarial
         self.last_layer = [parameter for parameter in tokenizer.decoder.parameters() if parameter.ndim > 1][-1]
+        if self.options.adaptive_weight and not self.last_layer.requires_grad:
+            raise InputError("recipe: adversarial.adaptive_weight looks at the decoder's last layer, which is frozen")
         self.network = fabric.to_device(make_discriminators(recipe, tokenizer.spec.modality))
         self.lecam = fabric.to_device(nn.ModuleDict({name: LeCAM() for name in self.options.discriminators}))
         self.optimizer = make_optimizer(self.network, self.options.optimizer)
@@ -116,10 +119,7 @@ class Adversary:
         start = self.options.start_step
         rate = learning_rate(step - start, self.options.optimizer, self.recipe.steps - start)
         set_learning_rate(self.optimizer, rate)
-        gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
-        if self.fabric.world_size > 1:
-            averaged = self.fabric.all_reduce(nn.utils.parameters_to_vector(gradients), reduce_op="mean")
-            nn.utils.vector_to_parameters(averaged, gradients)
+        average_gradients(self.fabric, self.network.parameters())
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.options.optimizer.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()

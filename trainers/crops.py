@@ -45,19 +45,47 @@ def crop_image(image: Tensor, options: ImageData, random: np.random.Generator) -
 
 
 def crop_audio(audio: Tensor, options: AudioData, sample_rate: int, random: np.random.Generator) -> Tensor:
-    """int16 `[channels, samples]` to a random float32 crop of `options.seconds`."""
+    """int16 `[channels, samples]` to a random float32 crop of `options.seconds`, or with `bucket` of what there is."""
     length = round(options.seconds * sample_rate)
     peak = 10 ** (random.uniform(*options.peak_db) / 20)
-    audio = repeated(audio, length)
+    audio = repeated(audio, min(length, round(options.min_seconds * sample_rate)) if options.bucket else length)
+    length = min(length, audio.shape[1])
     start = int(random.integers(audio.shape[1] - length + 1))
     return audio[:, start : start + length].float() * (peak / 32767)
 
 
 def crop_video(video: Tensor, options: VideoData, random: np.random.Generator) -> Tensor:
     """uint8 `[3, T, H, W]` to a random `[3, frames, crop, crop]`."""
+    if options.stills and video.shape[1] == 1:
+        return move_camera(video[:, 0], options, random)
     span = (options.frames - 1) * options.frame_stride + 1
     start = int(random.integers(max(1, video.shape[1] - span + 1)))
     return random_square(clip(video, options, start), options.crop, options.crop, options.flip, random)
+
+
+def move_camera(picture: Tensor, options: VideoData, random: np.random.Generator) -> Tensor:
+    """uint8 `[3, H, W]` to `[3, frames, crop, crop]`: a square that moves and grows or shrinks evenly over it.
+
+    Its side is between `crop` and 1.5 times that, or what the picture has; its middle moves by up to 3 pixels a frame
+    along each axis, and stops where the picture ends.
+    """
+    size = np.array(picture.shape[1:])
+    sides = np.minimum(options.crop * random.uniform(1, 1.5, size=2), min(size))
+    steps = options.frames - 1
+    start = random.uniform(sides[0] / 2, size - sides[0] / 2)
+    end = np.clip(start + steps * random.uniform(-3, 3, size=2), sides[1] / 2, size - sides[1] / 2)
+    part = torch.linspace(0, 1, options.frames)[:, None]
+    middle = torch.from_numpy(start) + part * torch.from_numpy(end - start)
+    scale = (sides[0] + part * (sides[1] - sides[0])) / torch.from_numpy(size)
+    offset = 2 * middle / torch.from_numpy(size) - 1
+    mirror = -1 if options.flip and random.random() < 0.5 else 1
+    motion = torch.zeros(options.frames, 2, 3)  # from the clip's coordinates to the picture's, x first, from -1 to 1
+    motion[:, 0, 0], motion[:, 1, 1] = mirror * scale[:, 1], scale[:, 0]
+    motion[:, :, 2] = offset.flip(1)
+    grid = F.affine_grid(motion, [options.frames, 3, options.crop, options.crop], align_corners=False)
+    frames = picture.float().expand(options.frames, -1, -1, -1)
+    pixels = F.grid_sample(frames, grid, padding_mode="border", align_corners=False)
+    return pixels.round().clamp(0, 255).to(torch.uint8).movedim(0, 1).contiguous()
 
 
 def clip(video: Tensor, options: VideoData, start: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Folders of files to training crops, in an order that the seed and the sample's number alone decide.
+"""Media files to training crops, in an order that the seed and the sample's number alone decide.
 
 Sample n of a run is the same whatever came before it, so that a resumed run goes on with the next number.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -16,89 +17,86 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from zoo.errors import MediaError, ZooError
-from zoo.media import load_audio, media_files, read_image, read_structure, read_video
-from zoo.tokenizer import TokenizerSpec
+from zoo.media import MediaBytes, load_audio, read_image, read_structure, read_video, resize_short_side
+from zoo.tokenizer import Modality, TokenizerSpec
 from zoo.trainers.crops import crop, excerpt
-from zoo.trainers.recipe import DataOptions, Recipe, StructureData, VideoData
+from zoo.trainers.recipe import AudioData, DataOptions, Recipe, StructureData, VideoData
+from zoo.trainers.sources import Location, locate, open_source
 
 
 class Files:
-    """The signals of a folder (of its `first` files) in the order of their paths, decoded once and kept while they fit.
+    """The signals of media files (of the `first`) in their source's order, decoded once and kept while they fit.
 
-    A file that cannot be read is named on stderr when it is met, counted in `damaged`, and its place is taken by
-    the next. Of a video file no more than `max_frames` frames are read.
+    data: what `zoo.trainers.sources.locate` takes or gives. A file that cannot be read is named on stderr when it is
+    met, its number is kept in `damaged`, and its place is taken by the next.
     """
 
     def __init__(
-        self,
-        folder: str | Path,
-        spec: TokenizerSpec,
-        cache_gib: float,
-        first: int | None = None,
-        max_frames: int = 256,
+        self, data: str | Path | Location, spec: TokenizerSpec, options: DataOptions, first: int | None = None
     ):
-        self.spec, self.max_frames = spec, max_frames
-        self.paths = media_files(folder, spec.modality)[:first]
-        self.damaged: set[Path] = set()
-        self._cache: dict[Path, Tensor] = {}
-        left = cache_gib * 2**30
-        for path in self.paths:
-            signal = self._read(path)
+        self.spec, self.options = spec, options
+        stills = ("image",) if isinstance(options, VideoData) and options.stills else ()
+        location = locate(data) if isinstance(data, str | Path) else data
+        self.source = open_source(location, (spec.modality, *stills), first)
+        self.damaged: set[int] = set()
+        self._cache: dict[int, Tensor] = {}
+        left = options.cache_gib * 2**30
+        for index in range(len(self)):
+            signal = self._read(index)
             if signal is not None:
                 left -= signal.nbytes
                 if left < 0:
                     break
-                self._cache[path] = signal
+                self._cache[index] = signal
+        name = f"{location[0]}, ..." if isinstance(location, tuple) else location
         if self.damaged:
-            print(f"{folder}: {len(self.damaged)} of {len(self.paths)} files skipped", file=sys.stderr)
-        if len(self.damaged) == len(self.paths):
-            raise MediaError(f"{folder}: none of the {len(self.paths)} {spec.modality} files can be read")
+            print(f"{name}: {len(self.damaged)} of {len(self)} files skipped", file=sys.stderr)
+        if len(self.damaged) == len(self):
+            raise MediaError(f"{name}: none of the {len(self)} {spec.modality} files can be read")
 
     @property
     def all_in_memory(self) -> bool:
-        return len(self._cache) + len(self.damaged) == len(self.paths)
+        return len(self._cache) + len(self.damaged) == len(self)
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.source)
 
+    @cached_property
     def sizes(self) -> np.ndarray:
         """Bytes of each file: a measure of length that takes no reading."""
-        return np.array([path.stat().st_size for path in self.paths])
+        return self.source.sizes
 
     def __getitem__(self, index: int) -> Tensor:
         """Image uint8 `[3, H, W]`; audio int16 `[channels, samples]` whose peak is full scale; video uint8
         `[3, T, H, W]`; structure float32 `[residues, 5, 3]`.
         """
-        for offset in range(len(self.paths)):
-            path = self.paths[(index + offset) % len(self.paths)]
-            if path in self._cache:
-                return self._cache[path]
-            signal = None if path in self.damaged else self._read(path)
+        for offset in range(len(self)):
+            place = (index + offset) % len(self)
+            if place in self._cache:
+                return self._cache[place]
+            signal = None if place in self.damaged else self._read(place)
             if signal is not None:
                 return signal
-        raise MediaError(f"none of the {len(self.paths)} {self.spec.modality} files can be read any more")
+        raise MediaError(f"none of the {len(self)} {self.spec.modality} files can be read any more")
 
-    def _read(self, path: Path) -> Tensor | None:
+    def _read(self, index: int) -> Tensor | None:
         try:
-            if self.spec.modality == "image":
-                return read_image(path)
-            if self.spec.modality == "video":
-                return read_clip(path, self.max_frames)
-            if self.spec.modality == "structure":
-                return read_structure(path).coordinates
-            audio = load_audio(path, self.spec.sample_rate, self.spec.channels)
-            return (audio / audio.abs().max().clamp(min=1e-4) * 32767).round().to(torch.int16)
+            return self._decode(*self.source.open(index))
         except ZooError as error:
-            self.damaged.add(path)
+            self.damaged.add(index)
             print(f"skipped {error}", file=sys.stderr)
             return None
 
-
-def open_files(folder: str | Path, spec: TokenizerSpec, options: DataOptions, first: int | None = None) -> Files:
-    """The files of a folder as a recipe's `data` says."""
-    if isinstance(options, VideoData):
-        return Files(folder, spec, options.cache_gib, first, options.max_frames)
-    return Files(folder, spec, options.cache_gib, first)
+    def _decode(self, held: Modality, file: Path | MediaBytes) -> Tensor:
+        if self.spec.modality == "image":
+            side = self.options.shorter_side
+            return read_image(file) if side is None else resize_short_side(read_image(file), side)
+        if self.spec.modality == "video":
+            return read_image(file)[:, None] if held == "image" else read_clip(file, self.options.max_frames)
+        if self.spec.modality == "structure":
+            return read_structure(file).coordinates
+        audio = load_audio(file, self.spec.sample_rate, self.spec.channels)
+        return (audio / audio.abs().max().clamp(min=1e-4) * 32767).round().to(torch.int16)
 
 
 class Crops(Dataset):
@@ -121,8 +119,8 @@ class Crops(Dataset):
 
     def _permutation(self, epoch: int) -> np.ndarray:
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self.files))
-        if isinstance(self.options, StructureData):
-            return bucketed(order, self.files.sizes(), self.options.bucket)
+        if isinstance(self.options, StructureData | AudioData) and self.options.bucket:
+            return bucketed(order, self.files.sizes, self.options.bucket)
         return order
 
 
@@ -173,7 +171,7 @@ def training_batches(crops: Crops, recipe: Recipe, step: int, rank: int = 0, wor
         batch_size=recipe.batch_size,
         sampler=Numbers(recipe, step, rank, world_size),
         num_workers=workers,
-        collate_fn=padded if isinstance(recipe.data, StructureData) else None,
+        collate_fn=batching(recipe.data),
         pin_memory=torch.cuda.is_available(),
     )
 
@@ -183,12 +181,25 @@ def validation_batches(excerpts: Excerpts, recipe: Recipe) -> DataLoader:
     return DataLoader(excerpts, 1 if isinstance(recipe.data, StructureData) else recipe.batch_size)
 
 
+def batching(options: DataOptions) -> Callable[[list[Tensor]], Tensor] | None:
+    """How crops that differ in length become a batch; None: as the loader does it."""
+    if isinstance(options, StructureData):
+        return padded
+    return shortened if isinstance(options, AudioData) and options.bucket else None
+
+
+def shortened(sounds: list[Tensor]) -> Tensor:
+    """`[channels, samples]` each to `[B, channels, samples]`, as long as the shortest."""
+    length = min(sound.shape[1] for sound in sounds)
+    return torch.stack([sound[:, :length] for sound in sounds])
+
+
 def padded(structures: list[Tensor]) -> Tensor:
     """`[residues, 5, 3]` each to `[B, residues, 5, 3]`, absent residues behind the shorter ones."""
     return torch.nn.utils.rnn.pad_sequence(structures, batch_first=True, padding_value=torch.nan)
 
 
-def read_clip(path: Path, frames: int) -> Tensor:
+def read_clip(path: Path | MediaBytes, frames: int) -> Tensor:
     """The first frames of a video file, uint8 `[3, T, H, W]`."""
     for window, _ in read_video(path, frames):
         return window

@@ -1,11 +1,14 @@
-"""Published networks that losses look through and that never learn."""
+"""Networks that never learn: published ones that losses look through, and parts of a tokenizer."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 from zoo.errors import InputError
 from zoo.metrics.networks import Weights
+from zoo.tokenizer import Tokenizer
 
 
 class Frozen(nn.Module):
@@ -36,3 +39,24 @@ def require(weights: Weights, purpose: str) -> None:
     reason = weights.missing()
     if reason is not None:
         raise InputError(f"{purpose} {reason}; no network is used with random weights in its place")
+
+
+def freeze(tokenizer: Tokenizer, names: Sequence[str]) -> None:
+    """Take the modules of these dotted names out of training: no gradient, eval mode (no codebook moves, no dropout).
+
+    Raises:
+        InputError: a name that no module has, a part of the quantizer, or nothing left to train.
+    """
+    for name in names:
+        try:
+            module = tokenizer.get_submodule(name) if name else None
+        except AttributeError:
+            module = None
+        if module is None:
+            parts = ", ".join(part for part, _ in tokenizer.named_children())
+            raise InputError(f"recipe: freeze: no module {name!r}; there are {parts} and what is in them")
+        if name.startswith("quantizer."):
+            raise InputError(f"recipe: freeze: expected the quantizer as a whole, got {name}")
+        module.eval().requires_grad_(False)
+    if names and not any(parameter.requires_grad for parameter in tokenizer.parameters()):
+        raise InputError(f"recipe: freeze: nothing is left to train without {', '.join(names)}")

@@ -14,11 +14,13 @@ from lightning_fabric import Fabric
 from torch.utils.data import DataLoader
 
 from zoo.errors import InputError
+from zoo.hub import load_into
 from zoo.metrics import METRICS, Metric
-from zoo.trainers.data import Crops, Excerpts, open_files, training_batches, validation_batches
+from zoo.trainers.data import Crops, Excerpts, Files, training_batches, validation_batches
 from zoo.trainers.recipe import Recipe, create_tokenizer, load_recipe
 from zoo.trainers.report import Report
 from zoo.trainers.run import RunFolder, write_weights
+from zoo.trainers.sources import training_and_validation
 from zoo.trainers.trainer import Trainer
 from zoo.trainers.validation import choose_metrics, validate
 
@@ -51,18 +53,20 @@ def train(
     Args:
         recipe: name of one that ships with zoo, path of a YAML file, or what else `load_recipe` takes.
         overrides: `{"optimizer.learning_rate": 1e-4}` or `["optimizer.learning_rate=1e-4"]`.
-        data: folder of files; where it has `train` and `val` inside, those are training and validation data.
-        validation_data: folder of files; None: `val` in `data`, and if there is none, no validation.
+        data: folder of files, WebDataset shards or a data set of the Hub, as `zoo.trainers.sources.locate` takes it.
+            Where it has `train` and `val` inside, those are training and validation data.
+        validation_data: as `data`; None: `val` (or `validation`) in `data`, and if there is none, no validation.
         run_dir: folder of the run; None: `runs/` and the tokenizer's name.
         resume: go on from the folder's checkpoint if it has one; if not, start anew in its place.
         minutes: stop after so many, with all that the end of a run brings; a later call goes on.
         accelerator, devices, strategy: Fabric's. Each process takes `batch_size` items; `torchrun` starts them too, on
             one machine or several that share the run's folder. A tokenizer of which a step leaves parameters unused
             (dplm2) takes "ddp_find_unused_parameters_true" for "ddp". "fsdp" needs GPUs, does not go with
-            `adversarial.adaptive_weight`, and spreads the tokenizer alone, not the discriminators.
+            `adversarial.adaptive_weight` or `teachers`, and spreads the tokenizer alone, not the discriminators.
 
     Raises:
         InputError: recipe, override, loss or folder that cannot be used, or a run of another recipe in `run_dir`.
+        CheckpointError, WeightsUnavailableError: the recipe's `weights` do not fit or cannot be had.
         UnknownTokenizerError: the recipe's tokenizer is not registered.
         MediaError: a folder without a file that can be read, or a run folder that cannot be written.
         ZooError: a gradient is not finite; the last checkpoint stays.
@@ -74,26 +78,28 @@ def train(
     tokenizer = create_tokenizer(recipe)
     metrics = choose_metrics(recipe.validation, tokenizer.spec.modality)
     folder = RunFolder(run_dir or Path("runs") / tokenizer.spec.name)
-    trainer = Trainer(fabric, recipe, tokenizer)
     checkpoint = folder.load(recipe) if resume else None
+    if recipe.weights and checkpoint is None:
+        load_into(tokenizer, recipe.tokenizer, recipe.weights)
+    trainer = Trainer(fabric, recipe, tokenizer)
     if checkpoint is not None:
         trainer.load_state_dict(checkpoint)
     fabric.barrier()
 
-    training_folder, validation_folder = data_folders(data, validation_data)
-    if recipe.validation.best and not validation_folder:
+    training_location, validation_location = training_and_validation(data, validation_data)
+    if recipe.validation.best and not validation_location:
         raise InputError("recipe: validation.best needs validation data")
-    crops = Crops(open_files(training_folder, tokenizer.spec, recipe.data), recipe.data, recipe.seed)
+    crops = Crops(Files(training_location, tokenizer.spec, recipe.data), recipe.data, recipe.seed)
     batches = training_batches(crops, recipe, trainer.step, fabric.global_rank, fabric.world_size)
     batches = iter(fabric.setup_dataloaders(batches, use_distributed_sampler=False))
     excerpts = None
-    if validation_folder and fabric.is_global_zero:
-        files = open_files(validation_folder, tokenizer.spec, recipe.data, recipe.validation.items)
+    if validation_location and fabric.is_global_zero:
+        files = Files(validation_location, tokenizer.spec, recipe.data, recipe.validation.items)
         excerpts = validation_batches(Excerpts(files, recipe.data), recipe)
     if fabric.is_global_zero:
         folder.start(recipe, trainer.step)
     report = Report(folder, tokenizer.spec, trainer.step, recipe.steps) if fabric.is_global_zero else None
-    run = Run(trainer, folder, report, excerpts, metrics, validates=validation_folder is not None)
+    run = Run(trainer, folder, report, excerpts, metrics, validates=validation_location is not None)
     with report or nullcontext():
         while trainer.step < recipe.steps:
             # The first process decides for all.
@@ -189,15 +195,3 @@ class Run:
         state = trainer.state_dict()
         if self.report:
             self.folder.save_best(state)
-
-
-def data_folders(data: str | Path, validation_data: str | Path | None) -> tuple[Path, Path | None]:
-    """Folders of training and validation data, as `train` says."""
-    data, validation = Path(data), Path(validation_data) if validation_data else None
-    if not data.is_dir():
-        raise InputError(f"{data}: no such folder")
-    if not (data / "train").is_dir():
-        return data, validation
-    if validation is None and (data / "val").is_dir():
-        validation = data / "val"
-    return data / "train", validation

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
+from lightning_fabric import Fabric
 from torch import nn
 from torch.optim import Optimizer
 
@@ -38,3 +40,11 @@ def learning_rate(step: int, options: AdamW, steps: int) -> float:
 def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = rate
+
+
+def average_gradients(fabric: Fabric, parameters: Iterable[nn.Parameter]) -> None:
+    """Make every process' gradients of these parameters their mean over processes, all of which must call this."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if fabric.world_size > 1 and gradients:
+        averaged = fabric.all_reduce(nn.utils.parameters_to_vector(gradients), reduce_op="mean")
+        nn.utils.vector_to_parameters(averaged, gradients)

@@ -28,6 +28,7 @@ RECIPES = Path(__file__).parent / "recipes"
 class ImageData:
     """How training images are cut.
 
+    shorter_side: pixels to which a picture's shorter side is resized when it is read; None: as the file has it.
     crop: height and width in pixels. flip: mirror every second one, by chance.
     scale: range of the factor by which a picture is resized before it is cropped; (1, 1): not at all. A picture
         that would come out smaller than the crop is resized to it.
@@ -35,6 +36,7 @@ class ImageData:
     workers: processes that read; None: none where all pictures are in memory, else 2.
     """
 
+    shorter_side: int | None = None
     crop: int = 128
     flip: bool = True
     scale: tuple[float, float] = (1.0, 1.0)
@@ -44,6 +46,8 @@ class ImageData:
     def __post_init__(self):
         if self.crop < 1 or not 0 < self.scale[0] <= self.scale[1]:
             raise InputError(f"recipe: expected data.crop >= 1 and data.scale > 0, got {self.crop} and {self.scale}")
+        if self.shorter_side is not None and self.shorter_side < 1:
+            raise InputError(f"recipe: expected data.shorter_side of at least 1, got {self.shorter_side}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,19 +55,28 @@ class AudioData:
     """How training audio is cut.
 
     seconds: of a crop; a shorter file is repeated end to end.
+    bucket: so many files, drawn at random, are put in the order of their sizes in bytes, and a batch is as long as its
+        shortest file, where that is shorter than `seconds`; None: batches of any files, all `seconds` long.
+    min_seconds: with `bucket`, the least length; a shorter file is repeated.
     peak_db: range in dB of full scale to which a file's peak is set; validation takes the middle.
     cache_gib: memory for decoded files; those beyond it are read from disk each time.
     workers: processes that read; None: none where all files are in memory, else 2.
     """
 
     seconds: float = 1.0
+    bucket: int | None = None
+    min_seconds: float = 0.25
     peak_db: tuple[float, float] = (-6.0, -1.0)
     cache_gib: float = 2.0
     workers: int | None = None
 
     def __post_init__(self):
-        if not self.seconds > 0:
-            raise InputError(f"recipe: expected data.seconds > 0, got {self.seconds}")
+        if not (self.seconds > 0 and self.min_seconds > 0):
+            raise InputError(
+                f"recipe: expected data.seconds and data.min_seconds > 0, got {self.seconds} and {self.min_seconds}"
+            )
+        if self.bucket is not None and self.bucket < 1:
+            raise InputError(f"recipe: expected data.bucket of at least 1, got {self.bucket}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +85,8 @@ class VideoData:
 
     frames: of a clip; a shorter file's last frame is repeated. frame_stride: every how manyth frame of a file is taken.
     crop: height and width in pixels; a smaller picture is resized to it. flip: mirror every second clip, by chance.
+    stills: whether a folder's pictures are clips too, of a camera that moves over them at an even speed, closer or
+        farther, at random.
     max_frames: how many frames of a file are read, from its start; what is behind them is not seen.
     cache_gib: memory for decoded files; those beyond it are read from disk each time.
     workers: processes that read; None: none where all files are in memory, else 2.
@@ -81,6 +96,7 @@ class VideoData:
     frame_stride: int = 1
     crop: int = 128
     flip: bool = True
+    stills: bool = False
     max_frames: int = 256
     cache_gib: float = 2.0
     workers: int | None = None
@@ -186,6 +202,44 @@ class Adversarial:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """A frozen, published network that the vectors of one codebook are made to resemble.
+
+    teacher: a name of `zoo.trainers.representation`, where the losses are: of pictures `IMAGE_TEACHERS`, of sounds
+    `SPEECH_TEACHERS`. codebook: counted from 0; of residual ones the first alone. weight: of the loss.
+    """
+
+    teacher: str
+    codebook: int = 0
+    weight: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Perturbation:
+    """Codes replaced by near ones before they are decoded, so that the decoder bears wrong ones (RobusTok).
+
+    alpha, delta, beta: share of the codes, number of near codes to draw from, and share of a pass's items, as in
+        `zoo.metrics.perturbation.perturb_codes`; near is what is near to the encoder's vector.
+    anneal: steps between which the factor of `alpha` and `delta` falls evenly from 1 to `final_factor`; None: it is 1.
+    """
+
+    alpha: float = 1.0
+    delta: int = 100
+    beta: float = 0.1
+    anneal: tuple[int, int] | None = None
+    final_factor: float = 0.5
+
+    def __post_init__(self):
+        for key in ("alpha", "beta", "final_factor"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise InputError(f"recipe: expected perturbation.{key} from 0 to 1, got {getattr(self, key)}")
+        if self.delta < 1:
+            raise InputError(f"recipe: expected perturbation.delta of at least 1, got {self.delta}")
+        if self.anneal is not None and not 0 <= self.anneal[0] < self.anneal[1]:
+            raise InputError(f"recipe: expected perturbation.anneal as two rising steps, got {list(self.anneal)}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Validation:
     """every: steps between validations. items: how many files, the first by name. examples: how many are shown.
 
@@ -206,7 +260,12 @@ class Recipe:
 
     tokenizer: registered variant whose network is trained. config: changes to its configuration, the keywords of
     its class. spec: changes to its `TokenizerSpec`, such as `codebook_sizes`.
-    losses: weight of each term by name: those of `zoo.trainers.losses` and the quantizer's own.
+    weights: what training starts from: a file that `zoo.load(tokenizer, weights=...)` takes, or the name of a variant;
+    None: random weights. freeze: names of modules, such as `encoder` or `encoder.head`, that stay as they are, in eval
+    mode.
+    losses: weight of each term by name: those of `zoo.trainers.losses` and, unless it is frozen, the quantizer's own.
+    teachers: networks that codebooks are made to resemble; the terms are called after their keys.
+    perturbation: of codes; None: none.
     steps: of the optimizer. batch_size: items of one forward pass and device; accumulate: passes of one step.
     adversarial: discriminators to train against; None: none.
     precision: of Fabric, as "32-true" or "bf16-mixed". compile: whether encoder and decoder are compiled.
@@ -216,8 +275,12 @@ class Recipe:
     tokenizer: str
     config: dict[str, Any] = field(default_factory=dict)
     spec: dict[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+    freeze: tuple[str, ...] = ()
     data: DataOptions
     losses: dict[str, float]
+    teachers: dict[str, Teacher] = field(default_factory=dict)
+    perturbation: Perturbation | None = None
     adversarial: Adversarial | None = None
     optimizer: Optimizer = Optimizer()
     steps: int
@@ -239,6 +302,13 @@ class Recipe:
             raise InputError("recipe: expected validation.every and validation.items of at least 1")
         if self.accumulate > 1 and self.adversarial and self.adversarial.first == "discriminator":
             raise InputError("recipe: adversarial.first=discriminator takes accumulate=1: it steps before the other")
+        if dotted := [name for name in self.teachers if "." in name]:
+            raise InputError(f"recipe: expected teachers under names without dots, got {', '.join(dotted)}")
+        if self.perturbation and int(self.batch_size * self.perturbation.beta) < 1:
+            raise InputError(
+                f"recipe: perturbation.beta={self.perturbation.beta} of batch_size={self.batch_size} is less than one "
+                "item"
+            )
 
     @property
     def digest(self) -> str:
@@ -382,6 +452,10 @@ def _build(cls: type, values: Any, origin: str, prefix: str, hints: Mapping[str,
     missing = [prefix + name for name in required if name not in values]
     if missing:
         raise InputError(f"{origin}: {', '.join(missing)} missing")
+    for item in fields:
+        # Keys that are not written have what the field declares, which need not be the defaults of its class.
+        if dataclasses.is_dataclass(item.default) and isinstance(values.get(item.name), dict):
+            values = {**values, item.name: {**_plain(dataclasses.asdict(item.default)), **values[item.name]}}
     return cls(**_convert_all(values, hints, origin, prefix))
 
 

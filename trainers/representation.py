@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 import torchaudio
-from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -14,8 +14,10 @@ from zoo.checkpoints import read_checkpoint
 from zoo.errors import InputError
 from zoo.layers.transformer import TransformerBlock
 from zoo.metrics.networks import Weights
+from zoo.tokenizer import Tokenizer, TokenizerOutput
 from zoo.trainers.frozen import Frozen, require
 from zoo.trainers.perceptual import Normalize
+from zoo.trainers.recipe import Recipe, Teacher
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ SPEECH_TEACHERS = {
     )
 }
 SPEECH_WIDTH = 768
+SPEECH_RATE = 16000  # Hz that the teachers hear
+SPEECH_FRAMES = 50  # of theirs a second
 
 
 class ImageTeacher(nn.Module):
@@ -89,11 +93,11 @@ class FeatureHead(nn.Module):
     """What code vectors say of a picture as a whole: FQGAN's head between a codebook and its teacher.
 
     Each vector becomes `width` wide through two layers; a learned class token before them, learned positions, and
-    three transformer blocks between two norms. Takes quantized latents `[B, dim, h, w]`, gives the class token
+    three transformer blocks between two norms. Takes quantized latents `[B, dim, *grid]`, gives the class token
     `[B, width]`.
 
     Args:
-        dim: channels of the code vectors. width: the teacher's. positions: h * w.
+        dim: channels of the code vectors. width: the teacher's. positions: of the grid.
     """
 
     def __init__(self, dim: int, width: int, positions: int):
@@ -110,7 +114,7 @@ class FeatureHead(nn.Module):
 
     def tokens(self, quantized: Tensor) -> Tensor:
         """`[B, 1 + positions, width]`, the class token first."""
-        x = self.expand(rearrange(quantized, "b c h w -> b (h w) c"))
+        x = self.expand(quantized.flatten(2).mT)
         x = torch.cat([self.class_embedding.expand(len(x), -1, -1), x], dim=1)
         return self.norm_post(self.blocks(self.norm_pre(x + self.positional_embedding)))
 
@@ -133,11 +137,11 @@ def info_nce(student: Tensor, teacher: Tensor) -> Tensor:
 class RepresentationLoss(nn.Module):
     """InfoNCE between code vectors, through a head that is trained with them, and a frozen teacher of pictures.
 
-    `forward(quantized, images)`: `[B, dim, h, w]` of one codebook, with their gradient, and `[B, 3, H, W]` in [0, 1].
+    `forward(quantized, images)`: `[B, dim, *grid]` of one codebook, with their gradient, and `[B, 3, H, W]` in [0, 1].
     Parameters and state dict are the head's alone.
 
     Args:
-        teacher: of `IMAGE_TEACHERS`. dim: channels of the code vectors. positions: h * w.
+        teacher: of `IMAGE_TEACHERS`. dim: channels of the code vectors. positions: of the grid.
     """
 
     def __init__(self, teacher: str, dim: int, positions: int):
@@ -207,20 +211,83 @@ class SemanticDistillation(nn.Module):
     """Makes a codebook's vectors resemble a frozen teacher of speech, through a projection that is trained with them.
 
     SpeechTokenizer's and, with HuBERT alone, DM-Codec's: `forward(quantized, audio)` takes the first level's vectors
-    `[B, dim, frames]`, with their gradient, and `[B, 1, samples]` at 16 kHz, 320 samples to a frame. The teacher hears
-    the crop, as in DM-Codec; SpeechTokenizer's heard the whole file. Parameters and state dict are the projection's.
+    `[B, dim, frames]`, with their gradient, and `[B, 1, samples]`. The teacher hears the crop, as in DM-Codec;
+    SpeechTokenizer's heard the whole file. Theirs are 16 kHz and 50 frames a second; other audio is resampled, and for
+    other frames the teacher's features are interpolated between its own. Parameters and state dict are the
+    projection's.
 
     Args:
         teacher: of `SPEECH_TEACHERS`. dim: channels of the code vectors.
+        sample_rate: of the audio, in Hz. frame_rate: of the code vectors, in Hz.
     """
 
-    def __init__(self, teacher: str, dim: int):
+    def __init__(self, teacher: str, dim: int, sample_rate: int = SPEECH_RATE, frame_rate: float = SPEECH_FRAMES):
         super().__init__()
         self.teacher = SpeechTeacher(teacher)
         self.project = nn.Linear(dim, SPEECH_WIDTH)
+        self.sample_rate, self.frame_rate = sample_rate, frame_rate
 
     def forward(self, quantized: Tensor, audio: Tensor) -> Tensor:
-        return distillation_loss(self.project(quantized.mT), self.teacher(audio))
+        features = self.teacher(torchaudio.functional.resample(audio, self.sample_rate, SPEECH_RATE))
+        if self.frame_rate != SPEECH_FRAMES:
+            features = functional.interpolate(features.mT, size=quantized.shape[-1], mode="linear").mT
+        return distillation_loss(self.project(quantized.mT), features)
+
+
+class RepresentationTerms(nn.Module):
+    """The terms of a recipe's `teachers`, each between the vectors of one codebook and one teacher.
+
+    Parameters and state dict are those of the losses' heads, random at first as the recipe's seed decides.
+
+    Args:
+        tokenizer: the one that is trained, of images or audio.
+        recipe: one that has `teachers`.
+
+    Raises:
+        InputError: a teacher or codebook that there is not, or a recipe or tokenizer that the losses do not go with.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, recipe: Recipe):
+        super().__init__()
+        self.options = {f"{name}_representation_loss": options for name, options in recipe.teachers.items()}
+        self._quantizer = (tokenizer.quantizer,)  # in a tuple, which leaves its parameters to the tokenizer
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            self.losses = nn.ModuleDict(
+                {name: make_loss(options, tokenizer, recipe) for name, options in self.options.items()}
+            )
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """By the terms' names."""
+        return {name: options.weight for name, options in self.options.items()}
+
+    def forward(self, output: TokenizerOutput, original: Tensor) -> dict[str, Tensor]:
+        """The unweighted terms by name, of what the tokenizer made of `original`."""
+        quantized, codes = output.latent.movedim(1, -1), output.codes.movedim(1, -1)
+        (quantizer,) = self._quantizer
+        return {
+            name: loss(
+                quantizer.vectors_of(self.options[name].codebook, quantized, codes).movedim(-1, 1).float(), original
+            )
+            for name, loss in self.losses.items()
+        }
+
+
+def make_loss(options: Teacher, tokenizer: Tokenizer, recipe: Recipe) -> RepresentationLoss | SemanticDistillation:
+    """The loss between a teacher and the codebook of a tokenizer that a recipe trains."""
+    spec, quantizer = tokenizer.spec, tokenizer.quantizer
+    nothing = torch.zeros(1, quantizer.dim), torch.zeros(1, quantizer.num_codebooks, dtype=torch.int64)
+    vectors = quantizer.vectors_of(options.codebook, *(tensor.to(tokenizer.device) for tensor in nothing))
+    dim = vectors.shape[-1]
+    if spec.modality == "audio":
+        return SemanticDistillation(options.teacher, dim, spec.sample_rate, spec.frame_rate)
+    if spec.modality != "image" or spec.tail_drop:
+        raise InputError(f"recipe: {spec.name} takes no teachers: they are for audio and for images of all tokens")
+    if recipe.batch_size < 2:
+        raise InputError("recipe: teachers of images need a batch_size of at least 2, to tell them apart")
+    size = (recipe.data.crop,) * 2 if spec.variable_size else spec.resolution
+    return RepresentationLoss(options.teacher, dim, math.prod(spec.grid(size)))
 
 
 def lookup(name: str, teachers: dict):

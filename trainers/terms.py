@@ -23,6 +23,7 @@ from zoo.trainers.losses import (
     stoi_loss,
 )
 from zoo.trainers.perceptual import PERCEPTUAL_LOSSES
+from zoo.trainers.representation import RepresentationTerms
 from zoo.trainers.structure_losses import distance_map, fape
 
 
@@ -48,8 +49,8 @@ def _ssim_of_frames(reconstruction: Tensor, original: Tensor) -> Tensor:
 
 
 def quantizer_losses(tokenizer: Tokenizer) -> list[str]:
-    """Names of the terms that the tokenizer's quantizer gives in training. Neither it nor the random state moves."""
-    quantizer = copy.deepcopy(tokenizer.quantizer).train()
+    """Names of the terms that the tokenizer's quantizer gives in its mode. Neither it nor the random state moves."""
+    quantizer = copy.deepcopy(tokenizer.quantizer)
     latent = torch.zeros(2, 8, quantizer.dim, device=tokenizer.device)
     with torch.random.fork_rng(), torch.no_grad():
         return list(quantizer(latent.normal_()).losses)
@@ -59,16 +60,19 @@ class WeightedLosses(nn.Module):
     """The terms of a recipe and their weighted sum.
 
     Args:
-        tokenizer: whose modality and quantizer decide which terms there are.
+        tokenizer: in training mode, whose modality and quantizer decide which terms there are.
         weights: by name, of `reconstruction_losses`, `PERCEPTUAL_LOSSES` or the quantizer's own (such as
-            `commitment_loss`).
+            `commitment_loss`; one that is frozen has none).
+        representation: more terms; None: none.
 
     Raises:
         InputError: a name that is neither (the message lists those there are), no reconstruction loss, or one whose
             network's weights are missing.
     """
 
-    def __init__(self, tokenizer: Tokenizer, weights: Mapping[str, float]):
+    def __init__(
+        self, tokenizer: Tokenizer, weights: Mapping[str, float], representation: RepresentationTerms | None = None
+    ):
         super().__init__()
         ready, of_quantizer = reconstruction_losses(tokenizer.spec), quantizer_losses(tokenizer)
         perceptual = PERCEPTUAL_LOSSES if tokenizer.spec.modality in ("image", "video") else {}
@@ -78,8 +82,10 @@ class WeightedLosses(nn.Module):
                 raise InputError(
                     f"unknown loss {name!r}; for {tokenizer.spec.modality}: {', '.join(known)}; "
                     f"of the quantizer: {', '.join(of_quantizer) or 'none'}"
+                    f"{'' if tokenizer.quantizer.training else ', it is frozen'}"
                 )
         self.weights, self.of_quantizer = dict(weights), of_quantizer
+        self.representation = representation
         self.terms = {name: ready[name] if name in ready else perceptual[name]() for name in known if name in weights}
         self.networks = nn.ModuleList(term for term in self.terms.values() if isinstance(term, nn.Module))
         if not self.terms:
@@ -92,8 +98,12 @@ class WeightedLosses(nn.Module):
             name: self.terms[name](reconstruction, original) if name in self.terms else output.losses[name]
             for name in self.weights
         }
-        return {"loss": sum(weight * values[name] for name, weight in self.weights.items()), **values}
+        weights = self.weights
+        if self.representation is not None:
+            values |= self.representation(output, original)
+            weights = weights | self.representation.weights
+        return {"loss": sum(weight * values[name] for name, weight in weights.items()), **values}
 
     def of_reconstruction(self, values: Mapping[str, Tensor]) -> Tensor:
-        """The weighted sum without the quantizer's terms, of what `forward` gave."""
+        """The weighted sum without the terms of quantizer and teachers, of what `forward` gave."""
         return sum(self.weights[name] * values[name] for name in self.terms)

@@ -9,14 +9,17 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
-from zoo.errors import ZooError
+from zoo.errors import InputError, ZooError
 from zoo.tokenizer import Tokenizer
 from zoo.trainers.adversary import Adversary
 from zoo.trainers.data import to_signal
-from zoo.trainers.optimizers import learning_rate, make_optimizer, set_learning_rate
+from zoo.trainers.frozen import freeze
+from zoo.trainers.optimizers import average_gradients, learning_rate, make_optimizer, set_learning_rate
+from zoo.trainers.perturbation import LatentPerturbation
 from zoo.trainers.recipe import Recipe, create_tokenizer
+from zoo.trainers.representation import RepresentationTerms
 from zoo.trainers.sharding import (
     is_sharded,
     load_whole_optimizer_state,
@@ -28,7 +31,7 @@ from zoo.trainers.terms import WeightedLosses
 
 
 class Trainer:
-    """Network, averaged network, discriminators, optimizers and losses, and the step they have reached.
+    """Network, averaged network, discriminators, losses with their heads, optimizers, and the step they have reached.
 
     Every forward pass seeds torch's random generators from the recipe's seed and its own number: a resumed run draws
     what an uninterrupted one would have drawn.
@@ -38,15 +41,24 @@ class Trainer:
         self.fabric, self.recipe = fabric, recipe
         self.step = 0
         self.best: dict[str, Any] | None = None
-        self.losses = fabric.to_device(WeightedLosses(tokenizer, recipe.losses))
-        self.tokenizer = fabric.to_device(tokenizer.train())
+        freeze(tokenizer.train(), recipe.freeze)
+        representation = RepresentationTerms(tokenizer, recipe) if recipe.teachers else None
+        self.losses = fabric.to_device(WeightedLosses(tokenizer, recipe.losses, representation))
+        self.tokenizer = fabric.to_device(tokenizer)
         averaged = copy.deepcopy(self.tokenizer).eval().requires_grad_(False)
         self.adversary = Adversary(fabric, recipe, self.tokenizer) if recipe.adversarial else None
+        self.perturbation = None
+        if recipe.perturbation:
+            self.perturbation = LatentPerturbation(self.tokenizer.quantizer, recipe.perturbation)
+            self.tokenizer.quantizer.register_forward_hook(self.perturbation)
         if recipe.compile:
             # Not the whole: its checks of the input and what a quantizer counts are Python's to decide.
             self.tokenizer.encoder.compile()
             self.tokenizer.decoder.compile()
-        self.network, self.optimizer = fabric.setup(self.tokenizer, make_optimizer(self.tokenizer, recipe.optimizer))
+        optimizer = make_optimizer(nn.ModuleList([self.tokenizer, self.losses]), recipe.optimizer)
+        self.network, self.optimizer = fabric.setup(self.tokenizer, optimizer)
+        if recipe.teachers and is_sharded(self.network):
+            raise InputError("recipe: teachers do not go with the strategy fsdp, which spreads the tokenizer alone")
         # An averaged network that no process has whole must be spread as the network is.
         self._averaged = fabric.setup_module(averaged) if is_sharded(self.network) else averaged
         self._sums: dict[str, Tensor] = {}
@@ -63,6 +75,8 @@ class Trainer:
         recipe = self.recipe
         set_learning_rate(self.optimizer, learning_rate(self.step, recipe.optimizer, recipe.steps))
         adversary = self.adversary if self.adversary and self.adversary.is_active(self.step) else None
+        if self.perturbation:
+            self.perturbation.step = self.step
         discriminators_first = adversary is not None and recipe.adversarial.first == "discriminator"
         for number in range(recipe.accumulate):
             original = to_signal(next(batches))
@@ -81,6 +95,8 @@ class Trainer:
             self._add_losses(values)
             if adversary and not discriminators_first:
                 self._add_losses(adversary.learn(output.reconstruction, original))
+        # Fabric does so for the network.
+        average_gradients(self.fabric, self.losses.parameters())
         norm = self.fabric.clip_gradients(
             self.network, self.optimizer, max_norm=recipe.optimizer.clip_norm, error_if_nonfinite=False
         )
@@ -156,6 +172,8 @@ class Trainer:
             "averaged": whole_state(self._averaged),
             "optimizer": whole_optimizer_state(self.network, self.optimizer),
         }
+        if self.recipe.teachers:
+            state["heads"] = self.losses.state_dict()
         if self.adversary:
             state["adversary"] = self.adversary.state_dict()
         return state
@@ -165,6 +183,8 @@ class Trainer:
         load_whole_state(self.network, state["tokenizer"])
         load_whole_state(self._averaged, state["averaged"])
         load_whole_optimizer_state(self.network, self.optimizer, state["optimizer"])
+        if self.recipe.teachers:
+            self.losses.load_state_dict(state["heads"])
         if self.adversary:
             self.adversary.load_state_dict(state["adversary"])
         self.step, self.best = state["step"], state["best"]

@@ -86,15 +86,36 @@ def load(
         tokenizer = _network(variant)
         if weights is not None:
             state = _local_weights(variant, Path(weights), tokenizer)
-        elif isinstance(variant.hub, PackageSource):
-            state = _local_weights(variant, _packaged(variant.hub), tokenizer)
         else:
-            path = _variant_weights(variant, tokenizer)
-            state = read_checkpoint(path)
-            check_state(state, tokenizer.state_dict(), str(path))
+            state = _found_weights(variant, tokenizer)
         assign(tokenizer, state, dtype)
     _warn_if_non_commercial(tokenizer.spec)
     return tokenizer.to(device).eval()
+
+
+def load_into(tokenizer: Tokenizer, name: str, weights: str | Path) -> None:
+    """Copy weights into a network that is there already, all of its tensors or none.
+
+    Args:
+        tokenizer: of the variant `name`, also with another config or spec.
+        weights: a file, as `load(name, weights=...)` takes it, or the name of a variant whose weights fit; those are
+            found as `load` finds them.
+
+    Raises:
+        WeightsUnavailableError.
+        CheckpointError: no such file or variant, or tensors missing, unexpected or of another shape.
+    """
+    if _is_variant(str(weights)):
+        variant = registry.info(str(weights))
+        state = _found_weights(variant, _network(variant))
+        check_state(state, tokenizer.state_dict(), f"the weights of {variant.name} in a {name}")
+    elif not Path(weights).is_file():
+        raise CheckpointError(f"{weights}: no such file, and no variant has that name")
+    else:
+        variant = registry.info(name)
+        state = _local_weights(variant, Path(weights), tokenizer)
+    tokenizer.load_state_dict(state)
+    _warn_if_non_commercial(variant.spec)
 
 
 def pull(name: str) -> Path:
@@ -235,6 +256,16 @@ def _local_weights(variant: Variant, path: Path, network: Tokenizer) -> Mapping[
     for key in ("architecture", "config"):
         if key in saved and _tuples(saved[key]) != _tuples(wanted[key]):
             raise CheckpointError(f"{path}: {key} is {saved[key]}, not {wanted[key]}; nothing was loaded")
+    check_state(state, network.state_dict(), str(path))
+    return state
+
+
+def _found_weights(variant: Variant, network: Tokenizer) -> Mapping[str, Tensor]:
+    """The variant's own tensors, from the package or the Hub; `network` is the variant's."""
+    if isinstance(variant.hub, PackageSource):
+        return _local_weights(variant, _packaged(variant.hub), network)
+    path = _variant_weights(variant, network)
+    state = read_checkpoint(path)
     check_state(state, network.state_dict(), str(path))
     return state
 

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -122,7 +122,7 @@ def encode_files(
     """
     if batch_size < 1:
         raise InputError(f"expected batch_size of at least 1, got {batch_size}")
-    sources = find_sources(inputs, partial(media.media_files, modality=tokenizer.spec.modality))
+    sources = find_sources(inputs, lambda path: media.media_files(path, tokenizer.spec.modality))
     outputs = Outputs(sources, Path(out), CODE_SUFFIXES, overwrite)
 
     def reports() -> Iterator[Report]:
@@ -283,7 +283,7 @@ def reconstruct_files(
         As `encode_files`; InputError of a system that only encodes.
     """
     tokenizer.check_decodes()
-    sources = find_sources(inputs, partial(media.media_files, modality=tokenizer.spec.modality))
+    sources = find_sources(inputs, lambda path: media.media_files(path, tokenizer.spec.modality))
     modality = tokenizer.spec.modality
     outputs = Outputs(sources, Path(out), media.SUFFIXES[modality], overwrite)
 

@@ -57,8 +57,8 @@ class Encoder(nn.Module):
 class FQGAN(Tokenizer):
     """Image tokenizer with factorized codebooks.
 
-    Images `[B, 3, 256, 256]` in [0, 1] (of nano 128x128); codes `[B, num_codebooks, h, w]`, the visual codebook first, then the semantic
-    one or the semantic ones of middle (DINOv2) and high level (CLIP).
+    Images `[B, 3, 256, 256]` in [0, 1] (of nano 128x128); codes `[B, num_codebooks, h, w]`, the visual codebook first,
+    then the semantic one or the semantic ones of middle (DINOv2) and high level (CLIP).
 
     Args:
         multipliers: of `width`, one per resolution, finest first.

@@ -31,6 +31,8 @@ class OneDPiece(Tokenizer):
         width, num_layers, num_heads: of the transformers in encoder and decoder.
         pixel_width: channels of the pixel decoder at full resolution. multipliers: of it, one per resolution, finest
             first; a patch's side is doubled with each but the first.
+        ema_codebook: in training, the codebook is a running average of the latents, starts from them and takes unused
+            rows from them; else gradients move it, which from random weights leaves a few rows in use.
     """
 
     encode_options = ("num_tokens",)
@@ -47,11 +49,13 @@ class OneDPiece(Tokenizer):
         num_heads: int,
         pixel_width: int = 128,
         multipliers: tuple[int, ...] = PIXEL_MULTIPLIERS,
+        ema_codebook: bool = False,
     ):
         super().__init__(spec)
         shape = (spec.num_tokens, spec.resolution[0], 2 ** (len(multipliers) - 1), width, num_layers, num_heads)
         self.encoder = Encoder(*shape)
-        self.quantizer = VectorQuantizer(DIM, *spec.codebook_sizes, distance="cosine")
+        options = {"update": "ema", "kmeans_init": True, "revive_below": 0.03} if ema_codebook else {}
+        self.quantizer = VectorQuantizer(DIM, *spec.codebook_sizes, distance="cosine", **options)
         self.decoder = Decoder(*shape, pixel_width, tuple(multipliers))
 
     def to_latent(self, signal: Tensor, num_tokens: int | None = None) -> Tensor:
@@ -135,6 +139,13 @@ register(
         paper="https://arxiv.org/abs/2501.10064",
         source="https://github.com/turingmotors/One-D-Piece",
     ),
-    config={"width": 128, "num_layers": 3, "num_heads": 4, "pixel_width": 24, "multipliers": (1, 1, 2, 2)},
+    config={
+        "width": 128,
+        "num_layers": 3,
+        "num_heads": 4,
+        "pixel_width": 24,
+        "multipliers": (1, 1, 2, 2),
+        "ema_codebook": True,
+    },
     card="one-d-piece-nano",
 )

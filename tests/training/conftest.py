@@ -8,6 +8,7 @@ import soundfile
 import torch
 from PIL import Image
 
+from tests.training import teachers
 from zoo.media import write_structure, write_video
 
 
@@ -17,6 +18,12 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def tiny_teachers(monkeypatch):
+    """Small networks in place of published ones, whose weights are not at hand."""
+    teachers.install(monkeypatch.setattr)
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def start(values, data) -> tuple[Trainer, list[torch.Tensor]]:
     """A trainer on one process, and its batches."""
     recipe = load_recipe({}, values)
     trainer = Trainer(Fabric(accelerator="cpu"), recipe, create_tokenizer(recipe))
-    files = Files(data / "train", trainer.tokenizer.spec, cache_gib=1)
+    files = Files(data / "train", trainer.tokenizer.spec, trainer.recipe.data)
     return trainer, list(training_batches(Crops(files, recipe.data, recipe.seed), recipe, step=0))
 
 
@@ -117,7 +117,7 @@ def test_before_its_start_the_discriminator_has_no_part(images):
 
 
 def test_who_steps_first_decides_which_discriminator_judges(images):
-    values = {**ADVERSARIAL_IMAGE, "losses": {"l1": 1.0}, "adversarial.optimizer.learning_rate": 0.1}
+    values = {**ADVERSARIAL_IMAGE, "losses": {"l1": 1.0}, "adversarial.optimizer.learning_rate": 5e-4}
     judgements = {}
     for first in ("generator", "discriminator"):
         trainer, batches = start({**values, "adversarial.first": first}, images)

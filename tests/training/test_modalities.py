@@ -10,7 +10,7 @@ from tests.training.recipes import STRUCTURE, VIDEO, losses
 from zoo.errors import InputError
 from zoo.trainers import create_tokenizer, load_recipe, train
 from zoo.trainers.crops import clip, crop_video
-from zoo.trainers.data import Crops, bucketed, open_files, training_batches
+from zoo.trainers.data import Crops, Files, bucketed, training_batches
 from zoo.trainers.recipe import VideoData
 
 
@@ -60,13 +60,13 @@ def test_the_last_frame_of_a_short_video_is_repeated():
 
 
 def test_of_a_long_video_only_the_first_frames_are_read(clips):
-    files = open_files(clips / "train", zoo.info("cosmos-dv").spec, VideoData(max_frames=7))
+    files = Files(clips / "train", zoo.info("cosmos-dv").spec, VideoData(max_frames=7))
     assert [files[number].shape[1] for number in range(3)] == [7, 7, 7]
 
 
 def test_chains_are_cut_and_padded_with_absent_residues(chains):
     recipe = load_recipe({}, {**STRUCTURE, "data.bucket": 1, "batch_size": 7, "steps": 1})
-    files = open_files(chains / "train", create_tokenizer(recipe).spec, recipe.data)
+    files = Files(chains / "train", create_tokenizer(recipe).spec, recipe.data)
     (batch,) = training_batches(Crops(files, recipe.data, seed=0), recipe, step=0)
     assert batch.shape == (7, 24, 5, 3)
     lengths = (~batch.isnan().flatten(2).any(dim=2)).sum(dim=1)
@@ -75,7 +75,7 @@ def test_chains_are_cut_and_padded_with_absent_residues(chains):
 
 def test_chains_of_a_batch_are_about_as_long(chains):
     recipe = load_recipe({}, {**STRUCTURE, "data.bucket": 7, "data.max_residues": 99, "steps": 3})
-    files = open_files(chains / "train", create_tokenizer(recipe).spec, recipe.data)
+    files = Files(chains / "train", create_tokenizer(recipe).spec, recipe.data)
     batches = training_batches(Crops(files, recipe.data, seed=0), recipe, step=0)
     assert [batch.shape[1] for batch in batches] == [16, 24, 32]
 

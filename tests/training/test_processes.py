@@ -23,7 +23,10 @@ LAUNCHER = """
 import json, os, random, signal, sys, time
 import torch
 import zoo.trainers.validation, zoo.metrics.streaming
+from tests.training import teachers
 from zoo.trainers import train
+
+teachers.install()
 
 def start(environment, recipe, data, run_dir, **options):
     child = os.fork()
@@ -82,8 +85,9 @@ def launch() -> Iterator[Callable[..., object]]:
     """Calls a function of `LAUNCHER` in its process."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", LAUNCHER]
+    root = Path(__file__).parents[2]
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=root
     ) as process:
 
         def call(*words: object) -> object:
@@ -100,10 +104,12 @@ def write(path: Path, values: dict) -> Path:
     return path
 
 
+@pytest.mark.usefixtures("tiny_teachers")
 def test_a_run_killed_again_and_again_repeats_one_that_was_not_step_for_step(launch, speech, tmp_path):
     judge = {"arguments": {"periods": [2], "widths": [4, 8]}, "weight": 1.0, "lecam": 0.1}
     values = {**AUDIO, "steps": 14, "checkpoint_every": 3, "log_every": 2, "data.seconds": 0.1}
     values["adversarial"] = {"discriminators": {"multi_period": judge}, "start_step": 4}
+    values |= {"teachers.speech": {"teacher": "hubert-base-ls960", "weight": 1.0}, "perturbation": {"beta": 0.5}}
     values |= {"validation.every": 4, "validation.best": "mel_distance", "validation.metrics": ["mel_distance"]}
     recipe = write(tmp_path / "recipe.yaml", values)
     kills = launch("kill_and_resume", recipe, speech, tmp_path / "killed")
@@ -141,10 +147,22 @@ def test_two_processes_are_one_with_the_doubled_batch(strategy, launch, port, im
     judge = {"arguments": {"resolution": 16, "channel_base": 64}, "weight": 0.5, "feature_matching": 1.0}
     values = {**IMAGE, "config.width": 64, "losses": {"l1": 1.0, "commitment_loss": 0.1}, "steps": 3, "accumulate": 2}
     values["adversarial"] = {"discriminators": {"stylegan": {**judge, "lecam": 0.1, "r1": 0.1}}, "start_step": 1}
-    values["validation.best"] = "psnr"
+    values |= {"validation.best": "psnr", "freeze": ["decoder.mid"]}
     two = write(tmp_path / "two.yaml", {**values, "batch_size": 1, "checkpoint_every": 1})
     one = write(tmp_path / "one.yaml", {**values, "batch_size": 2})
     assert launch("run_on_two", strategy, port, two, images, tmp_path / "two") == [0, 0]
+    train(one, data=images, run_dir=tmp_path / "one")
+    assert_equal_runs(tmp_path)
+
+
+@pytest.mark.usefixtures("tiny_teachers")
+def test_two_processes_train_heads_and_leave_frozen_parts_as_one_does_in_two_passes(launch, port, images, tmp_path):
+    # InfoNCE tells pictures of one pass apart.
+    values = {**IMAGE, "config.width": 64, "losses": {"l1": 1.0}, "steps": 3, "batch_size": 2}
+    values |= {"teachers.semantic": {"teacher": "dinov2-small", "weight": 0.5}, "freeze": ["decoder.mid"]}
+    two = write(tmp_path / "two.yaml", {**values, "checkpoint_every": 1})
+    one = write(tmp_path / "one.yaml", {**values, "accumulate": 2})
+    assert launch("run_on_two", "ddp", port, two, images, tmp_path / "two") == [0, 0]
     train(one, data=images, run_dir=tmp_path / "one")
     assert_equal_runs(tmp_path)
 
@@ -163,8 +181,9 @@ def assert_equal_runs(folder: Path) -> None:
 
 
 def networks(checkpoint: dict) -> list[dict[str, torch.Tensor]]:
-    adversary = checkpoint["adversary"]
-    return [checkpoint["tokenizer"], checkpoint["averaged"], adversary["discriminators"], adversary["lecam"]]
+    parts = [checkpoint["tokenizer"], checkpoint["averaged"], checkpoint.get("heads", {})]
+    adversary = checkpoint.get("adversary", {"discriminators": {}, "lecam": {}})
+    return [*parts, adversary["discriminators"], adversary["lecam"]]
 
 
 @pytest.mark.slow

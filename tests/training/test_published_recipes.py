@@ -15,15 +15,18 @@ SMALL_DISCRIMINATORS = {
     "patchgan": {"width": 8},
     "blur_patchgan": {"width": 32, "num_stages": 2},
     "wavtokenizer_period": {"periods": [2, 3], "widths": [4, 8]},
+    "multi_period": {"periods": [2, 3], "widths": [4, 8]},
+    "multi_scale_stft": {"windows": [512], "width": 4},
     "multi_resolution_stft": {"windows": [512], "width": 4},
     "dac": {"windows": [512], "width": 4, "period_widths": [4, 8]},
 }
 SMALL_SIGNALS = {
     "image": {"data.crop": 32, "spec.resolution": [32, 32]},
     "audio": {"data.seconds": 0.5, "spec.codebook_sizes": [16]},
+    "video": {"data.crop": 32, "data.frames": 5},
     "structure": {"data.max_residues": 24},
 }
-FOLDERS = {"image": "images", "audio": "speech", "structure": "chains"}
+FOLDERS = {"image": "images", "audio": "speech", "video": "clips", "structure": "chains"}
 
 
 def made_small(recipe: Recipe) -> dict[str, Any]:
@@ -52,6 +55,7 @@ def test_a_recipe_has_the_name_of_the_variant_that_it_trains(name):
     assert name in zoo.list_tokenizers()
 
 
+@pytest.mark.usefixtures("tiny_teachers")
 @pytest.mark.parametrize("name", list_recipes())
 def test_a_recipe_trains(name, request, tmp_path):
     recipe = load_recipe(name)
@@ -59,7 +63,7 @@ def test_a_recipe_trains(name, request, tmp_path):
     values = made_small(recipe)
     result = train(name, values, data=data, run_dir=tmp_path / "run")
     logged = losses(tmp_path / "run")
-    terms = set(values["losses"])
+    terms = set(values["losses"]) | {f"{teacher}_representation_loss" for teacher in recipe.teachers}
     for family, options in recipe.adversarial.discriminators.items() if recipe.adversarial else ():
         terms |= {f"{family}_generator_loss", f"{family}_discriminator_loss"}
         terms |= {f"{family}_{term}" for term in ("feature_matching", "lecam") if getattr(options, term)}

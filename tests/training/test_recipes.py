@@ -1,10 +1,13 @@
 """Recipes: read, changed, refused."""
 
+import dataclasses
+
 import pytest
 
 from tests.training.recipes import AUDIO, IMAGE
 from zoo.errors import InputError
 from zoo.trainers import load_recipe, train
+from zoo.trainers.recipe import AdamW, Adversarial
 
 
 @pytest.mark.parametrize(
@@ -52,7 +55,26 @@ def test_overrides_are_read_as_yaml():
     assert recipe.data.scale == (0.25, 1.0)
 
 
-def test_a_written_recipe_reads_back(tmp_path):
-    recipe = load_recipe({}, AUDIO)
+def test_keys_of_an_optimizer_that_are_not_written_have_the_declared_values():
+    judge = {"patchgan": {"weight": 1.0}}
+    for optimizer in ({}, {"learning_rate": 3e-5}):
+        recipe = load_recipe({}, {**IMAGE, "adversarial": {"discriminators": judge, "optimizer": optimizer}})
+        expected = Adversarial(discriminators={"patchgan": recipe.adversarial.discriminators["patchgan"]}).optimizer
+        assert expected == AdamW(learning_rate=1e-4, warmup_steps=0, weight_decay=0.0)
+        assert recipe.adversarial.optimizer == dataclasses.replace(expected, **optimizer)
+    assert load_recipe({}, {**IMAGE, "optimizer": {"learning_rate": 3e-5}}).optimizer.warmup_steps == 200
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        AUDIO,
+        {**IMAGE, "weights": "start.safetensors", "freeze": ["encoder", "decoder.mid"]},
+        {**IMAGE, "teachers.semantic": {"teacher": "dinov2-small", "weight": 0.5}},
+        {**AUDIO, "perturbation": {"beta": 0.5, "anneal": [2, 4]}},
+    ],
+)
+def test_a_written_recipe_reads_back(values, tmp_path):
+    recipe = load_recipe({}, values)
     (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
-    assert load_recipe(tmp_path / "recipe.yaml").digest == recipe.digest
+    assert load_recipe(tmp_path / "recipe.yaml") == recipe

@@ -24,7 +24,7 @@ def test_a_resumed_run_repeats_an_uninterrupted_one_step_for_step(values, folder
 
     recipe = load_recipe({}, values)
     trainer = Trainer(Fabric(accelerator="cpu"), recipe, create_tokenizer(recipe))
-    files = Files(data / "train", trainer.tokenizer.spec, cache_gib=1)
+    files = Files(data / "train", trainer.tokenizer.spec, trainer.recipe.data)
     batches = iter(training_batches(Crops(files, recipe.data, recipe.seed), recipe, step=0))
     for _ in range(3):
         trainer.advance(batches)
@@ -65,7 +65,7 @@ def test_exported_weights_load_as_a_tokenizer_that_gives_the_validated_metrics(v
     path = export(result.run_dir, tmp_path / "weights.safetensors")
     tokenizer = zoo.load(path)
     recipe = load_recipe({}, values)
-    excerpts = Excerpts(Files(data / "val", tokenizer.spec, cache_gib=1), recipe.data)
+    excerpts = Excerpts(Files(data / "val", tokenizer.spec, recipe.data), recipe.data)
     name = {"images": "psnr", "speech": "mel_distance"}[folder]
     metric = METRICS[tokenizer.spec.modality][name]
     metrics = validate(tokenizer, validation_batches(excerpts, recipe), [metric], examples=1).metrics

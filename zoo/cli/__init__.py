@@ -67,6 +67,7 @@ for command in (
     weights.pull,
     weights.push,
     weights.train,
+    weights.export,
     bench.bench,
     demo.demo,
 ):

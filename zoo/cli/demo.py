@@ -8,23 +8,26 @@ from typing import Annotated
 import typer
 
 from zoo.cli.terminal import JsonOption, figures_as_json, print_error, print_figures, print_json, progress_bar
+from zoo.cli.transcode import ChainOption
 
 
 def demo(
     paths: Annotated[
-        list[Path] | None, typer.Argument(metavar="PATHS", help="Images and audio of yours, and folders of them.")
+        list[Path] | None,
+        typer.Argument(metavar="PATHS", help="Images, audio, video, structures, and folders of them."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write to; default: a new one, zoo-demo.")] = None,
+    chain: ChainOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Encode and decode samples with the shipped weights.
 
-    Prints what they cost and lost, and leaves pictures, spectrograms and sound to compare. Needs no network.
+    Prints what they cost and lost, and leaves pictures, sound, video and structures to compare. Needs no network.
     """
     from zoo.demo import MODALITIES, Demo
 
-    work = Demo(paths or (), out, overwrite=overwrite)
+    work = Demo(paths or (), out, chain=chain, overwrite=overwrite)
     results = []
     with progress_bar("encoding and decoding", total=len(work)) as advance:
         for result in work:
@@ -54,7 +57,7 @@ def demo(
             if rows:
                 print_figures(["variant", "input"], rows, modality)
                 typer.echo()
-        typer.echo(f"Pictures and sound are in {work.folder}")
+        typer.echo(f"What there is to see and to hear is in {work.folder}")
     if len(good) < len(results):
         typer.echo(f"{len(results) - len(good)} of {len(results)} failed", err=True)
         raise typer.Exit(1)

@@ -1,9 +1,10 @@
-"""`zoo pull`, `zoo push`, `zoo train`, `zoo parity`: where weights come from, and whether they are right."""
+"""`zoo pull`, `zoo push`, `zoo train`, `zoo export`, `zoo parity`: where weights come from, and if they are right."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated
 
 import typer
@@ -37,8 +38,8 @@ def push(
 def train(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="One that ships with zoo, or a YAML file.")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Changes to it.")] = None,
-    data: Annotated[Path, typer.Option(help="Folder of files, or with train and val inside.")] = ...,
-    validation_data: Annotated[Path | None, typer.Option(help="Folder of files.")] = None,
+    data: Annotated[str, typer.Option(help="Folder, shards-{00..99}.tar or hf://OWNER/NAME.")] = ...,
+    validation_data: Annotated[str | None, typer.Option(help="As --data.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; default: runs/ and the name.")] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Start anew instead of going on.")] = False,
     minutes: Annotated[float | None, typer.Option(help="Stop after so many; the same command goes on.")] = None,
@@ -48,11 +49,7 @@ def train(
     json: JsonOption = False,
 ) -> None:
     """Train a tokenizer, or go on with a run that was stopped."""
-    try:
-        from zoo import trainers
-    except ModuleNotFoundError as error:
-        raise ZooError(f"training needs {error.name}: pip install 'tokenizer-zoo[train]'") from error
-    result = trainers.train(
+    result = trainers().train(
         recipe,
         overrides or (),
         data=data,
@@ -68,6 +65,23 @@ def train(
         print_json({**asdict(result), "run_dir": str(result.run_dir), "weights": str(result.weights)})
     else:
         typer.echo(result.weights)
+
+
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run of `zoo train`.")],
+    out: Annotated[Path | None, typer.Option(help="File to write; default: RUN/weights.safetensors.")] = None,
+    best: Annotated[bool, typer.Option("--best", help="The best checkpoint's (validation.best).")] = False,
+) -> None:
+    """Write the weights of a training run's checkpoint as a file that zoo loads and pushes."""
+    typer.echo(trainers().export(run, out, best=best))
+
+
+def trainers() -> ModuleType:
+    try:
+        from zoo import trainers
+    except ModuleNotFoundError as error:
+        raise ZooError(f"training needs {error.name}: pip install 'tokenizer-zoo[train]'") from error
+    return trainers
 
 
 def parity(

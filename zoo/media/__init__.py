@@ -2,12 +2,14 @@
 
 from zoo.media.audio import load_audio, read_audio, resample, stream_audio, to_channels, write_audio
 from zoo.media.image import center_crop, load_image, read_image, resize_short_side, to_image_tensor, write_image
+from zoo.media.memory import MediaBytes
 from zoo.media.paths import SUFFIXES, media_files, modality_of
 from zoo.media.structure import Structure, read_structure, write_structure
 from zoo.media.video import load_video, read_video, write_video
 
 __all__ = [
     "SUFFIXES",
+    "MediaBytes",
     "Structure",
     "center_crop",
     "load_audio",

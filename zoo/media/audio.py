@@ -19,15 +19,16 @@ from torch import Tensor
 
 from zoo.errors import InputError, MediaError
 from zoo.files import atomic_path
+from zoo.media.memory import MediaBytes, MediaFile, opened
 
-AudioSource = str | Path | np.ndarray | Tensor
+AudioSource = MediaFile | np.ndarray | Tensor
 
 FORMATS_WRITTEN = {".wav": "WAV", ".flac": "FLAC"}
 MOST_CHANNELS = 64
 PREROLL = 2**15  # samples: a Vorbis decoder can be off in the first blocks behind a jump
 
 
-def read_audio(path: str | Path, start: float | None = None, duration: float | None = None) -> tuple[Tensor, int]:
+def read_audio(path: MediaFile, start: float | None = None, duration: float | None = None) -> tuple[Tensor, int]:
     """A sound file, or the sound of a video file, to samples.
 
     Args:
@@ -54,7 +55,7 @@ def read_audio(path: str | Path, start: float | None = None, duration: float | N
     return torch.cat(pieces, dim=1), sample_rate
 
 
-def stream_audio(path: str | Path, seconds: float) -> Iterator[tuple[Tensor, int]]:
+def stream_audio(path: MediaFile, seconds: float) -> Iterator[tuple[Tensor, int]]:
     """A long file block by block, in constant memory.
 
     Args:
@@ -163,7 +164,7 @@ def load_audio(
         InputError: another type, shape or dtype, no or another `sample_rate`, or channels that cannot be had.
         MediaError: as in `read_audio`.
     """
-    if isinstance(source, str | os.PathLike):
+    if isinstance(source, str | os.PathLike | MediaBytes):
         audio, given_rate = read_audio(source)
         if sample_rate not in (None, given_rate):
             raise InputError(f"{source}: expected {sample_rate} Hz, got {given_rate} Hz")
@@ -182,10 +183,10 @@ _at_rate = resample  # under a name that `load_audio` does not shadow
 # Reading
 
 
-def _decode(path: str | Path, start: float, duration: float | None) -> Iterator[tuple[Tensor, int]]:
+def _decode(path: MediaFile, start: float, duration: float | None) -> Iterator[tuple[Tensor, int]]:
     """Blocks `[channels, samples]` of any length with their rate."""
     try:
-        file = soundfile.SoundFile(path)
+        file = soundfile.SoundFile(opened(path))
     except (soundfile.LibsndfileError, TypeError):  # TypeError: a suffix that it takes for headerless samples
         return _decode_with_av(path, start, duration)
     if file.subtype.startswith("MPEG"):  # soundfile seeks after each block, and libsndfile drops MP3's bit reservoir
@@ -194,12 +195,12 @@ def _decode(path: str | Path, start: float, duration: float | None) -> Iterator[
     if not 0 < file.frames < 2**62:  # written to a pipe, which stated no length
         file.close()
         return _decode_with_av(path, start, duration)
-    return _decode_with_soundfile(file, start, duration)
+    return _decode_with_soundfile(path, file, start, duration)
 
 
-def _has_mp3_length(path: str | Path) -> bool:
+def _has_mp3_length(path: MediaFile) -> bool:
     """Whether the first frame states the length; otherwise it is guessed from the bit rate."""
-    with open(path, "rb") as file:
+    with io.BytesIO(path.content) if isinstance(path, MediaBytes) else open(path, "rb") as file:
         tag = file.read(10)
         if tag.startswith(b"ID3"):  # its size: four bytes of seven bits
             size = sum((byte & 127) << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0), strict=True))
@@ -211,9 +212,9 @@ def _has_mp3_length(path: str | Path) -> bool:
 
 
 def _decode_with_soundfile(
-    file: soundfile.SoundFile, start: float, duration: float | None
+    path: MediaFile, file: soundfile.SoundFile, start: float, duration: float | None
 ) -> Iterator[tuple[Tensor, int]]:
-    path, rate = file.name, file.samplerate
+    rate = file.samplerate
     with file:
         # The writer's count of bytes, where it is more than there are; near 2 ** 31 and above it stands for none.
         for chunk, stated, held in re.findall(r"^(data|SSND) : (\d+) \(should be (\d+)\)", file.extra_info, re.M):
@@ -240,11 +241,11 @@ def _decode_with_soundfile(
 
 
 def _decode_with_av(
-    path: str | Path, start: float, duration: float | None, stated: int | None = None
+    path: MediaFile, start: float, duration: float | None, stated: int | None = None
 ) -> Iterator[tuple[Tensor, int]]:
     position = 0
     try:
-        with av.open(path, metadata_errors="ignore") as container:
+        with av.open(opened(path), metadata_errors="ignore") as container:
             if not container.streams.audio:
                 raise MediaError(f"{path}: holds no sound")
             to_float = av.AudioResampler(format="fltp")

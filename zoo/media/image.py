@@ -18,12 +18,13 @@ from torch.nn import functional
 
 from zoo.errors import InputError, MediaError
 from zoo.files import atomic_path
+from zoo.media.memory import MediaFile, opened
 
 ImageSource = str | Path | Image.Image | np.ndarray | Tensor
 Interpolation = Literal["bilinear", "bicubic"]
 
 
-def read_image(path: str | Path) -> Tensor:
+def read_image(path: MediaFile) -> Tensor:
     """An image file to uint8 `[3, H, W]`.
 
     Turned as EXIF says; the first frame of an animation; grey repeated, palettes looked up, transparency
@@ -34,7 +35,7 @@ def read_image(path: str | Path) -> Tensor:
             bombs, or of samples without a stated range (32-bit integers or floats).
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(opened(path)) as image:
             image.load()
             image = ImageOps.exif_transpose(image)
         return _pixels(image)

@@ -25,25 +25,26 @@ def modality_of(path: str | Path) -> str:
     raise InputError(f"{path}: expected a suffix among {known}, got {suffix!r}")
 
 
-def media_files(paths: str | Path | Iterable[str | Path], modality: str) -> list[Path]:
+def media_files(paths: str | Path | Iterable[str | Path], *modalities: str) -> list[Path]:
     """Files and folders to files.
 
     Args:
-        paths: one or several. A file is taken whatever its suffix; of a folder, all files of `modality` in it
+        paths: one or several. A file is taken whatever its suffix; of a folder, all files of `modalities` in it
             and below, sorted, without hidden ones.
-        modality: a key of `SUFFIXES`.
+        modalities: keys of `SUFFIXES`.
 
     Raises:
         InputError: an unknown modality.
-        MediaError: a path that does not exist, or a folder that holds no file of `modality`.
+        MediaError: a path that does not exist, or a folder that holds no file of `modalities`.
     """
-    if modality not in SUFFIXES:
-        raise InputError(f"expected a modality among {', '.join(SUFFIXES)}, got {modality!r}")
+    for modality in modalities:
+        if modality not in SUFFIXES:
+            raise InputError(f"expected a modality among {', '.join(SUFFIXES)}, got {modality!r}")
     files = []
     for path in [paths] if isinstance(paths, str | Path) else paths:
         path = Path(path)
         if path.is_dir():
-            files += _files_below(path, modality)
+            files += _files_below(path, modalities)
         elif path.exists():
             files.append(path)
         else:
@@ -51,14 +52,15 @@ def media_files(paths: str | Path | Iterable[str | Path], modality: str) -> list
     return files
 
 
-def _files_below(folder: Path, modality: str) -> list[Path]:
+def _files_below(folder: Path, modalities: tuple[str, ...]) -> list[Path]:
+    suffixes = [suffix for modality in modalities for suffix in SUFFIXES[modality]]
     files = sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES[modality]
+        if path.suffix.lower() in suffixes
         and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
     if not files:
-        raise MediaError(f"{folder}: holds no {modality} file ({' '.join(SUFFIXES[modality])})")
+        raise MediaError(f"{folder}: holds no {' or '.join(modalities)} file ({' '.join(suffixes)})")
     return files

@@ -6,6 +6,7 @@ biotite, which reads and writes the files, is imported when it is first needed.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from zoo.errors import InputError, MediaError, ZooError
 from zoo.files import atomic_path
+from zoo.media.memory import MediaBytes, MediaFile
 from zoo.media.paths import SUFFIXES
 from zoo.tokenizer import ATOMS
 
@@ -47,7 +49,7 @@ class Structure:
     insertion_codes: tuple[str, ...]
 
 
-def read_structure(path: str | Path, chain: str | None = None, model: int = 1) -> Structure:
+def read_structure(path: MediaFile, chain: str | None = None, model: int = 1) -> Structure:
     """A chain's residues in file order.
 
     Residues are what has a CA atom of carbon: modified ones (HETATM) too, waters and most ligands not. Those that
@@ -66,11 +68,11 @@ def read_structure(path: str | Path, chain: str | None = None, model: int = 1) -
         MediaError: a file that is missing, damaged, cut short or holds no residue. What is cut behind a whole
             atom of a PDB or mmCIF file cannot be noticed: no length is stated there.
     """
-    if not isinstance(path, str | os.PathLike):
+    if not isinstance(path, str | os.PathLike | MediaBytes):
         raise InputError(f"expected a structure as the path of a file, got {type(path).__name__}")
-    path = Path(path)
+    file, path = path, Path(str(path))
     _check_suffix(path)
-    atoms = _read_atoms(path, model)
+    atoms = _read_atoms(file, path, model)
     # Calcium is called CA too, and taken for carbon where the file names no elements.
     atoms = atoms[(atoms.element != "CA") & (atoms.res_name != "CA")]
     starts, coordinates = _backbone(atoms)
@@ -141,15 +143,18 @@ def write_structure(
 # Reading
 
 
-def _read_atoms(path: Path, model: int) -> AtomArray:
+def _read_atoms(file: MediaFile, path: Path, model: int) -> AtomArray:
     from biotite.structure.io import pdb, pdbx
 
+    is_binary = path.suffix.lower() == ".bcif"
     try:
+        if isinstance(file, MediaBytes):
+            file = io.BytesIO(file.content) if is_binary else io.StringIO(file.content.decode())
         if path.suffix.lower() in PDB_SUFFIXES:
-            file = pdb.PDBFile.read(path)
+            file = pdb.PDBFile.read(file)
             models, get_structure = file.get_model_count(), file.get_structure
         else:
-            file = (pdbx.BinaryCIFFile if path.suffix.lower() == ".bcif" else pdbx.CIFFile).read(path)
+            file = (pdbx.BinaryCIFFile if is_binary else pdbx.CIFFile).read(file)
             models = pdbx.get_model_count(file)
 
             def get_structure(model: int) -> AtomArray:

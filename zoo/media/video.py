@@ -17,9 +17,10 @@ from torch import Tensor
 
 from zoo.errors import InputError, MediaError
 from zoo.files import atomic_path
+from zoo.media.memory import MediaFile, opened
 
 
-def read_video(path: str | Path, frames: int) -> Iterator[tuple[Tensor, float]]:
+def read_video(path: MediaFile, frames: int) -> Iterator[tuple[Tensor, float]]:
     """A video file window by window, in constant memory.
 
     Args:
@@ -95,10 +96,10 @@ def _as_bytes(video: Tensor) -> Tensor:
     return video
 
 
-def _windows(path: str | Path, frames: int) -> Iterator[tuple[Tensor, float]]:
+def _windows(path: MediaFile, frames: int) -> Iterator[tuple[Tensor, float]]:
     window = []
     try:
-        with av.open(path, metadata_errors="ignore") as container:
+        with av.open(opened(path), metadata_errors="ignore") as container:
             if not container.streams.video:
                 raise MediaError(f"{path}: holds no video")
             stream = container.streams.video[0]

@@ -37,14 +37,15 @@ def perturb_codes(
     alpha: float,
     delta: int,
     beta: float = 1.0,
+    latents: Sequence[Tensor] | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Codes, some of them replaced by near ones, as if wrongly sampled.
 
     Each token is, with probability `alpha`, replaced by one of the `delta` codes nearest to it (Euclidean, between
     rows of its codebook), all equally likely and itself among them; so that a share of `alpha (1 - 1 / delta)` does
-    change. The released code takes those nearest to the encoder's vector instead of the paper's nearest to its code,
-    which codes alone do not tell.
+    change. That is the paper's definition; the released code, which trains by it, takes those nearest to the encoder's
+    vector, which `latents` are for.
 
     Args:
         codes: integers `[B, num_codebooks, *grid]`.
@@ -53,6 +54,8 @@ def perturb_codes(
         alpha: perturbation rate, from 0 to 1.
         delta: perturbation strength; of a smaller codebook all codes are taken.
         beta: perturbation proportion: of the items, the first `floor(B * beta)` are perturbed.
+        latents: one floating `[B, *grid, dim]` a codebook, what its codes were chosen for, in the scale of its rows;
+            None: the codes' rows.
         generator: what draws; None: PyTorch's own.
 
     Returns:
@@ -71,9 +74,13 @@ def perturb_codes(
         drawn = torch.rand(some.shape, generator=generator, device=device) < alpha
         rank = torch.randint(strength, some.shape, generator=generator, device=device)
         changed = (drawn & (rank > 0)).to(codes.device)
-        distinct, where = some[changed].unique(return_inverse=True)
-        neighbours = _neighbours(distinct, rows.to(codes.device), strength)
-        some[changed] = neighbours[where, rank.to(codes.device)[changed]]
+        rows, rank = rows.to(codes.device).float(), rank.to(codes.device)[changed]
+        if latents is None:
+            distinct, where = some[changed].unique(return_inverse=True)
+            some[changed] = _neighbours(distinct, rows[distinct], rows, strength)[where, rank]
+        else:
+            vectors = latents[index][: len(some)][changed].float()
+            some[changed] = _neighbours(some[changed], vectors, rows, strength).gather(1, rank[:, None])[:, 0]
     return perturbed
 
 
@@ -106,13 +113,13 @@ def perturbed_reconstruction(
     return tokenizer.decode(codes, size=tokenizer.size_of(images))
 
 
-def _neighbours(codes: Tensor, rows: Tensor, number: int) -> Tensor:
-    """For each of `[codes]` itself and the nearest others, `[codes, number]`, by rising distance."""
-    rows = rows.float()
+def _neighbours(codes: Tensor, vectors: Tensor, rows: Tensor, number: int) -> Tensor:
+    """For each of `[codes]` itself and the others nearest to its vector, `[codes, number]`, by rising distance."""
     square_norms = rows.square().sum(dim=1)
     nearest = [codes.new_empty(0, number)]
-    for some in codes.split(max(1, DISTANCES_AT_ONCE // len(rows))):
-        distances = torch.addmm(square_norms, rows[some], rows.T, alpha=-2)
+    chunk = max(1, DISTANCES_AT_ONCE // len(rows))
+    for some, theirs in zip(codes.split(chunk), vectors.split(chunk), strict=True):
+        distances = torch.addmm(square_norms, theirs, rows.T, alpha=-2)
         distances.scatter_(1, some[:, None], -torch.inf)
         nearest.append(distances.topk(number, dim=1, largest=False).indices)
     return torch.cat(nearest)

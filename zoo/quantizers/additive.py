@@ -52,6 +52,10 @@ class AdditiveVQ(Quantizer):
         """Codes int64 `[..., num_codebooks]` to the sum of their rows, `[..., dim]`."""
         return self._sum(self.check_codes(codes)).to(self.codebooks[0].dtype)
 
+    def vectors_of(self, codebook: int, quantized: Tensor, codes: Tensor) -> Tensor:
+        """InputError: no codebook has a meaning without the others."""
+        raise InputError("the codebooks of AdditiveVQ stand in a sum and in no order: none has vectors of its own")
+
     def forward(self, z: Tensor) -> QuantizerOutput:
         """Latents `[..., dim]` to `QuantizerOutput`."""
         with without_autocast(z):

@@ -61,6 +61,23 @@ class Quantizer(nn.Module):
         """Latents `[..., dim]` to `QuantizerOutput`."""
         raise NotImplementedError
 
+    def vectors_of(self, codebook: int, quantized: Tensor, codes: Tensor) -> Tensor:
+        """What one codebook has put into `quantized`, with its straight-through gradient.
+
+        Args:
+            codebook: counted from 0; here its vectors lie in `quantized` side by side with the others'.
+            quantized, codes: `[..., dim]` and `[..., num_codebooks]`, of `forward`.
+
+        Returns:
+            `[..., dim / num_codebooks]`; of residual codebooks `[..., dim]`.
+
+        Raises:
+            InputError: no such codebook, or one whose vectors cannot be told from the others'.
+        """
+        if not 0 <= codebook < self.num_codebooks:
+            raise InputError(f"expected a codebook from 0 to {self.num_codebooks - 1}, got {codebook}")
+        return quantized.chunk(self.num_codebooks, dim=-1)[codebook]
+
     def check_latent(self, z: Tensor) -> Tensor:
         """`z` in float32; InputError unless it is a floating tensor `[..., dim]`."""
         if z.ndim < 2 or z.shape[-1] != self.dim or not z.is_floating_point():

@@ -82,6 +82,15 @@ class ResidualVQ(Quantizer):
             mean_losses(outputs),
         )
 
+    def vectors_of(self, codebook: int, quantized: Tensor, codes: Tensor) -> Tensor:
+        """Rows `[..., dim]` of the first codebook, with the gradient of `quantized`; InputError for another.
+
+        The first is in use whatever `quantizer_dropout` leaves, and a coarse code of the latent by itself.
+        """
+        if codebook != 0:
+            raise InputError(f"expected codebook 0, the first of residual ones, got {codebook}")
+        return straight_through(quantized, self.layers[0].lookup(codes[..., 0]).detach().to(quantized.dtype))
+
     def check_codes(self, codes: Tensor) -> Tensor:
         """As in `Quantizer`, but codes of the first n codebooks are enough."""
         missing = self.num_codebooks - codes.shape[-1] if codes.ndim else 0

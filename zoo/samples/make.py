@@ -1,34 +1,46 @@
 """Makes the shipped samples anew: `python -m zoo.samples.make FOLDER` (the speech needs espeak-ng).
 
-The pictures are computed here, the speech is espeak-ng's; nothing is taken from anyone's recording or photograph.
+The pictures, the clip and the protein are computed here, the speech is espeak-ng's; nothing is taken from anyone's
+recording, photograph or experiment.
 """
 
 import subprocess
 import sys
 from pathlib import Path
 
+import av
 import numpy as np
 import soundfile
+import torch
 from PIL import Image
+
+from zoo.media import write_structure
 
 SIZE = 256
 SUPERSAMPLING = 3
+CLIP_SIZE, FRAMES, FRAME_RATE = 128, 33, 24
 SPEECH = {
     "tokens": ("en-us", "A tokenizer turns a signal into a short sequence of numbers."),
     "river": ("en-gb", "The river was calm, and the evening light lay on the water."),
 }
+# (phi, psi) of each residue in degrees: three helices that two turns fold on one another without a clash. The turns
+# are the most compact that a random search found.
+HELIX = ((-63, -42),) * 17
+TURNS = ((-62, 143), (-96, -1), (-92, -5), (-68, 133), (-71, 165)), ((52, 55), (-84, -48), (-121, 136))
+BUNDLE = (*HELIX, *TURNS[0], *HELIX, *TURNS[1], *HELIX)
 
 
-def rays() -> tuple[np.ndarray, np.ndarray]:
+def rays(size: int = SIZE) -> tuple[np.ndarray, np.ndarray]:
     """Horizontal and vertical position of every subpixel in [-1, 1], upwards; two `[side, side]`."""
-    side = SIZE * SUPERSAMPLING
+    side = size * SUPERSAMPLING
     axis = (np.arange(side) + 0.5) / side * 2 - 1
     return np.meshgrid(axis, -axis)
 
 
 def finish(color: np.ndarray) -> Image.Image:
     """Linear `[side, side, 3]` to a picture: subpixels averaged, display gamma."""
-    color = color.reshape(SIZE, SUPERSAMPLING, SIZE, SUPERSAMPLING, 3).mean(axis=(1, 3))
+    size = len(color) // SUPERSAMPLING
+    color = color.reshape(size, SUPERSAMPLING, size, SUPERSAMPLING, 3).mean(axis=(1, 3))
     return Image.fromarray((np.clip(color, 0, 1) ** (1 / 2.2) * 255).round().astype(np.uint8))
 
 
@@ -70,24 +82,43 @@ def lake() -> Image.Image:
     return finish(color)
 
 
-def spheres() -> Image.Image:
-    """Three spheres on a tiled floor under one lamp, traced with shadows and one reflection."""
-    x, y = rays()
-    eye = np.array([0.0, 1.1, -4.2])
-    direction = np.stack([x * 0.36, y * 0.36 - 0.16, np.ones_like(x)], axis=-1)
-    direction /= np.linalg.norm(direction, axis=-1, keepdims=True)
-    color, normal, point, shine = trace(np.broadcast_to(eye, direction.shape), direction)
-    mirrored = direction - 2 * (direction * normal).sum(-1, keepdims=True) * normal
-    reflection = trace(point + 1e-3 * normal, mirrored)[0]
-    return finish(color * (1 - shine) + reflection * shine)
-
-
-BALLS = (
+Balls = tuple[tuple[tuple[float, float, float], float, tuple[float, float, float]], ...]  # centre, radius, colour
+BALLS: Balls = (
     ((-0.95, 0.62, 0.5), 0.62, (0.70, 0.10, 0.07)),
     ((0.45, 0.45, -0.45), 0.45, (0.08, 0.25, 0.60)),
     ((0.95, 0.75, 1.3), 0.75, (0.75, 0.50, 0.10)),
 )
 LAMP = np.array([-3.0, 5.0, -3.0])
+
+
+def spheres() -> Image.Image:
+    """Three spheres on a tiled floor under one lamp, traced with shadows and one reflection."""
+    return view(BALLS, SIZE)
+
+
+def bounce() -> list[Image.Image]:
+    """The three spheres as the camera moves around them; one jumps and comes down again, one rolls away."""
+    frames = []
+    for time in np.arange(FRAMES) / FRAME_RATE:
+        red, blue, gold = BALLS
+        height = 4 * 0.55 * (time / 0.7 % 1) * (1 - time / 0.7 % 1)  # thrown up 0.55, down after 0.7 s
+        jumping = ((blue[0][0], blue[0][1] + height, blue[0][2]), *blue[1:])
+        rolling = ((red[0][0] + 0.3 * time, red[0][1], red[0][2] + 0.8 * time), *red[1:])
+        frames.append(view((rolling, jumping, gold), CLIP_SIZE, angle=0.35 * (time - 0.7)))
+    return frames
+
+
+def view(balls: Balls, size: int, angle: float = 0.0) -> Image.Image:
+    """`balls` on the floor, seen from `angle` radians around the middle."""
+    x, y = rays(size)
+    right, ahead = np.array([np.cos(angle), 0, -np.sin(angle)]), np.array([np.sin(angle), 0, np.cos(angle)])
+    eye = np.array([0.0, 1.1, 0.0]) - 4.2 * ahead
+    direction = np.stack([x * 0.36, y * 0.36 - 0.16, np.ones_like(x)], axis=-1) @ np.stack([right, [0, 1, 0], ahead])
+    direction /= np.linalg.norm(direction, axis=-1, keepdims=True)
+    color, normal, point, shine = trace(np.broadcast_to(eye, direction.shape), direction, balls)
+    mirrored = direction - 2 * (direction * normal).sum(-1, keepdims=True) * normal
+    reflection = trace(point + 1e-3 * normal, mirrored, balls)[0]
+    return finish(color * (1 - shine) + reflection * shine)
 
 
 def hit(origin: np.ndarray, direction: np.ndarray, center: tuple[float, ...], radius: float) -> np.ndarray:
@@ -99,13 +130,15 @@ def hit(origin: np.ndarray, direction: np.ndarray, center: tuple[float, ...], ra
     return np.where((root > 0) & (distance > 1e-3), distance, np.inf)
 
 
-def trace(origin: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def trace(
+    origin: np.ndarray, direction: np.ndarray, balls: Balls
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Colour, surface normal, point and share of reflection where each ray ends; reflection 0 in the sky."""
     height = np.clip(direction[..., 1:2] * 1.6, 0, 1)
     sky = np.array([0.80, 0.84, 0.88]) * (1 - height) + np.array([0.22, 0.38, 0.62]) * height
     slope = np.where(np.abs(direction[..., 1]) < 1e-9, -1e-9, direction[..., 1])
     floor = np.where(direction[..., 1] < 0, -origin[..., 1] / slope, np.inf)
-    distances = np.stack([floor, *(hit(origin, direction, center, radius) for center, radius, _ in BALLS)])
+    distances = np.stack([floor, *(hit(origin, direction, center, radius) for center, radius, _ in balls)])
     nearest, distance = distances.argmin(0), distances.min(0)
     found = np.isfinite(distance)[..., None]
     point = origin + np.where(found, distance[..., None], 0) * direction
@@ -114,7 +147,7 @@ def trace(origin: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, np.nda
     grain = 1 + 0.12 * noise(point[..., 0] * 9, point[..., 2] * 9, 4, 8)
     albedo = np.where(tiles[..., None] > 0, [0.62, 0.58, 0.52], [0.16, 0.17, 0.19]) * grain[..., None]
     shine = np.full_like(distance, 0.12)
-    for number, (center, radius, paint) in enumerate(BALLS, start=1):
+    for number, (center, radius, paint) in enumerate(balls, start=1):
         on = (nearest == number)[..., None]
         normal = np.where(on, (point - np.array(center)) / radius, normal)
         albedo = np.where(on, np.array(paint), albedo)
@@ -122,7 +155,7 @@ def trace(origin: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, np.nda
     to_lamp = to_lamp / np.linalg.norm(to_lamp, axis=-1, keepdims=True)
     start = point + 1e-3 * normal
     lit = np.ones_like(distance)
-    for center, radius, _ in BALLS:
+    for center, radius, _ in balls:
         lit = np.where(np.isfinite(hit(start, to_lamp, center, radius)), 0.0, lit)
     diffuse = np.clip((normal * to_lamp).sum(-1), 0, 1) * lit
     half = to_lamp - direction
@@ -136,7 +169,6 @@ def trace(origin: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, np.nda
 
 def speak(voice: str, text: str, sample_rate: int = 24000) -> np.ndarray:
     """Mono speech in [-1, 1] from espeak-ng, resampled, its peak at -3 dB of full scale."""
-    import torch
     from torchaudio.functional import resample
 
     command = ["espeak-ng", "-v", voice, "-s", "165", "--stdout", text]
@@ -148,12 +180,56 @@ def speak(voice: str, text: str, sample_rate: int = 24000) -> np.ndarray:
     return speech / np.abs(speech).max() * 10 ** (-3 / 20)
 
 
+def write_clip(path: Path, frames: list[Image.Image]) -> None:
+    """H.264 without subsampled colour, the same bytes on every machine that has this release of x264."""
+    with av.open(path, "w", options={"fflags": "+bitexact"}) as container:
+        options = {"crf": "12", "preset": "veryslow", "threads": "1"}
+        stream = container.add_stream("libx264", rate=FRAME_RATE, options=options)
+        stream.width, stream.height = frames[0].size
+        stream.pix_fmt = "yuv444p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_image(frame)))
+        container.mux(stream.encode())
+
+
+def place(a: np.ndarray, b: np.ndarray, c: np.ndarray, length: float, angle: float, torsion: float) -> np.ndarray:
+    """The atom `length` from `c`, at `angle` with `b` and `torsion` with `a`, in degrees (NeRF, Parsons 2005)."""
+    angle, torsion = np.radians(angle), np.radians(torsion)
+    along = (c - b) / np.linalg.norm(c - b)
+    normal = np.cross(b - a, along)
+    normal /= np.linalg.norm(normal)
+    across = np.cross(normal, along)
+    aside = np.cos(torsion) * across + np.sin(torsion) * normal
+    return c + length * (np.sin(angle) * aside - np.cos(angle) * along)
+
+
+def backbone(torsions: tuple[tuple[float, float], ...]) -> np.ndarray:
+    """N, CA, C, CB and O of a chain, `[residues, 5, 3]` in angstrom: ideal bonds (Engh and Huber 1991), trans."""
+    ca = np.zeros(3)
+    n = np.array([1.458, 0, 0])
+    c = 1.525 * np.array([np.cos(np.radians(111.0)), np.sin(np.radians(111.0)), 0])
+    residues = []
+    for i, (phi, psi) in enumerate(torsions):
+        if i:
+            before, psi_before = residues[-1], torsions[i - 1][1]
+            n = place(*before[:3], 1.329, 117.2, psi_before)
+            ca = place(before[1], before[2], n, 1.458, 121.7, 180.0)
+            c = place(before[2], n, ca, 1.525, 111.0, phi)
+        cb = place(c, n, ca, 1.530, 110.5, -122.5)
+        o = place(n, ca, c, 1.231, 120.1, psi + 180)
+        residues.append((n, ca, c, cb, o))
+    return np.array(residues)
+
+
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, picture in (("lake", lake()), ("spheres", spheres())):
         picture.save(folder / f"{name}.png", optimize=True)
     for name, (voice, text) in SPEECH.items():
         soundfile.write(folder / f"{name}.flac", speak(voice, text), 24000, subtype="PCM_16")
+    write_clip(folder / "bounce.mkv", bounce())
+    chain = torch.from_numpy(backbone(BUNDLE))
+    write_structure(folder / "bundle.pdb", chain, residue_names=["ALA"] * len(chain), overwrite=True)
 
 
 if __name__ == "__main__":
