@@ -23,7 +23,8 @@ UNIT = {"audio": "/s", "image": "/image", "video": "/clip", "structure": "/resid
 LIST_START, LIST_END = "<!-- zoo list -->", "<!-- /zoo list -->"
 COLUMNS = ("name", "modality", "quantizer", "codebooks", "tokens", "bits", "parameters", "license", "weights")
 NOTE = (
-    "Tokens and bits are per second of audio, image of 256x256 pixels, 17 frames of 256x256 pixels, or residue. "
+    "Tokens and bits are per second of audio, image of 256x256 pixels (or of the one size that a variant takes), 17 "
+    "frames of 256x256 pixels, or residue. "
     "License: of the weights; (NC) forbids commercial use. Weights: shipped with zoo or a package that it needs, "
     "or the authors' on the Hub."
 )
@@ -33,7 +34,7 @@ NOTE = (
 class CatalogEntry:
     """One variant in a row.
 
-    codebooks: as "4x256". per: what `tokens` and `bits` are spent on, a value of `PER`.
+    codebooks: as "4x256". per: what `tokens` and `bits` are spent on, as "second".
     commercial: whether the weights' license allows commercial use as far as it says.
     weights: "shipped" with zoo or a package that it needs, or the "authors'", on the Hub.
     """
@@ -140,6 +141,8 @@ def cells(entry: CatalogEntry) -> list[str]:
 def _entry(variant: Variant, parameters: int) -> CatalogEntry:
     spec = variant.spec
     size, per = PER[spec.modality]
+    if not spec.variable_size:
+        size, per = spec.resolution, f"{spec.resolution[0]}x{spec.resolution[1]} image"
     positions = spec.frame_rate or spec.tokens(size) / spec.num_codebooks
     return CatalogEntry(
         name=spec.name,
@@ -165,4 +168,5 @@ def codebooks(spec: TokenizerSpec) -> str:
 def _network_key(variant: Variant) -> tuple:
     # Variants that share it have the same network: it is counted once.
     spec = variant.spec
-    return variant.builder, repr(sorted(variant.config.items())), spec.codebook_sizes, spec.downsample, spec.channels
+    sizes = (spec.codebook_sizes, spec.downsample, spec.channels, spec.resolution, spec.num_tokens)
+    return variant.builder, repr(sorted(variant.config.items())), sizes
