@@ -43,7 +43,7 @@ from zoo.trainers.validation import choose_metrics, validate
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "data" / "images"
-CROP, BATCH, STEPS, SEEDS, LEARNING_RATE = 64, 8, 700, (0, 1, 2), 5e-3
+CROP, BATCH, STEPS, SEEDS, LEARNING_RATE = 64, 8, 400, (0, 1, 2), 5e-3
 VALIDATION_CROP, VALIDATION_ITEMS, CALIBRATION_BATCHES = 256, 32, 16
 WIDTH = 48
 SQUARED_ERROR = 4.0  # 1 in [-1, 1], the range in which the quantizers' weights are published

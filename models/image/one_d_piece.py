@@ -38,6 +38,7 @@ class OneDPiece(Tokenizer):
     encode_options = ("num_tokens",)
     decode_options = ("num_tokens",)
     interpolation = "bicubic"
+    drops_tail = True  # whether `forward` does in training mode
     small: ClassVar = {"width": 64, "num_layers": 1, "num_heads": 2, "pixel_width": 8}
 
     def __init__(
@@ -65,14 +66,14 @@ class OneDPiece(Tokenizer):
         return self.decoder(first_tokens(latent, num_tokens))
 
     def forward(self, x: Tensor) -> TokenizerOutput:
-        """As every tokenizer's; in training mode the decoder receives a random number of first tokens.
+        """As every tokenizer's; in training mode, while `drops_tail`, the decoder receives some first tokens.
 
-        The number is one for the whole batch, uniform from 1 to all, and so long is the output's `latent`; codes and
+        Their number is one for the whole batch, uniform from 1 to all, and so long is the output's `latent`; codes and
         losses are those of all tokens.
         """
         quantized, codes, losses = self.quantizer(self.to_latent(self._check_signal(x)).movedim(1, -1))
         latent = quantized.movedim(-1, 1)
-        if self.training:
+        if self.training and self.drops_tail:
             latent = latent[..., : int(torch.randint(self.spec.num_tokens, ())) + 1]
         return TokenizerOutput(self.from_latent(latent), codes.movedim(-1, 1), latent, losses)
 
@@ -140,10 +141,10 @@ register(
         source="https://github.com/turingmotors/One-D-Piece",
     ),
     config={
-        "width": 128,
-        "num_layers": 3,
+        "width": 64,
+        "num_layers": 2,
         "num_heads": 4,
-        "pixel_width": 24,
+        "pixel_width": 16,
         "multipliers": (1, 1, 2, 2),
         "ema_codebook": True,
     },

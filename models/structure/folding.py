@@ -316,6 +316,10 @@ class StructureModule(nn.Module):
         self.transition = Transition(width)
         self.update = nn.Linear(width, 6)
         self.angles = AngleNetwork(width)
+        # Frames start near the identity (AlphaFold: at it) and move apart in training.
+        with torch.no_grad():
+            self.update.weight.mul_(0.1)
+            self.update.bias.zero_()
 
     def forward(self, single: Tensor, pair: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """States to atoms.

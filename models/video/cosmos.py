@@ -230,6 +230,10 @@ class Decoder(nn.Module):
         self.upsamples = nn.ModuleList(resample(Upsample, *pair) for pair in strides)
         self.norm = FrameNorm(channels[-1])
         self.head = Convs(channels[-1], 3 * 8**WAVELET_LEVELS)
+        # For a start at grey: from far off, the first steps would push all latents beyond the quantizer's levels.
+        with torch.no_grad():
+            for conv in self.head:
+                conv.weight.mul_(0.3)
 
     def forward(self, latent: Tensor) -> Tensor:
         x = self.mid(self.stem(self.project(latent.transpose(1, 2))))

@@ -53,6 +53,12 @@ class Encoder(nn.Module):
         self.blocks = transformer(width, num_layers, num_heads)
         self.norm_out = nn.LayerNorm(width)
         self.head = nn.Conv2d(width, DIM, 1)
+        # For a start at which latents depend on the picture: pixels centred, and a stream that is small beside what
+        # attention adds to it. PyTorch's own leaves the latents of all pictures, and then the gradient, nearly equal.
+        with torch.no_grad():
+            self.patch_embed.weight.mul_(4)
+            self.patch_embed.bias.copy_(-self.patch_embed.weight.sum(dim=(1, 2, 3)) / 2)
+            self.norm_in.weight.fill_(0.1)
 
     def forward(self, image: Tensor) -> Tensor:
         batch, (num_tokens, width) = len(image), self.latent_tokens.shape
@@ -146,6 +152,13 @@ class Decoder(nn.Module):
         self.head = nn.Sequential(nn.Conv2d(width, 2 * width, 1), nn.Tanh(), nn.Conv2d(2 * width, PIXEL_CODES, 1))
         self.pixel_codebook = nn.Parameter(torch.randn(PIXEL_CODES, 2 * pixel_width))
         self.pixel_decoder = PixelDecoder(pixel_width, multipliers)
+        # For a start at grey, from where a picture depends on the latents more than on their places.
+        with torch.no_grad():
+            self.pixel_decoder.head.weight.mul_(0.3)
+            self.pixel_decoder.head.bias.fill_(0.5)
+            self.embed.weight.mul_(4)
+            self.latent_positions.mul_(0.3)
+            self.head[2].weight.mul_(3)
 
     def forward(self, latent: Tensor) -> Tensor:
         latents = self.embed(rearrange(latent, "b c n -> b n c")) + self.latent_positions[: latent.shape[2]]
