@@ -17,8 +17,8 @@ class LatentPerturbation:
     """A forward hook of a quantizer that replaces some of the vectors by near ones (RobusTok, arXiv 2503.08354).
 
     As its released code (lxa9867/ImageFolder at 76ddfb9a) has it: behind the quantizer's losses and codes, which know
-    nothing of it; near to the encoder's vector, not to its code; the gradient passes straight through. `at_step` says
-    how far training is.
+    nothing of it; near to the encoder's vector, not to its code; the gradient passes straight through. `step` says how
+    far training is.
 
     Args:
         quantizer: with one codebook of learned rows. InputError for another.
@@ -29,9 +29,6 @@ class LatentPerturbation:
         if not isinstance(quantizer, VectorQuantizer):
             raise InputError(f"recipe: perturbation is for a VectorQuantizer, got a {type(quantizer).__name__}")
         self.options, self.step = options, 0
-
-    def at_step(self, step: int) -> None:
-        self.step = step
 
     @property
     def factor(self) -> float:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import InputError
-from zoo.layers.titok import CHECKPOINT, DIM, PIXEL_MULTIPLIERS, SIZES, Decoder, Encoder
+from zoo.layers.titok import CHECKPOINT, DIM, SIZES, Decoder, Encoder
 from zoo.quantizers import VectorQuantizer
 from zoo.registry import HubSource, alias, register
 from zoo.tokenizer import Tokenizer, TokenizerOutput, TokenizerSpec
@@ -23,41 +23,26 @@ from zoo.tokenizer import Tokenizer, TokenizerOutput, TokenizerSpec
 class OneDPiece(Tokenizer):
     """Image tokenizer whose first tokens decode without the others.
 
-    Images `[B, 3, 256, 256]` in [0, 1] (of nano 64x64); codes `[B, 1, tokens]`, all `spec.num_tokens` or the first
-    `num_tokens` that `encode` was asked for; latents and unit codebook rows `[B, 12, tokens]`. `decode` takes 1 to all
-    codes as they are, and of those given only the first `num_tokens` where it is told so.
+    Images `[B, 3, 256, 256]` in [0, 1]; codes `[B, 1, tokens]`, 256 of them or the first `num_tokens` that `encode`
+    was asked for; latents and unit codebook rows `[B, 12, tokens]`. `decode` takes 1 to 256 codes as they are, and
+    of those given only the first `num_tokens` where it is told so.
 
     Args:
         width, num_layers, num_heads: of the transformers in encoder and decoder.
-        pixel_width: channels of the pixel decoder at full resolution. multipliers: of it, one per resolution, finest
-            first; a patch's side is doubled with each but the first.
-        ema_codebook: in training, the codebook is a running average of the latents, starts from them and takes unused
-            rows from them; else gradients move it, which from random weights leaves a few rows in use.
+        pixel_width: channels of the pixel decoder at full resolution.
     """
 
     encode_options = ("num_tokens",)
     decode_options = ("num_tokens",)
     interpolation = "bicubic"
-    drops_tail = True  # whether `forward` does in training mode
     small: ClassVar = {"width": 64, "num_layers": 1, "num_heads": 2, "pixel_width": 8}
 
-    def __init__(
-        self,
-        spec: TokenizerSpec,
-        *,
-        width: int,
-        num_layers: int,
-        num_heads: int,
-        pixel_width: int = 128,
-        multipliers: tuple[int, ...] = PIXEL_MULTIPLIERS,
-        ema_codebook: bool = False,
-    ):
+    def __init__(self, spec: TokenizerSpec, *, width: int, num_layers: int, num_heads: int, pixel_width: int = 128):
         super().__init__(spec)
-        shape = (spec.num_tokens, spec.resolution[0], 2 ** (len(multipliers) - 1), width, num_layers, num_heads)
+        shape = (spec.num_tokens, spec.resolution[0], width, num_layers, num_heads)
         self.encoder = Encoder(*shape)
-        options = {"update": "ema", "kmeans_init": True, "revive_below": 0.03} if ema_codebook else {}
-        self.quantizer = VectorQuantizer(DIM, *spec.codebook_sizes, distance="cosine", **options)
-        self.decoder = Decoder(*shape, pixel_width, tuple(multipliers))
+        self.quantizer = VectorQuantizer(DIM, *spec.codebook_sizes, distance="cosine")
+        self.decoder = Decoder(*shape, pixel_width)
 
     def to_latent(self, signal: Tensor, num_tokens: int | None = None) -> Tensor:
         return first_tokens(self.encoder(signal), num_tokens)
@@ -66,14 +51,14 @@ class OneDPiece(Tokenizer):
         return self.decoder(first_tokens(latent, num_tokens))
 
     def forward(self, x: Tensor) -> TokenizerOutput:
-        """As every tokenizer's; in training mode, while `drops_tail`, the decoder receives some first tokens.
+        """As every tokenizer's; in training mode the decoder receives a random number of first tokens.
 
-        Their number is one for the whole batch, uniform from 1 to all, and so long is the output's `latent`; codes and
+        The number is one for the whole batch, uniform from 1 to all, and so long is the output's `latent`; codes and
         losses are those of all tokens.
         """
         quantized, codes, losses = self.quantizer(self.to_latent(self._check_signal(x)).movedim(1, -1))
         latent = quantized.movedim(-1, 1)
-        if self.training and self.drops_tail:
+        if self.training:
             latent = latent[..., : int(torch.randint(self.spec.num_tokens, ())) + 1]
         return TokenizerOutput(self.from_latent(latent), codes.movedim(-1, 1), latent, losses)
 
@@ -119,34 +104,3 @@ register_published("one-d-piece-s-256", "small", "turing-motors/One-D-Piece-S-25
 register_published("one-d-piece-b-256", "base", "turing-motors/One-D-Piece-B-256", 1.11)
 register_published("one-d-piece-l-256", "large", "turing-motors/One-D-Piece-L-256", 1.08)
 alias("one-d-piece", "one-d-piece-l-256")
-
-# Trained here, by `trainers/recipes/one-d-piece-nano.yaml`; ships with the package. 96 bytes of codes for 64x64.
-register(
-    "one-d-piece-nano",
-    OneDPiece,
-    spec=TokenizerSpec(
-        name="one-d-piece-nano",
-        modality="image",
-        quantizer="vq",
-        codebook_sizes=(4096,),
-        downsample=(),
-        channels=3,
-        resolution=(64, 64),
-        num_tokens=64,
-        tail_drop=True,
-        variable_size=False,
-        code_license="Apache-2.0",
-        weights_license="ImageNet non-commercial",
-        paper="https://arxiv.org/abs/2501.10064",
-        source="https://github.com/turingmotors/One-D-Piece",
-    ),
-    config={
-        "width": 64,
-        "num_layers": 2,
-        "num_heads": 4,
-        "pixel_width": 16,
-        "multipliers": (1, 1, 2, 2),
-        "ema_codebook": True,
-    },
-    card="one-d-piece-nano",
-)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from zoo.layers.titok import CHECKPOINT, DIM, PIXEL_MULTIPLIERS, SIZES, Decoder, Encoder
+from zoo.layers.titok import CHECKPOINT, DIM, SIZES, Decoder, Encoder
 from zoo.quantizers import VectorQuantizer
 from zoo.registry import HubSource, alias, register
 from zoo.tokenizer import Tokenizer, TokenizerSpec
@@ -33,10 +33,10 @@ class TiTok(Tokenizer):
 
     def __init__(self, spec: TokenizerSpec, *, width: int, num_layers: int, num_heads: int, pixel_width: int = 128):
         super().__init__(spec)
-        shape = (spec.num_tokens, spec.resolution[0], 2 ** (len(PIXEL_MULTIPLIERS) - 1), width, num_layers, num_heads)
+        shape = (spec.num_tokens, spec.resolution[0], width, num_layers, num_heads)
         self.encoder = Encoder(*shape)
         self.quantizer = VectorQuantizer(DIM, *spec.codebook_sizes, distance="cosine")
-        self.decoder = Decoder(*shape, pixel_width, PIXEL_MULTIPLIERS)
+        self.decoder = Decoder(*shape, pixel_width)
 
 
 def register_published(name: str, size: str, num_tokens: int, repo: str, fid: float) -> None:

@@ -361,36 +361,3 @@ register(
     figures={"RMSD (angstrom), CAMEO 2022": 1.9806, "TM-score, CAMEO 2022": 0.9385},
 )
 alias("dplm2", "dplm2-struct-tokenizer")
-
-# Trained here, by `trainers/recipes/dplm2-nano.yaml`; ships with the package.
-register(
-    "dplm2-nano",
-    DPLM2,
-    spec=TokenizerSpec(
-        name="dplm2-nano",
-        modality="structure",
-        quantizer="lfq",
-        codebook_sizes=(8192,),
-        downsample=(1,),
-        channels=5,
-        code_license="Apache-2.0",
-        weights_license="Apache-2.0",
-        paper="https://arxiv.org/abs/2410.13782",
-        source="https://github.com/bytedance/dplm",
-    ),
-    config={
-        "encoder_width": 64,
-        "encoder_heads": 4,
-        "encoder_layers": 1,
-        "node_dims": (64, 16),
-        "graph_layers": 2,
-        "width": 64,
-        "num_heads": 4,
-        "num_layers": 2,
-        "pair_width": 16,
-        "head_width": 16,
-        "trunk_blocks": 2,
-        "structure_iterations": 4,
-    },
-    card="dplm2-nano",
-)

@@ -37,7 +37,8 @@ def frame(residue: np.ndarray) -> np.ndarray:
     return np.stack([first, second, np.cross(first, second)])
 
 
-def test_fape_is_the_published_formula(pair):
+@pytest.mark.parametrize("clamp", [10.0, None])
+def test_fape_is_the_published_formula(pair, clamp):
     ours, theirs = (structure.double().numpy() for structure in pair)
     chains = []
     for a, b in zip(ours, theirs, strict=True):
@@ -47,8 +48,8 @@ def test_fape_is_the_published_formula(pair):
             for i in there
             for j in there
         ]
-        chains.append(np.mean(np.minimum(np.sqrt(np.square(errors) + 1e-4), 10) / 10))
-    assert float(fape(*pair)) == pytest.approx(np.mean(chains), rel=1e-4)
+        chains.append(np.mean(np.minimum(np.sqrt(np.square(errors) + 1e-4), clamp or np.inf) / 10))
+    assert float(fape(*pair, clamp)) == pytest.approx(np.mean(chains), rel=1e-4)
 
 
 def test_the_distance_map_is_the_mean_difference_of_backbone_distances(pair):

@@ -19,9 +19,9 @@ from zoo.checkpoints import KeyMap
 from zoo.layers.transformer import TransformerBlock
 from zoo.layers.vqgan import Upsample, group_norm
 
+PATCH = 16  # pixels of a patch's side
 DIM = 12  # of a latent
 PIXEL_CODES = 1024  # entries of MaskGIT-VQGAN's codebook
-PIXEL_MULTIPLIERS = (1, 1, 2, 2, 4)  # its channels per resolution, finest first
 
 # The transformer's sizes: encoder and decoder have the same.
 SIZES: dict[str, dict[str, Any]] = {
@@ -42,11 +42,11 @@ def transformer(width: int, num_layers: int, num_heads: int) -> nn.Sequential:
 class Encoder(nn.Module):
     """`[B, 3, resolution, resolution]` to `[B, dim, num_tokens]`: latent tokens that have attended to all patches."""
 
-    def __init__(self, num_tokens: int, resolution: int, patch: int, width: int, num_layers: int, num_heads: int):
+    def __init__(self, num_tokens: int, resolution: int, width: int, num_layers: int, num_heads: int):
         super().__init__()
-        self.patch_embed = nn.Conv2d(3, width, patch, stride=patch)
+        self.patch_embed = nn.Conv2d(3, width, PATCH, stride=PATCH)
         self.class_token = learned_tokens(1, width)
-        self.positions = learned_tokens(1 + (resolution // patch) ** 2, width)
+        self.positions = learned_tokens(1 + (resolution // PATCH) ** 2, width)
         self.latent_tokens = learned_tokens(num_tokens, width)
         self.latent_positions = learned_tokens(num_tokens, width)
         self.norm_in = nn.LayerNorm(width)
@@ -98,11 +98,11 @@ def residual_blocks(channels_in: int, channels_out: int) -> nn.Sequential:
 
 
 class PixelDecoder(nn.Module):
-    """MaskGIT-VQGAN's decoder: `[B, 2 * width, h, w]` to a picture, its sides doubled between two resolutions."""
+    """MaskGIT-VQGAN's decoder: `[B, 2 * width, h, w]` to `[B, 3, 16 * h, 16 * w]`."""
 
-    def __init__(self, width: int, multipliers: tuple[int, ...]):
+    def __init__(self, width: int):
         super().__init__()
-        channels = [width * multiplier for multiplier in multipliers]  # finest level first
+        channels = [width * multiplier for multiplier in (1, 1, 2, 2, 4)]  # finest level first
         inputs = [*channels[1:], channels[-1]]
         self.stem = nn.Conv2d(2 * width, channels[-1], 3, padding=1)
         self.mid = residual_blocks(channels[-1], channels[-1])
@@ -123,24 +123,14 @@ class Decoder(nn.Module):
     """`[B, dim, tokens]` to `[B, 3, resolution, resolution]`; fewer latents than `num_tokens` are the first of them.
 
     Args:
-        num_tokens: of a whole image. resolution: its height and width. patch: pixels of a patch's side.
+        num_tokens: of a whole image. resolution: its height and width.
         width, num_layers, num_heads: of the transformer.
-        pixel_width: channels of the pixel decoder at full resolution. multipliers: of it, one per resolution.
+        pixel_width: channels of the pixel decoder at full resolution.
     """
 
-    def __init__(
-        self,
-        num_tokens: int,
-        resolution: int,
-        patch: int,
-        width: int,
-        num_layers: int,
-        num_heads: int,
-        pixel_width: int,
-        multipliers: tuple[int, ...],
-    ):
+    def __init__(self, num_tokens: int, resolution: int, width: int, num_layers: int, num_heads: int, pixel_width: int):
         super().__init__()
-        self.grid = resolution // patch
+        self.grid = resolution // PATCH
         self.embed = nn.Linear(DIM, width)
         self.latent_positions = learned_tokens(num_tokens, width)
         self.mask_token = learned_tokens(1, width)
@@ -151,7 +141,7 @@ class Decoder(nn.Module):
         self.norm_out = nn.LayerNorm(width)
         self.head = nn.Sequential(nn.Conv2d(width, 2 * width, 1), nn.Tanh(), nn.Conv2d(2 * width, PIXEL_CODES, 1))
         self.pixel_codebook = nn.Parameter(torch.randn(PIXEL_CODES, 2 * pixel_width))
-        self.pixel_decoder = PixelDecoder(pixel_width, multipliers)
+        self.pixel_decoder = PixelDecoder(pixel_width)
         # For a start at grey, from where a picture depends on the latents more than on their places.
         with torch.no_grad():
             self.pixel_decoder.head.weight.mul_(0.3)
