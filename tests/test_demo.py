@@ -194,3 +194,10 @@ def test_the_demo_of_the_shipped_weights_is_quick_and_close_to_the_originals(tmp
         metrics = METRICS[zoo.info(entry["variant"]).spec.modality]
         for name, bound in BOUNDS.get(entry["variant"], {}).items():
             assert entry[name] > bound if metrics[name].higher_is_better else entry[name] < bound
+
+
+def test_a_file_of_a_kind_that_no_shipped_variant_decodes_is_refused(tiny_wetok, tmp_path):
+    path = tmp_path / "chain.pdb"
+    path.write_text("")
+    with pytest.raises(zoo.InputError, match=r"chain.pdb.*the demo takes image"):
+        Demo([path], out=tmp_path / "out")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from zoo import catalog, media, registry
-from zoo.errors import MediaError, ZooError
+from zoo.errors import InputError, MediaError, ZooError
 from zoo.files import atomic_path
 from zoo.metrics import METRICS, psnr
 from zoo.samples import samples
@@ -72,7 +72,7 @@ class Demo:
         folder: where everything is written, in a subfolder for each variant.
 
     Raises:
-        InputError: a file that is none of these.
+        InputError: a file that is none of these, or of which no variant with shipped weights decodes the kind.
         MediaError: a path that does not exist, or a folder without any of these.
     """
 
@@ -89,11 +89,14 @@ class Demo:
         sources: dict[str, tuple[str, Path | Image, str | None]] = {
             name: (modality, source, None) for modality in MODALITIES for name, source in samples(modality).items()
         }
-        for path, _ in find_sources(paths, lambda path: media.media_files(path, *MODALITIES)):
-            name = next(str(name) for name in numbered(path.stem) if str(name) not in sources)
-            sources[name] = (media.modality_of(path), path, chain)
         variants = [registry.info(name) for name in registry.list_tokenizers() if catalog.is_shipped(name)]
         specs = [variant.spec for variant in variants if variant.builder.encode_only is None]
+        ready = [modality for modality in MODALITIES if any(spec.modality == modality for spec in specs)]
+        for path, _ in find_sources(paths, lambda path: media.media_files(path, *MODALITIES)):
+            if media.modality_of(path) not in ready:
+                raise InputError(f"{path}: no weights that ship with zoo decode it; the demo takes {', '.join(ready)}")
+            name = next(str(name) for name in numbered(path.stem) if str(name) not in sources)
+            sources[name] = (media.modality_of(path), path, chain)
         self._work = [
             (name, source, chain, spec)
             for name, (modality, source, chain) in sources.items()
