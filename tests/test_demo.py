@@ -22,6 +22,8 @@ ALPHA = 1  # of a residue's atoms
 BOUNDS = {
     "wetok-nano": {"psnr": 18, "ssim": 0.5},
     "wavtokenizer-nano": {"stoi": 0.5},
+    "fqgan-nano": {"psnr": 16, "ssim": 0.5},
+    "cosmos-dv-nano": {"psnr": 18, "ssim": 0.5},
 }
 
 
