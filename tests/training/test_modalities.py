@@ -14,12 +14,12 @@ from zoo.trainers.data import Crops, Files, bucketed, training_batches
 from zoo.trainers.recipe import VideoData
 
 
-@pytest.mark.parametrize("values, folder", [(VIDEO, "clips"), (STRUCTURE, "chains")])
-def test_the_loss_falls(values, folder, request, tmp_path):
+@pytest.mark.parametrize("values, folder, steps", [(VIDEO, "clips", 80), (STRUCTURE, "chains", 12)])
+def test_the_loss_falls(values, folder, steps, request, tmp_path):
     data = request.getfixturevalue(folder)
-    train({}, {**values, "steps": 12}, data=data / "train", run_dir=tmp_path / "run")
+    train({}, {**values, "steps": steps}, data=data / "train", run_dir=tmp_path / "run")
     logged = losses(tmp_path / "run")
-    assert logged[12]["loss"] < 0.9 * logged[1]["loss"]
+    assert logged[steps]["loss"] < 0.9 * logged[1]["loss"]
 
 
 @pytest.mark.parametrize(
