@@ -84,6 +84,7 @@ def measure(name: str, way: str, path: Path) -> dict[str, float]:
     """Seconds and bytes of one load in this process."""
     import zoo
     from zoo import registry
+    from zoo.bench.machine import resident
 
     registry.info(name)  # imports all models, and with them all that loading needs
     ways: dict[str, Callable] = {
@@ -101,11 +102,6 @@ def measure(name: str, way: str, path: Path) -> dict[str, float]:
         tensor.sum()
     seconds = time.perf_counter() - start
     return {"seconds": seconds, "bytes": resident("VmHWM") - before, "file_bytes": path.stat().st_size}
-
-
-def resident(field: str) -> int:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
-    return 1024 * int(line.split()[1])
 
 
 def run(name: str, manifest: Path | None) -> dict[str, dict[str, float]]:

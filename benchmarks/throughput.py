@@ -69,6 +69,8 @@ def measure(name: str, batch: int, dtype: str, mode: str, device: str) -> dict[s
 def measure_call(call: Callable[[], object], batch: int, device: str) -> dict[str, float]:
     import torch
 
+    from zoo.bench.machine import resident
+
     def synchronize() -> None:
         if device != "cpu":
             torch.cuda.synchronize()
@@ -86,11 +88,6 @@ def measure_call(call: Callable[[], object], batch: int, device: str) -> dict[st
         times.append(time.perf_counter() - start)
     peak = resident("VmHWM") - before if device == "cpu" else torch.cuda.max_memory_reserved()
     return {"per_second": batch / min(times), "bytes": peak}
-
-
-def resident(field: str) -> int:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
-    return 1024 * int(line.split()[1])
 
 
 def measure_in_process(name: str, case: tuple[int, str, str], device: str, threads: int) -> dict | None:

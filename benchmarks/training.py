@@ -39,6 +39,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
 import zoo
+from zoo.bench.machine import resident
 from zoo.files import atomic_path
 from zoo.tokenizer import TokenizerOutput
 from zoo.trainers import Recipe, create_tokenizer, load_recipe
@@ -294,11 +295,6 @@ def measure_memory(case: Case, way: str, data: Path) -> int:
         for _ in range(MEMORY_STEPS):
             loop.step()
         return resident("VmHWM") - before
-
-
-def resident(field: str) -> int:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
-    return 1024 * int(line.split()[1])
 
 
 def memory_in_process(case: Case, way: str, data: Path) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +60,7 @@ class Files:
     def __len__(self) -> int:
         return len(self.source)
 
-    @cached_property
+    @property
     def sizes(self) -> np.ndarray:
         """Bytes of each file: a measure of length that takes no reading."""
         return self.source.sizes

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from zoo.errors import InputError
 from zoo.metrics.perturbation import perturb_codes
@@ -42,16 +41,13 @@ class LatentPerturbation:
     def __call__(self, quantizer: VectorQuantizer, inputs: tuple[Tensor], output: QuantizerOutput) -> QuantizerOutput:
         options, quantized, codes = self.options, output.quantized, output.codes.movedim(-1, 1)
         with without_autocast(quantized), torch.no_grad():
-            latent = inputs[0].float()
-            if quantizer.distance == "cosine":
-                latent = functional.normalize(latent, dim=-1)
             perturbed = perturb_codes(
                 codes,
                 [quantizer.rows()],
                 alpha=self.factor * options.alpha,
                 delta=max(1, int(self.factor * options.delta)),
                 beta=options.beta,
-                latents=[latent],
+                latents=[quantizer.normalise(inputs[0].float())],
             )
             # Only what is replaced: an EMA codebook has moved on since its rows were taken.
             changed = (perturbed != codes).movedim(1, -1)

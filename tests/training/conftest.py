@@ -1,6 +1,7 @@
 """Synthetic data to train on."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,13 +30,7 @@ def tiny_teachers(monkeypatch):
 @pytest.fixture
 def images(tmp_path):
     """Folder with six smooth pictures of 40 by 24 to train on, and two to validate with."""
-    random = np.random.default_rng(0)
-    for part, count in (("train", 6), ("val", 2)):
-        (tmp_path / "images" / part).mkdir(parents=True)
-        for number in range(count):
-            coarse = Image.fromarray(random.integers(0, 256, (3, 5, 3), dtype=np.uint8))
-            coarse.resize((40, 24), Image.Resampling.BICUBIC).save(tmp_path / "images" / part / f"{number}.png")
-    return tmp_path / "images"
+    return write_pictures(tmp_path / "images", {"train": 6, "val": 2}, coarse=(3, 5), size=(40, 24))
 
 
 @pytest.fixture
@@ -77,6 +72,17 @@ def chains(tmp_path):
         for number in range(count):
             write_structure(tmp_path / "chains" / part / f"{number}.pdb", helix(12 + 4 * number))
     return tmp_path / "chains"
+
+
+def write_pictures(folder: Path, counts: dict[str, int], coarse: tuple[int, int], size: tuple[int, int]) -> Path:
+    """Random pixels, `coarse` rows and columns, smoothly enlarged to `size`, width and height; `folder` again."""
+    random = np.random.default_rng(0)
+    for part, count in counts.items():
+        (folder / part).mkdir(parents=True)
+        for number in range(count):
+            pixels = Image.fromarray(random.integers(0, 256, (*coarse, 3), dtype=np.uint8))
+            pixels.resize(size, Image.Resampling.BICUBIC).save(folder / part / f"{number}.png")
+    return folder
 
 
 def helix(residues: int) -> torch.Tensor:

@@ -2,15 +2,14 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
-from PIL import Image
 
 import zoo
 from benchmarks import quantizer_ablation as ablation
 from benchmarks import training
+from tests.training.conftest import write_pictures
 from zoo.trainers import create_tokenizer
 from zoo.trainers.data import Files
 from zoo.trainers.terms import WeightedLosses
@@ -20,13 +19,7 @@ from zoo.trainers.trainer import Trainer
 @pytest.fixture
 def photographs(tmp_path):
     """Folder with four smooth pictures of 256 by 256 to train on, and two to validate with."""
-    random = np.random.default_rng(0)
-    for part, count in (("train", 4), ("val", 2)):
-        (tmp_path / "photographs" / part).mkdir(parents=True)
-        for number in range(count):
-            coarse = Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8))
-            coarse.resize((256, 256), Image.Resampling.BICUBIC).save(tmp_path / "photographs" / part / f"{number}.png")
-    return tmp_path / "photographs"
+    return write_pictures(tmp_path / "photographs", {"train": 4, "val": 2}, coarse=(8, 8), size=(256, 256))
 
 
 def test_every_family_starts_from_the_same_encoder_and_decoder():

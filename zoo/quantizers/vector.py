@@ -77,7 +77,7 @@ class VectorQuantizer(Quantizer):
         self.epsilon = epsilon
         self.kmeans_iters = kmeans_iters
         self.revive_below = revive_below
-        codebook = self._normalise(torch.empty(codebook_size, dim).uniform_(-1 / codebook_size, 1 / codebook_size))
+        codebook = self.normalise(torch.empty(codebook_size, dim).uniform_(-1 / codebook_size, 1 / codebook_size))
         if update == "gradient":
             self.codebook = nn.Parameter(codebook)
         else:
@@ -88,16 +88,16 @@ class VectorQuantizer(Quantizer):
 
     def rows(self) -> Tensor:
         """The codebook as compared and returned: float32 `[codebook_size, dim]`, unit rows for cosine."""
-        return self._normalise(self.codebook.float())
+        return self.normalise(self.codebook.float())
 
     def lookup(self, index: Tensor) -> Tensor:
         """Valid indices int64 `[...]` to their `rows`, `[..., dim]`, differentiable."""
-        return self._normalise(functional.embedding(index, self.codebook).float())
+        return self.normalise(functional.embedding(index, self.codebook).float())
 
     @torch.no_grad()
     def encode(self, z: Tensor) -> Tensor:
         """Latents `[..., dim]` to codes int64 `[..., 1]`."""
-        return nearest_code(self._normalise(self.check_latent(z)), self.rows())[..., None]
+        return nearest_code(self.normalise(self.check_latent(z)), self.rows())[..., None]
 
     def codes_to_latent(self, codes: Tensor) -> Tensor:
         """Codes int64 `[..., 1]` to codebook rows `[..., dim]` in the codebook's dtype."""
@@ -106,7 +106,7 @@ class VectorQuantizer(Quantizer):
     def forward(self, z: Tensor) -> QuantizerOutput:
         """Latents `[..., dim]` to `QuantizerOutput`; in training mode moves an EMA codebook."""
         with without_autocast(z):
-            latent = self._normalise(self.check_latent(z))
+            latent = self.normalise(self.check_latent(z))
             if self.training and self.update == "ema" and not self.initialized:
                 self._initialise_by_kmeans(latent.detach().reshape(-1, self.dim))
             codes = nearest_code(latent, self.rows())
@@ -121,7 +121,8 @@ class VectorQuantizer(Quantizer):
             quantized = straight_through(latent, quantized.detach())
             return QuantizerOutput(quantized.to(z.dtype), codes[..., None], losses)
 
-    def _normalise(self, vectors: Tensor) -> Tensor:
+    def normalise(self, vectors: Tensor) -> Tensor:
+        """Vectors `[..., dim]` as they are compared: for cosine of unit length, else as they are."""
         return functional.normalize(vectors, dim=-1) if self.distance == "cosine" else vectors
 
     @torch.no_grad()
@@ -129,7 +130,7 @@ class VectorQuantizer(Quantizer):
         centres = random_rows(vectors, self.codebook_size)
         counts = vectors.new_ones(self.codebook_size)
         for _ in range(self.kmeans_iters):
-            codes = nearest_code(vectors, self._normalise(centres))
+            codes = nearest_code(vectors, self.normalise(centres))
             counts, sums = assignment_statistics(vectors, codes, self.codebook_size)
             centres = torch.where(counts[:, None] > 0, sums / counts[:, None], centres)
         self.cluster_size.copy_(counts.clamp(min=1))
