@@ -28,6 +28,7 @@ from zoo.trainers.sharding import (
     whole_state,
 )
 from zoo.trainers.terms import WeightedLosses
+from zoo.trainers.unquantized import Unquantized
 
 
 class Trainer:
@@ -47,10 +48,13 @@ class Trainer:
         self.tokenizer = fabric.to_device(tokenizer)
         averaged = copy.deepcopy(self.tokenizer).eval().requires_grad_(False)
         self.adversary = Adversary(fabric, recipe, self.tokenizer) if recipe.adversarial else None
-        self.perturbation = None
+        quantizer, self._hooks = self.tokenizer.quantizer, []
         if recipe.perturbation:
-            self.perturbation = LatentPerturbation(self.tokenizer.quantizer, recipe.perturbation)
-            self.tokenizer.quantizer.register_forward_hook(self.perturbation)
+            self._hooks.append(LatentPerturbation(quantizer, recipe.perturbation))
+        if recipe.quantize_from:
+            self._hooks.append(Unquantized(quantizer, recipe.quantize_from))
+        for hook in self._hooks:
+            quantizer.register_forward_hook(hook)
         if recipe.compile:
             # Not the whole: its checks of the input and what a quantizer counts are Python's to decide.
             self.tokenizer.encoder.compile()
@@ -75,8 +79,8 @@ class Trainer:
         recipe = self.recipe
         set_learning_rate(self.optimizer, learning_rate(self.step, recipe.optimizer, recipe.steps))
         adversary = self.adversary if self.adversary and self.adversary.is_active(self.step) else None
-        if self.perturbation:
-            self.perturbation.step = self.step
+        for hook in self._hooks:
+            hook.step = self.step
         discriminators_first = adversary is not None and recipe.adversarial.first == "discriminator"
         for number in range(recipe.accumulate):
             original = to_signal(next(batches))
