@@ -12,6 +12,7 @@ from torch import Tensor
 BACKBONE = slice(3)  # N, CA and C
 ALPHA = 1
 CLAMP, UNIT = 10.0, 10.0  # angstrom
+NEAR = 15.0  # angstrom, as of the pairs that lDDT counts
 EPSILON = 1e-4  # under roots, square angstrom
 
 
@@ -29,18 +30,24 @@ def fape(reconstruction: Tensor, original: Tensor, clamp: float | None = CLAMP) 
     reconstruction, original, present = _backbones(reconstruction, original)
     ours, theirs = (_in_local_frames(backbone) for backbone in (reconstruction, original))
     distances = ((ours - theirs).square().sum(dim=-1) + EPSILON).sqrt().clamp(max=clamp or torch.inf)
-    return _mean_over_pairs(distances / UNIT, present)
+    return _mean_over_pairs(distances / UNIT, present[:, :, None] & present[:, None])
 
 
-def distance_map(reconstruction: Tensor, original: Tensor) -> Tensor:
+def distance_map(reconstruction: Tensor, original: Tensor, within: float | None = None) -> Tensor:
     """Mean absolute difference of the distances between N, CA and C of any two residues, in angstrom: scalar.
 
     Mean over the pairs of a chain, then over chains. A mirror image is not told apart; `fape` does that.
+
+    Args:
+        within: angstrom between two CA atoms of the original, beyond which a pair does not count; None: all do.
     """
     reconstruction, original, present = _backbones(reconstruction, original)
     ours, theirs = (_distances(backbone.flatten(1, 2)) for backbone in (reconstruction, original))
     differences = (ours - theirs).abs().unflatten(2, (-1, 3)).unflatten(1, (-1, 3)).mean(dim=(2, 4))
-    return _mean_over_pairs(differences, present)
+    pairs = present[:, :, None] & present[:, None]
+    if within is not None:
+        pairs = pairs & (theirs[:, ALPHA::3, ALPHA::3] <= within)
+    return _mean_over_pairs(differences, pairs)
 
 
 def _backbones(reconstruction: Tensor, original: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -70,9 +77,8 @@ def _distances(points: Tensor) -> Tensor:
     return ((points[:, :, None] - points[:, None]).square().sum(dim=-1) + EPSILON).sqrt()
 
 
-def _mean_over_pairs(values: Tensor, present: Tensor) -> Tensor:
-    """Mean over chains of the means over the pairs of residues that count; `[B, L, L]` and bool `[B, L]`."""
-    pairs = present[:, :, None] & present[:, None]
+def _mean_over_pairs(values: Tensor, pairs: Tensor) -> Tensor:
+    """Mean over chains of the means over the pairs of residues that count; `[B, L, L]` and bool `[B, L, L]`."""
     counts = pairs.sum(dim=(1, 2))
     means = (values * pairs).sum(dim=(1, 2)) / counts.clamp(min=1)
     return means.sum() / (counts > 0).sum().clamp(min=1)

@@ -24,13 +24,18 @@ from zoo.trainers.losses import (
 )
 from zoo.trainers.perceptual import PERCEPTUAL_LOSSES
 from zoo.trainers.representation import RepresentationTerms
-from zoo.trainers.structure_losses import distance_map, fape
+from zoo.trainers.structure_losses import NEAR, distance_map, fape
 
 
 def reconstruction_losses(spec: TokenizerSpec) -> dict[str, Loss]:
     """The losses by the names that recipes use, without those of `PERCEPTUAL_LOSSES`."""
     if spec.modality == "structure":
-        return {"fape": fape, "unclamped_fape": partial(fape, clamp=None), "distance_map": distance_map}
+        return {
+            "fape": fape,
+            "unclamped_fape": partial(fape, clamp=None),
+            "distance_map": distance_map,
+            "local_distance_map": partial(distance_map, within=NEAR),
+        }
     losses = {"l1": F.l1_loss, "l2": F.mse_loss}
     if spec.modality != "audio":
         return {**losses, "ssim": _ssim_of_frames}

@@ -52,14 +52,21 @@ def test_fape_is_the_published_formula(pair, clamp):
     assert float(fape(*pair, clamp)) == pytest.approx(np.mean(chains), rel=1e-4)
 
 
-def test_the_distance_map_is_the_mean_difference_of_backbone_distances(pair):
+@pytest.mark.parametrize("within", [None, 6.0])
+def test_the_distance_map_is_the_mean_difference_of_backbone_distances(pair, within):
     chains = []
     for a, b in zip(*(structure[:, :, :3].double().numpy() for structure in pair), strict=True):
-        there = np.isfinite(b).all(axis=(1, 2))
-        a, b = a[there].reshape(-1, 3), b[there].reshape(-1, 3)
-        distances = (np.linalg.norm(points[:, None] - points[None], axis=-1) for points in (a, b))
-        chains.append(np.abs(next(distances) - next(distances)).mean())
-    assert float(distance_map(*pair)) == pytest.approx(np.mean(chains), rel=1e-3)
+        there = np.flatnonzero(np.isfinite(b).all(axis=(1, 2)))
+        differences = [
+            abs(np.linalg.norm(a[i, m] - a[j, n]) - np.linalg.norm(b[i, m] - b[j, n]))
+            for i in there
+            for j in there
+            if within is None or np.linalg.norm(b[i, 1] - b[j, 1]) <= within
+            for m in range(3)
+            for n in range(3)
+        ]
+        chains.append(np.mean(differences))
+    assert float(distance_map(*pair, within)) == pytest.approx(np.mean(chains), rel=2e-3)
 
 
 @pytest.mark.parametrize("loss", [fape, distance_map])
