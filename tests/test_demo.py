@@ -23,6 +23,7 @@ BOUNDS = {
     "wetok-nano": {"psnr": 18, "ssim": 0.5},
     "wavtokenizer-nano": {"stoi": 0.5},
     "fqgan-nano": {"psnr": 16, "ssim": 0.5},
+    "one-d-piece-nano": {"psnr": 12, "ssim": 0.2},
     "cosmos-dv-nano": {"psnr": 18, "ssim": 0.5},
 }
 

@@ -107,7 +107,7 @@ class PlainTiTok:
             x = x + self.linear(h, f"{key}.mlp.c_proj")
         return x
 
-    def encode(self, image):
+    def encode(self, image, legacy=True):
         get = self.state.__getitem__
         patches = torch.stack(
             [
@@ -124,6 +124,8 @@ class PlainTiTok:
         x = torch.cat([x, latents.expand(len(x), -1, -1)], 1)
         x = self.transformer(self.layer_norm(x, "encoder.ln_pre"), "encoder")
         x = self.layer_norm(x[:, 257:], "encoder.ln_post")
+        if not legacy:
+            return self.linear(x, "encoder.conv_out").transpose(1, 2)
         num_tokens = x.shape[1]
         mixed = torch.empty(len(x), num_tokens, WIDTH)
         for channel in range(WIDTH):
@@ -224,6 +226,29 @@ def test_small_network_computes_what_its_description_says(register_small, tmp_pa
     report = parity(name, *write_golden(tmp_path, num_tokens, batch, seed))
     assert set(report.differences) == {"latent", "reconstruction"}
     assert report.passed, report
+
+
+def test_latents_that_are_not_legacy_are_each_of_one_token(register_small, tmp_path):
+    checkpoint = synthetic_checkpoint(small_manifest(24, 5))
+    torch.save(checkpoint, tmp_path / "published.bin")
+    tokenizer = zoo.load(register_small(ONE_D_PIECE, 24, legacy=False), weights=tmp_path / "published.bin")
+    image = torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        latent = tokenizer.to_latent(image)
+    assert (latent - PlainTiTok(checkpoint).encode(image, legacy=False)).abs().max() < 1e-4
+    assert (latent - PlainTiTok(checkpoint).encode(image)).abs().max() > 0.1
+
+
+def test_training_starts_at_grey_with_latents_that_tell_pictures_apart():
+    tokenizer = zoo.create("one-d-piece-nano").eval()
+    generator = torch.Generator().manual_seed(0)
+    colours = torch.rand(8, 3, 4, 4, generator=generator)
+    images = F.interpolate(colours, size=64, mode="bilinear")
+    with torch.no_grad():
+        latent = F.normalize(tokenizer.to_latent(images), dim=1)
+        reconstruction = tokenizer.from_latent(latent)
+    assert (reconstruction - 0.5).abs().mean() < 0.1
+    assert latent.std(dim=0).mean() > 0.05  # unit vectors of 12 numbers: 0.29 if nothing in them were constant
 
 
 def test_weights_of_another_seed_are_not_at_parity(register_small, tmp_path):

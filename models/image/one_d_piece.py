@@ -23,13 +23,17 @@ from zoo.tokenizer import Tokenizer, TokenizerOutput, TokenizerSpec
 class OneDPiece(Tokenizer):
     """Image tokenizer whose first tokens decode without the others.
 
-    Images `[B, 3, 256, 256]` in [0, 1]; codes `[B, 1, tokens]`, 256 of them or the first `num_tokens` that `encode`
-    was asked for; latents and unit codebook rows `[B, 12, tokens]`. `decode` takes 1 to 256 codes as they are, and
-    of those given only the first `num_tokens` where it is told so.
+    Images `[B, 3, 256, 256]` in [0, 1] (of nano 64x64); codes `[B, 1, tokens]`, all `spec.num_tokens` or the first
+    `num_tokens` that `encode` was asked for; latents and unit codebook rows `[B, 12, tokens]`. `decode` takes 1 to all
+    codes as they are, and of those given only the first `num_tokens` where it is told so.
 
     Args:
         width, num_layers, num_heads: of the transformers in encoder and decoder.
         pixel_width: channels of the pixel decoder at full resolution.
+        legacy: of the encoder's layout, as `zoo.layers.titok.Encoder` says: the published weights', which is hard to
+            learn.
+        ema_codebook: in training, the codebook is a running average of the latents, starts from them and takes unused
+            rows from them; else gradients move it, which from random weights leaves a few rows in use.
     """
 
     encode_options = ("num_tokens",)
@@ -37,11 +41,22 @@ class OneDPiece(Tokenizer):
     interpolation = "bicubic"
     small: ClassVar = {"width": 64, "num_layers": 1, "num_heads": 2, "pixel_width": 8}
 
-    def __init__(self, spec: TokenizerSpec, *, width: int, num_layers: int, num_heads: int, pixel_width: int = 128):
+    def __init__(
+        self,
+        spec: TokenizerSpec,
+        *,
+        width: int,
+        num_layers: int,
+        num_heads: int,
+        pixel_width: int = 128,
+        legacy: bool = True,
+        ema_codebook: bool = False,
+    ):
         super().__init__(spec)
         shape = (spec.num_tokens, spec.resolution[0], width, num_layers, num_heads)
-        self.encoder = Encoder(*shape)
-        self.quantizer = VectorQuantizer(DIM, *spec.codebook_sizes, distance="cosine")
+        self.encoder = Encoder(*shape, legacy=legacy)
+        options = {"update": "ema", "kmeans_init": True, "revive_below": 0.03} if ema_codebook else {}
+        self.quantizer = VectorQuantizer(DIM, *spec.codebook_sizes, distance="cosine", **options)
         self.decoder = Decoder(*shape, pixel_width)
 
     def to_latent(self, signal: Tensor, num_tokens: int | None = None) -> Tensor:
@@ -104,3 +119,34 @@ register_published("one-d-piece-s-256", "small", "turing-motors/One-D-Piece-S-25
 register_published("one-d-piece-b-256", "base", "turing-motors/One-D-Piece-B-256", 1.11)
 register_published("one-d-piece-l-256", "large", "turing-motors/One-D-Piece-L-256", 1.08)
 alias("one-d-piece", "one-d-piece-l-256")
+
+# Trained here, by `trainers/recipes/one-d-piece-nano.yaml`; ships with the package. 80 bytes of codes for 64x64.
+register(
+    "one-d-piece-nano",
+    OneDPiece,
+    spec=TokenizerSpec(
+        name="one-d-piece-nano",
+        modality="image",
+        quantizer="vq",
+        codebook_sizes=(1024,),
+        downsample=(),
+        channels=3,
+        resolution=(64, 64),
+        num_tokens=64,
+        tail_drop=True,
+        variable_size=False,
+        code_license="Apache-2.0",
+        weights_license="ImageNet non-commercial",
+        paper="https://arxiv.org/abs/2501.10064",
+        source="https://github.com/turingmotors/One-D-Piece",
+    ),
+    config={
+        "width": 96,
+        "num_layers": 3,
+        "num_heads": 6,
+        "pixel_width": 8,
+        "legacy": False,
+        "ema_codebook": True,
+    },
+    card="one-d-piece-nano",
+)

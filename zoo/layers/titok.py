@@ -8,6 +8,7 @@ the pixels are then made by that tokenizer's decoder from the mean codebook entr
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -35,29 +36,48 @@ def learned_tokens(num_tokens: int, width: int) -> nn.Parameter:
     return nn.Parameter(torch.randn(num_tokens, width) * width**-0.5)
 
 
-def transformer(width: int, num_layers: int, num_heads: int) -> nn.Sequential:
-    return nn.Sequential(*(TransformerBlock(width, num_heads) for _ in range(num_layers)))
+def transformer(width: int, num_layers: int, num_heads: int, *, keys: float, values: float) -> nn.Sequential:
+    """Blocks that start with queries and keys, and values and what is made of them, so many times PyTorch's."""
+    blocks = nn.Sequential(*(TransformerBlock(width, num_heads) for _ in range(num_layers)))
+    with torch.no_grad():
+        for block in blocks:
+            block.attention.in_proj_weight[: 2 * width].mul_(keys)
+            block.attention.in_proj_weight[2 * width :].mul_(values)
+            block.attention.out_proj.weight.mul_(values)
+    return blocks
 
 
 class Encoder(nn.Module):
-    """`[B, 3, resolution, resolution]` to `[B, dim, num_tokens]`: latent tokens that have attended to all patches."""
+    """`[B, 3, resolution, resolution]` to `[B, dim, num_tokens]`: latent tokens that have attended to all patches.
 
-    def __init__(self, num_tokens: int, resolution: int, width: int, num_layers: int, num_heads: int):
+    Args:
+        num_tokens: of a whole image. resolution: its height and width.
+        width, num_layers, num_heads: of the transformer.
+        legacy: whether the last array `[tokens, width]` is read as `[width, tokens]` without transposing, so that a
+            latent mixes features of many tokens: the reference's first version, whose weights were trained so.
+    """
+
+    def __init__(
+        self, num_tokens: int, resolution: int, width: int, num_layers: int, num_heads: int, *, legacy: bool = True
+    ):
         super().__init__()
+        self.legacy = legacy
         self.patch_embed = nn.Conv2d(3, width, PATCH, stride=PATCH)
         self.class_token = learned_tokens(1, width)
         self.positions = learned_tokens(1 + (resolution // PATCH) ** 2, width)
         self.latent_tokens = learned_tokens(num_tokens, width)
         self.latent_positions = learned_tokens(num_tokens, width)
         self.norm_in = nn.LayerNorm(width)
-        self.blocks = transformer(width, num_layers, num_heads)
+        self.blocks = transformer(width, num_layers, num_heads, keys=3, values=1)
         self.norm_out = nn.LayerNorm(width)
         self.head = nn.Conv2d(width, DIM, 1)
-        # For a start at which latents depend on the picture: pixels centred, and a stream that is small beside what
-        # attention adds to it. PyTorch's own leaves the latents of all pictures, and then the gradient, nearly equal.
+        # For a start at which latents differ from picture to picture and from each other: pixels centred, a stream that
+        # is small beside what attention adds to it, and attention that picks patches by their places. PyTorch's own
+        # gives all latents of all pictures the same mean of patches, and training stays at pictures' mean colours.
         with torch.no_grad():
             self.patch_embed.weight.mul_(4)
             self.patch_embed.bias.copy_(-self.patch_embed.weight.sum(dim=(1, 2, 3)) / 2)
+            self.positions.mul_(16)
             self.norm_in.weight.fill_(0.1)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -67,9 +87,8 @@ class Encoder(nn.Module):
         latents = (self.latent_tokens + self.latent_positions).expand(batch, num_tokens, width)
         x = self.blocks(self.norm_in(torch.cat([image_tokens, latents], dim=1)))
         x = self.norm_out(x[:, -num_tokens:])
-        # The reference reads [tokens, width] as [width, tokens] without transposing, so that an output position
-        # mixes features of many tokens: the weights were trained so, and codes depend on it.
-        return self.head(x.reshape(batch, width, num_tokens, 1))[..., 0]
+        x = x.reshape(batch, width, num_tokens) if self.legacy else x.transpose(1, 2)
+        return self.head(x[..., None])[..., 0]
 
 
 class ResidualBlock(nn.Module):
@@ -111,6 +130,16 @@ class PixelDecoder(nn.Module):
             level.append(Upsample(c))
         self.norm = group_norm(width)
         self.head = nn.Conv2d(width, 3, 3, padding=1)
+        # For a start at grey, with convolutions that keep the variance of what they are given and add nothing to it:
+        # through those of PyTorch's start hardly anything comes, as blocks that change the width have no shortcut.
+        with torch.no_grad():
+            for module in self.modules():
+                if isinstance(module, nn.Conv2d):
+                    module.weight.mul_(math.sqrt(3))
+                    if module.bias is not None:
+                        module.bias.zero_()
+            self.head.weight.mul_(0.05)
+            self.head.bias.fill_(0.5)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.mid(self.stem(x))
@@ -137,18 +166,18 @@ class Decoder(nn.Module):
         self.class_token = learned_tokens(1, width)
         self.positions = learned_tokens(1 + self.grid**2, width)
         self.norm_in = nn.LayerNorm(width)
-        self.blocks = transformer(width, num_layers, num_heads)
+        self.blocks = transformer(width, num_layers, num_heads, keys=2, values=2)
         self.norm_out = nn.LayerNorm(width)
         self.head = nn.Sequential(nn.Conv2d(width, 2 * width, 1), nn.Tanh(), nn.Conv2d(2 * width, PIXEL_CODES, 1))
-        self.pixel_codebook = nn.Parameter(torch.randn(PIXEL_CODES, 2 * pixel_width))
+        self.pixel_codebook = nn.Parameter(10 * torch.randn(PIXEL_CODES, 2 * pixel_width))
         self.pixel_decoder = PixelDecoder(pixel_width)
-        # For a start at grey, from where a picture depends on the latents more than on their places.
+        # For a start from where a picture depends on the latents more than on places: as in the encoder, and with codes
+        # of pixels that are not all equally likely.
         with torch.no_grad():
-            self.pixel_decoder.head.weight.mul_(0.3)
-            self.pixel_decoder.head.bias.fill_(0.5)
             self.embed.weight.mul_(4)
             self.latent_positions.mul_(0.3)
-            self.head[2].weight.mul_(3)
+            self.norm_in.weight.fill_(0.1)
+            self.head[2].weight.mul_(6)
 
     def forward(self, latent: Tensor) -> Tensor:
         latents = self.embed(rearrange(latent, "b c n -> b n c")) + self.latent_positions[: latent.shape[2]]
