@@ -25,6 +25,7 @@ BOUNDS = {
     "fqgan-nano": {"psnr": 16, "ssim": 0.5},
     "one-d-piece-nano": {"psnr": 12, "ssim": 0.2},
     "cosmos-dv-nano": {"psnr": 18, "ssim": 0.5},
+    "dplm2-nano": {"ca_rmsd": 12},
 }
 
 

@@ -9,6 +9,7 @@ lacks is seen at the origin, so the mean of its CA atoms is moved there first: p
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -41,6 +42,11 @@ class Encoder(nn.Module):
         self.head = nn.Sequential(
             nn.LayerNorm(esm_if1.width), nn.Linear(esm_if1.width, BITS), nn.ReLU(), nn.Linear(BITS, BITS)
         )
+        # For a start at which residues differ in their bits: far apart, about 0. What PyTorch's start makes come out of
+        # the ReLU, the positive half of a normal distribution of variance 1/3, has the mean below.
+        with torch.no_grad():
+            self.head[3].weight.mul_(4)
+            self.head[3].bias.copy_(-self.head[3].weight.sum(dim=1) / math.sqrt(6 * math.pi))
 
     def forward(self, atoms: Tensor) -> Tensor:
         present = residues_present(atoms)
@@ -361,3 +367,36 @@ register(
     figures={"RMSD (angstrom), CAMEO 2022": 1.9806, "TM-score, CAMEO 2022": 0.9385},
 )
 alias("dplm2", "dplm2-struct-tokenizer")
+
+# Trained here, by `trainers/recipes/dplm2-nano.yaml` in two runs (its card has them); ships with the package.
+register(
+    "dplm2-nano",
+    DPLM2,
+    spec=TokenizerSpec(
+        name="dplm2-nano",
+        modality="structure",
+        quantizer="lfq",
+        codebook_sizes=(8192,),
+        downsample=(1,),
+        channels=5,
+        code_license="Apache-2.0",
+        weights_license="Apache-2.0",
+        paper="https://arxiv.org/abs/2410.13782",
+        source="https://github.com/bytedance/dplm",
+    ),
+    config={
+        "encoder_width": 64,
+        "encoder_heads": 4,
+        "encoder_layers": 1,
+        "node_dims": (32, 8),
+        "graph_layers": 1,
+        "width": 128,
+        "num_heads": 8,
+        "num_layers": 4,
+        "pair_width": 16,
+        "head_width": 32,
+        "trunk_blocks": 0,
+        "structure_iterations": 1,
+    },
+    card="dplm2-nano",
+)
