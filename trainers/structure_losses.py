@@ -27,10 +27,10 @@ def fape(reconstruction: Tensor, original: Tensor, clamp: float | None = CLAMP) 
     DPLM-2 and AlphaFold take the mean over all iterations of the structure module as well; here it is of what comes
     out.
     """
-    reconstruction, original, present = _backbones(reconstruction, original)
+    reconstruction, original, pairs = _backbones(reconstruction, original)
     ours, theirs = (_in_local_frames(backbone) for backbone in (reconstruction, original))
     distances = ((ours - theirs).square().sum(dim=-1) + EPSILON).sqrt().clamp(max=clamp or torch.inf)
-    return _mean_over_pairs(distances / UNIT, present[:, :, None] & present[:, None])
+    return _mean_over_pairs(distances / UNIT, pairs)
 
 
 def distance_map(reconstruction: Tensor, original: Tensor, within: float | None = None) -> Tensor:
@@ -41,21 +41,20 @@ def distance_map(reconstruction: Tensor, original: Tensor, within: float | None 
     Args:
         within: angstrom between two CA atoms of the original, beyond which a pair does not count; None: all do.
     """
-    reconstruction, original, present = _backbones(reconstruction, original)
+    reconstruction, original, pairs = _backbones(reconstruction, original)
     ours, theirs = (_distances(backbone.flatten(1, 2)) for backbone in (reconstruction, original))
     differences = (ours - theirs).abs().unflatten(2, (-1, 3)).unflatten(1, (-1, 3)).mean(dim=(2, 4))
-    pairs = present[:, :, None] & present[:, None]
     if within is not None:
         pairs = pairs & (theirs[:, ALPHA::3, ALPHA::3] <= within)
     return _mean_over_pairs(differences, pairs)
 
 
 def _backbones(reconstruction: Tensor, original: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """N, CA and C of both `[B, L, 3, 3]`, 0 where a residue does not count, and which count, `[B, L]`."""
+    """N, CA and C of both `[B, L, 3, 3]`, 0 where a residue does not count, and which pairs count, `[B, L, L]`."""
     reconstruction, original = reconstruction[:, :, BACKBONE].float(), original[:, :, BACKBONE].float()
     present = (reconstruction + original).isfinite().flatten(2).all(dim=2)
-    absent = ~present[..., None, None]
-    return reconstruction.masked_fill(absent, 0), original.masked_fill(absent, 0), present
+    absent, pairs = ~present[..., None, None], present[:, :, None] & present[:, None]
+    return reconstruction.masked_fill(absent, 0), original.masked_fill(absent, 0), pairs
 
 
 def _in_local_frames(backbone: Tensor) -> Tensor:
