@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 import zoo
 from zoo import registry
-from zoo.layers.titok import CHECKPOINT
+from zoo.layers.titok import CHECKPOINT, coarse_to_fine
 from zoo.parity import parity, read_manifest, synthetic_checkpoint
 
 GOLDENS = Path(__file__).parent / "parity"
@@ -249,6 +249,34 @@ def test_training_starts_at_grey_with_latents_that_tell_pictures_apart():
         reconstruction = tokenizer.from_latent(latent)
     assert (reconstruction - 0.5).abs().mean() < 0.1
     assert latent.std(dim=0).mean() > 0.05  # unit vectors of 12 numbers: 0.29 if nothing in them were constant
+
+
+def test_training_starts_with_latents_of_places_from_the_whole_picture_to_single_cells():
+    torch.manual_seed(0)
+    tokenizer = zoo.create("one-d-piece-nano").eval()
+    cells = 64  # patches of 8x8 pixels of a 64x64 picture
+    image = F.interpolate(torch.rand(1, 3, 16, 16), size=64, mode="bilinear")
+    inverted = image.repeat(cells, 1, 1, 1)
+    for cell in range(cells):
+        row, column = 8 * (cell // 8), 8 * (cell % 8)
+        inverted[cell, :, row : row + 8, column : column + 8] = 1 - image[0, :, row : row + 8, column : column + 8]
+    with torch.no_grad():
+        latent = F.normalize(tokenizer.to_latent(image), dim=1)
+        seen = (F.normalize(tokenizer.to_latent(inverted), dim=1) - latent).norm(dim=1).T  # [tokens, cells]
+        others = latent.repeat(cells, 1, 1)
+        others.diagonal(dim1=0, dim2=2).neg_()
+        drawn = (tokenizer.from_latent(others) - tokenizer.from_latent(latent)).abs().mean(dim=1)
+    drawn = F.avg_pool2d(drawn, 8).flatten(1)  # [tokens, cells]
+    place = coarse_to_fine(64, 8) > 0
+    assert place.sum(dim=1).tolist() == [64] + 4 * [16] + 16 * [4] + 43 * [1]
+    assert len({int(cell) for cell in place[21:].int().argmax(dim=1)}) == 43
+    for level in (place[1:5], place[5:21], place[21:]):
+        assert (level.sum(dim=0) == level.sum(dim=0).clamp(0, 1)).all()  # parts of one size do not overlap
+    assert (seen[21:].argmax(dim=1) == place[21:].int().argmax(dim=1)).float().mean() > 0.75
+    for change, ratio in ((seen, 5), (drawn, 1.3)):
+        inside = (change * place)[5:].sum(dim=1) / place[5:].sum(dim=1)
+        outside = (change * ~place)[5:].sum(dim=1) / (~place)[5:].sum(dim=1)
+        assert (inside / outside).mean() > ratio
 
 
 def test_weights_of_another_seed_are_not_at_parity(register_small, tmp_path):

@@ -267,6 +267,7 @@ class Recipe:
     teachers: networks that codebooks are made to resemble; the terms are called after their keys.
     perturbation: of codes; None: none.
     quantize_from: the step before which the decoder has the latents as they are, as `Unquantized` says.
+    tail_drop_from: the step before which the decoder has all tokens (tokenizers with `spec.tail_drop`).
     steps: of the optimizer. batch_size: items of one forward pass and device; accumulate: passes of one step.
     adversarial: discriminators to train against; None: none.
     precision: of Fabric, as "32-true" or "bf16-mixed". compile: whether encoder and decoder are compiled.
@@ -283,6 +284,7 @@ class Recipe:
     teachers: dict[str, Teacher] = field(default_factory=dict)
     perturbation: Perturbation | None = None
     quantize_from: int = 0
+    tail_drop_from: int = 0
     adversarial: Adversarial | None = None
     optimizer: Optimizer = Optimizer()
     steps: int
@@ -300,8 +302,9 @@ class Recipe:
         for key in ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every", "checkpoint_keep"):
             if getattr(self, key) < 1:
                 raise InputError(f"recipe: expected {key} of at least 1, got {getattr(self, key)}")
-        if self.quantize_from < 0:
-            raise InputError(f"recipe: expected quantize_from of at least 0, got {self.quantize_from}")
+        for key in ("quantize_from", "tail_drop_from"):
+            if getattr(self, key) < 0:
+                raise InputError(f"recipe: expected {key} of at least 0, got {getattr(self, key)}")
         if self.validation.every < 1 or self.validation.items < 1:
             raise InputError("recipe: expected validation.every and validation.items of at least 1")
         if self.accumulate > 1 and self.adversarial and self.adversarial.first == "discriminator":

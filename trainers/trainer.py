@@ -51,6 +51,8 @@ class Trainer:
         quantizer, self._hooks = self.tokenizer.quantizer, []
         if recipe.perturbation:
             self._hooks.append(LatentPerturbation(quantizer, recipe.perturbation))
+        if recipe.tail_drop_from and not tokenizer.spec.tail_drop:
+            raise InputError(f"recipe: tail_drop_from is for tokenizers that drop tail tokens, got {recipe.tokenizer}")
         if recipe.quantize_from:
             self._hooks.append(Unquantized(quantizer, recipe.quantize_from))
         for hook in self._hooks:
@@ -81,6 +83,8 @@ class Trainer:
         adversary = self.adversary if self.adversary and self.adversary.is_active(self.step) else None
         for hook in self._hooks:
             hook.step = self.step
+        if recipe.tail_drop_from:
+            self.tokenizer.drops_tail = self.step >= recipe.tail_drop_from
         discriminators_first = adversary is not None and recipe.adversarial.first == "discriminator"
         for number in range(recipe.accumulate):
             original = to_signal(next(batches))

@@ -30,12 +30,14 @@ class OneDPiece(Tokenizer):
     Args:
         width, num_layers, num_heads: of the transformers in encoder and decoder.
         pixel_width: channels of the pixel decoder at full resolution.
+        patch: pixels of a patch's side.
         legacy: of the encoder's layout, as `zoo.layers.titok.Encoder` says: the published weights', which is hard to
             learn.
         ema_codebook: in training, the codebook is a running average of the latents, starts from them and takes unused
             rows from them; else gradients move it, which from random weights leaves a few rows in use.
     """
 
+    drops_tail = True  # whether `forward` in training mode gives the decoder first tokens only
     encode_options = ("num_tokens",)
     decode_options = ("num_tokens",)
     interpolation = "bicubic"
@@ -49,15 +51,16 @@ class OneDPiece(Tokenizer):
         num_layers: int,
         num_heads: int,
         pixel_width: int = 128,
+        patch: int = 16,
         legacy: bool = True,
         ema_codebook: bool = False,
     ):
         super().__init__(spec)
         shape = (spec.num_tokens, spec.resolution[0], width, num_layers, num_heads)
-        self.encoder = Encoder(*shape, legacy=legacy)
+        self.encoder = Encoder(*shape, patch=patch, legacy=legacy)
         options = {"update": "ema", "kmeans_init": True, "revive_below": 0.03} if ema_codebook else {}
         self.quantizer = VectorQuantizer(DIM, *spec.codebook_sizes, distance="cosine", **options)
-        self.decoder = Decoder(*shape, pixel_width)
+        self.decoder = Decoder(*shape, pixel_width, patch=patch)
 
     def to_latent(self, signal: Tensor, num_tokens: int | None = None) -> Tensor:
         return first_tokens(self.encoder(signal), num_tokens)
@@ -66,14 +69,14 @@ class OneDPiece(Tokenizer):
         return self.decoder(first_tokens(latent, num_tokens))
 
     def forward(self, x: Tensor) -> TokenizerOutput:
-        """As every tokenizer's; in training mode the decoder receives a random number of first tokens.
+        """As every tokenizer's; in training mode the decoder receives a random number of first tokens if `drops_tail`.
 
         The number is one for the whole batch, uniform from 1 to all, and so long is the output's `latent`; codes and
         losses are those of all tokens.
         """
         quantized, codes, losses = self.quantizer(self.to_latent(self._check_signal(x)).movedim(1, -1))
         latent = quantized.movedim(-1, 1)
-        if self.training:
+        if self.training and self.drops_tail:
             latent = latent[..., : int(torch.randint(self.spec.num_tokens, ())) + 1]
         return TokenizerOutput(self.from_latent(latent), codes.movedim(-1, 1), latent, losses)
 
@@ -142,6 +145,7 @@ register(
     ),
     config={
         "width": 96,
+        "patch": 8,
         "num_layers": 3,
         "num_heads": 6,
         "pixel_width": 8,

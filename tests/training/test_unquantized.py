@@ -1,4 +1,4 @@
-"""Training that begins unquantized: what the decoder gets, until when, and that a resumed run goes on alike."""
+"""Training that begins unquantized or with all tokens: what the decoder gets, until when, and how such a run resumes."""
 
 import pytest
 import torch
@@ -9,9 +9,22 @@ from tests.training.recipes import IMAGE, losses
 from tests.training.test_beginnings import without_its_last_checkpoint
 from tests.training.test_perturbation import VQ_IMAGE
 from zoo.errors import InputError
+from zoo.models.image.one_d_piece import OneDPiece
 from zoo.quantizers import VectorQuantizer
 from zoo.trainers import train
 from zoo.trainers.unquantized import Unquantized
+
+ONE_D_PIECE = {
+    "tokenizer": "one-d-piece-nano",
+    "config.width": 24,
+    "config.num_layers": 1,
+    "data.shorter_side": 64,
+    "data.crop": 64,
+    "losses": {"l2": 1.0},
+    "steps": 6,
+    "batch_size": 2,
+    "log_every": 1,
+}
 
 
 @pytest.mark.parametrize("distance", ["euclidean", "cosine"])
@@ -55,11 +68,31 @@ def test_a_run_is_quantized_from_its_step_on_and_resumes_step_for_step(images, t
     torch.testing.assert_close(output.latent, tokenizer.embed(output.codes))
 
 
+def test_tail_tokens_are_dropped_from_a_step_on_and_a_run_resumes_step_for_step(images, tmp_path, monkeypatch):
+    given = []
+
+    def forward(self, x, forward=OneDPiece.forward):
+        output = forward(self, x)
+        if self.training:
+            given.append(output.latent.shape[2])
+        return output
+
+    monkeypatch.setattr(OneDPiece, "forward", forward)
+    values = {**ONE_D_PIECE, "tail_drop_from": 3, "checkpoint_every": 4}
+    whole = train({}, values, data=images / "train", run_dir=tmp_path / "whole")
+    assert given[:3] == [64, 64, 64] and len(set(given[3:])) > 1
+    resumed = without_its_last_checkpoint(whole.run_dir, tmp_path / "resumed")
+    train({}, values, data=images / "train", run_dir=resumed)
+    assert losses(resumed) == losses(whole.run_dir) and given[6:] == given[4:6]
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({**IMAGE, "quantize_from": 1}, r"quantize_from is for a VectorQuantizer, got a GroupedLFQ"),
         ({**VQ_IMAGE, "quantize_from": -1}, r"expected quantize_from of at least 0, got -1"),
+        ({**VQ_IMAGE, "tail_drop_from": 1}, r"tail_drop_from is for tokenizers that drop tail tokens, got llamagen-vq-8"),
+        ({**ONE_D_PIECE, "tail_drop_from": -1}, r"expected tail_drop_from of at least 0, got -1"),
     ],
 )
 def test_a_beginning_that_cannot_be_is_named(values, message, images, tmp_path):

@@ -20,7 +20,6 @@ from zoo.checkpoints import KeyMap
 from zoo.layers.transformer import TransformerBlock
 from zoo.layers.vqgan import Upsample, group_norm
 
-PATCH = 16  # pixels of a patch's side
 DIM = 12  # of a latent
 PIXEL_CODES = 1024  # entries of MaskGIT-VQGAN's codebook
 
@@ -36,13 +35,35 @@ def learned_tokens(num_tokens: int, width: int) -> nn.Parameter:
     return nn.Parameter(torch.randn(num_tokens, width) * width**-0.5)
 
 
+def coarse_to_fine(num_tokens: int, grid: int) -> Tensor:
+    """`[num_tokens, grid * grid]`: rows of length 1 that say which cells of a grid a token speaks of when training starts.
+
+    The first of all, the next four of a quarter each, and so on to single cells, over and over; those of one fineness
+    are far from the ones before them. Before training, tokens at the places of their cells (the mean of the cells'
+    positions) are then as attention finds them: by likeness.
+    """
+    cells, rows = torch.arange(grid * grid), []
+    parts = 1
+    while len(rows) < num_tokens:
+        part = (cells // grid * parts // grid) * parts + cells % grid * parts // grid
+        stride = int(0.618 * parts**2) | 1  # odd, and the number of parts a power of two: each comes once
+        rows.extend(part == number * stride % parts**2 for number in range(parts**2))
+        parts = min(2 * parts, 2 ** int(math.log2(grid)))
+    return F.normalize(torch.stack(rows[:num_tokens]).float(), dim=1)
+
+
 def transformer(width: int, num_layers: int, num_heads: int, *, keys: float, values: float) -> nn.Sequential:
-    """Blocks that start with queries and keys, and values and what is made of them, so many times PyTorch's."""
+    """Blocks whose attention starts with queries like the keys: a token finds those that are like it.
+
+    Queries and keys, and values and what is made of them, start so many times PyTorch's.
+    """
     blocks = nn.Sequential(*(TransformerBlock(width, num_heads) for _ in range(num_layers)))
     with torch.no_grad():
         for block in blocks:
-            block.attention.in_proj_weight[: 2 * width].mul_(keys)
-            block.attention.in_proj_weight[2 * width :].mul_(values)
+            weight = block.attention.in_proj_weight
+            weight[width : 2 * width].mul_(keys)
+            weight[:width].copy_(weight[width : 2 * width])
+            weight[2 * width :].mul_(values)
             block.attention.out_proj.weight.mul_(values)
     return blocks
 
@@ -53,31 +74,41 @@ class Encoder(nn.Module):
     Args:
         num_tokens: of a whole image. resolution: its height and width.
         width, num_layers, num_heads: of the transformer.
+        patch: pixels of a patch's side.
         legacy: whether the last array `[tokens, width]` is read as `[width, tokens]` without transposing, so that a
             latent mixes features of many tokens: the reference's first version, whose weights were trained so.
     """
 
     def __init__(
-        self, num_tokens: int, resolution: int, width: int, num_layers: int, num_heads: int, *, legacy: bool = True
+        self,
+        num_tokens: int,
+        resolution: int,
+        width: int,
+        num_layers: int,
+        num_heads: int,
+        *,
+        patch: int = 16,
+        legacy: bool = True,
     ):
         super().__init__()
         self.legacy = legacy
-        self.patch_embed = nn.Conv2d(3, width, PATCH, stride=PATCH)
+        self.patch_embed = nn.Conv2d(3, width, patch, stride=patch)
         self.class_token = learned_tokens(1, width)
-        self.positions = learned_tokens(1 + (resolution // PATCH) ** 2, width)
+        self.positions = learned_tokens(1 + (resolution // patch) ** 2, width)
         self.latent_tokens = learned_tokens(num_tokens, width)
-        self.latent_positions = learned_tokens(num_tokens, width)
+        self.latent_positions = nn.Parameter(torch.empty(num_tokens, width))
         self.norm_in = nn.LayerNorm(width)
         self.blocks = transformer(width, num_layers, num_heads, keys=3, values=1)
         self.norm_out = nn.LayerNorm(width)
         self.head = nn.Conv2d(width, DIM, 1)
         # For a start at which latents differ from picture to picture and from each other: pixels centred, a stream that
-        # is small beside what attention adds to it, and attention that picks patches by their places. PyTorch's own
+        # is small beside what attention adds to it, and latents that attend to patches by their places. PyTorch's own
         # gives all latents of all pictures the same mean of patches, and training stays at pictures' mean colours.
         with torch.no_grad():
             self.patch_embed.weight.mul_(4)
             self.patch_embed.bias.copy_(-self.patch_embed.weight.sum(dim=(1, 2, 3)) / 2)
             self.positions.mul_(16)
+            self.latent_positions.copy_(coarse_to_fine(num_tokens, resolution // patch) @ self.positions[1:])
             self.norm_in.weight.fill_(0.1)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -117,19 +148,20 @@ def residual_blocks(channels_in: int, channels_out: int) -> nn.Sequential:
 
 
 class PixelDecoder(nn.Module):
-    """MaskGIT-VQGAN's decoder: `[B, 2 * width, h, w]` to `[B, 3, 16 * h, 16 * w]`."""
+    """MaskGIT-VQGAN's decoder: `[B, 2 * width, h, w]` to `[B, 3, patch * h, patch * w]`; patch is 2, 4, 8 or 16."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, patch: int = 16):
         super().__init__()
-        channels = [width * multiplier for multiplier in (1, 1, 2, 2, 4)]  # finest level first
+        multipliers = (1, 1, 2, 2, 4)[-1 - int(math.log2(patch)) :]
+        channels = [width * multiplier for multiplier in multipliers]  # finest level first
         inputs = [*channels[1:], channels[-1]]
         self.stem = nn.Conv2d(2 * width, channels[-1], 3, padding=1)
         self.mid = residual_blocks(channels[-1], channels[-1])
         self.levels = nn.ModuleList(residual_blocks(*ends) for ends in zip(inputs, channels, strict=True))
         for level, c in zip(self.levels[1:], channels[1:], strict=True):
             level.append(Upsample(c))
-        self.norm = group_norm(width)
-        self.head = nn.Conv2d(width, 3, 3, padding=1)
+        self.norm = group_norm(channels[0])
+        self.head = nn.Conv2d(channels[0], 3, 3, padding=1)
         # For a start at grey, with convolutions that keep the variance of what they are given and add nothing to it:
         # through those of PyTorch's start hardly anything comes, as blocks that change the width have no shortcut.
         with torch.no_grad():
@@ -155,13 +187,24 @@ class Decoder(nn.Module):
         num_tokens: of a whole image. resolution: its height and width.
         width, num_layers, num_heads: of the transformer.
         pixel_width: channels of the pixel decoder at full resolution.
+        patch: pixels of a patch's side.
     """
 
-    def __init__(self, num_tokens: int, resolution: int, width: int, num_layers: int, num_heads: int, pixel_width: int):
+    def __init__(
+        self,
+        num_tokens: int,
+        resolution: int,
+        width: int,
+        num_layers: int,
+        num_heads: int,
+        pixel_width: int,
+        *,
+        patch: int = 16,
+    ):
         super().__init__()
-        self.grid = resolution // PATCH
+        self.grid = resolution // patch
         self.embed = nn.Linear(DIM, width)
-        self.latent_positions = learned_tokens(num_tokens, width)
+        self.latent_positions = nn.Parameter(torch.empty(num_tokens, width))
         self.mask_token = learned_tokens(1, width)
         self.class_token = learned_tokens(1, width)
         self.positions = learned_tokens(1 + self.grid**2, width)
@@ -170,12 +213,13 @@ class Decoder(nn.Module):
         self.norm_out = nn.LayerNorm(width)
         self.head = nn.Sequential(nn.Conv2d(width, 2 * width, 1), nn.Tanh(), nn.Conv2d(2 * width, PIXEL_CODES, 1))
         self.pixel_codebook = nn.Parameter(10 * torch.randn(PIXEL_CODES, 2 * pixel_width))
-        self.pixel_decoder = PixelDecoder(pixel_width)
-        # For a start from where a picture depends on the latents more than on places: as in the encoder, and with codes
-        # of pixels that are not all equally likely.
+        self.pixel_decoder = PixelDecoder(pixel_width, patch)
+        # For a start from where a picture depends on the latents, and each place of it most on those of its own: as in
+        # the encoder, and with codes of pixels that are not all equally likely.
         with torch.no_grad():
             self.embed.weight.mul_(4)
-            self.latent_positions.mul_(0.3)
+            self.positions.mul_(8)
+            self.latent_positions.copy_(coarse_to_fine(num_tokens, self.grid) @ self.positions[1:])
             self.norm_in.weight.fill_(0.1)
             self.head[2].weight.mul_(6)
 
