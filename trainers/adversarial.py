@@ -84,7 +84,7 @@ def feature_matching_loss(real_outputs: Outputs, fake_outputs: Outputs) -> Tenso
 
 
 def adaptive_weight(reconstruction_loss: Tensor, adversarial_loss: Tensor, last_layer: Tensor, limit: float) -> Tensor:
-    """Weight that makes the adversarial gradient as large as the reconstruction's where both enter the decoder.
+    """Factor that makes the adversarial gradient as large as the reconstruction's where both enter the decoder.
 
     VQGAN's (arXiv 2012.09841): |g of reconstruction| / (|g of adversarial| + 1e-4), at most `limit`, g the gradient
     with respect to `last_layer`, the weight of the decoder's last layer. Scalar without a gradient; both graphs stay.

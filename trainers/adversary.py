@@ -25,7 +25,8 @@ Outputs = list[tuple[Tensor, list[Tensor]]]
 class Discriminators(nn.Module):
     """Several families as one module.
 
-    `forward(*signals)` takes signals in the public layout and range and gives what each family says of each, by name.
+    `forward(*signals)` takes signals in the public layout and range, of which those of pictures become [-1, 1], and
+    gives what each family says of each, by name.
     """
 
     def __init__(self, families: Mapping[str, nn.Module], modality: Modality):
@@ -77,19 +78,21 @@ class Adversary:
         if any(options.feature_matching for options in discriminators.values()):
             (real,) = self._judgements(original)
         self.network.requires_grad_(True)
-        adversarial = matching = 0.0
+        adversarial = judgements = matching = 0.0
         for name, options in discriminators.items():
             judgement = sum(GAN_LOSSES[options.loss][1](logits) for logits, _ in fake[name])
             terms[f"{name}_generator_loss"] = judgement
+            judgements = judgements + judgement
             adversarial = adversarial + options.weight * judgement
             if options.feature_matching:
                 distance = feature_matching_loss(real[name], fake[name])
                 terms[f"{name}_feature_matching"] = distance
                 matching = matching + options.feature_matching * distance
         if self.options.adaptive_weight:
-            weight = adaptive_weight(reconstruction_loss, adversarial, self.last_layer, ADAPTIVE_LIMIT)
-            terms["adaptive_weight"] = weight
-            adversarial = weight * adversarial
+            # Of what is not weighted yet: a weight in it would cancel.
+            factor = adaptive_weight(reconstruction_loss, judgements, self.last_layer, ADAPTIVE_LIMIT)
+            terms["adaptive_weight"] = factor
+            adversarial = factor * adversarial
         return adversarial + matching, terms
 
     def learn(self, reconstruction: Tensor, original: Tensor) -> dict[str, Tensor]:

@@ -34,11 +34,11 @@ class Frozen(nn.Module):
         return super()._apply(fn, recurse)
 
 
-def require(weights: Weights, purpose: str) -> None:
-    """InputError that names the file and where it is to be had, unless it is there."""
+def require(weights: Weights, purpose: str, alternative: str = "no network is used with random weights") -> None:
+    """InputError that names the file, where it is to be had and the alternative, unless it is there."""
     reason = weights.missing()
     if reason is not None:
-        raise InputError(f"{purpose} {reason}; no network is used with random weights in its place")
+        raise InputError(f"{purpose} {reason}; in its place {alternative}")
 
 
 def freeze(tokenizer: Tokenizer, names: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import TorchElasticEnvironment
 from torch.utils.data import DataLoader
 
 from zoo.errors import InputError
@@ -45,7 +47,8 @@ def train(
     resume: bool = True,
     minutes: float | None = None,
     accelerator: str = "auto",
-    devices: int | str = 1,
+    devices: int | str | None = None,
+    num_nodes: int | None = None,
     strategy: str = "auto",
 ) -> TrainingResult:
     """Train a tokenizer; validate, save and export it at the end.
@@ -59,8 +62,9 @@ def train(
         run_dir: folder of the run; None: `runs/` and the tokenizer's name.
         resume: go on from the folder's checkpoint if it has one; if not, start anew in its place.
         minutes: stop after so many, with all that the end of a run brings; a later call goes on.
-        accelerator, devices, strategy: Fabric's. Each process takes `batch_size` items; `torchrun` starts them too, on
-            one machine or several that share the run's folder. A tokenizer of which a step leaves parameters unused
+        accelerator, devices, num_nodes, strategy: Fabric's; devices and num_nodes None: one process, or those that
+            `torchrun` started, on one machine or several that share the run's folder. Each takes `batch_size` items. A
+            tokenizer of which a step leaves parameters unused
             (dplm2) takes "ddp_find_unused_parameters_true" for "ddp". "fsdp" needs GPUs, does not go with
             `adversarial.adaptive_weight` or `teachers`, and spreads the tokenizer alone, not the discriminators.
 
@@ -73,7 +77,14 @@ def train(
     """
     started = time.monotonic()
     recipe = load_recipe(recipe, overrides)
-    fabric = Fabric(accelerator=accelerator, devices=devices, strategy=strategy, precision=recipe.precision)
+    started_devices, started_nodes = processes_started()
+    fabric = Fabric(
+        accelerator=accelerator,
+        devices=started_devices if devices is None else devices,
+        num_nodes=started_nodes if num_nodes is None else num_nodes,
+        strategy=strategy,
+        precision=recipe.precision,
+    )
     fabric.launch()
     tokenizer = create_tokenizer(recipe)
     metrics = choose_metrics(recipe.validation, tokenizer.spec.modality)
@@ -109,6 +120,14 @@ def train(
             run.after_step()
         figures = run.finish()
     return TrainingResult(folder.path, trainer.step, folder.weights, figures)
+
+
+def processes_started() -> tuple[int, int]:
+    """How many a machine and on how many machines: those of `torchrun`, and without it one."""
+    if not TorchElasticEnvironment.detect():
+        return 1, 1
+    local = int(os.environ["LOCAL_WORLD_SIZE"])
+    return local, int(os.environ["WORLD_SIZE"]) // local
 
 
 class Run:

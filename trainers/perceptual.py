@@ -26,6 +26,8 @@ CONVNEXT_SMALL = Weights(
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+WITHOUT_WEIGHTS = "there is losses.multi_scale_gradient, which needs no weights"
+
 GRADIENT_SCALES = 4
 GRADIENT_SIDE = 2 * 2 ** (GRADIENT_SCALES - 1)  # two pixels at the coarsest scale
 
@@ -40,7 +42,7 @@ class Perceptual(nn.Module):
 
     def __init__(self):
         super().__init__()
-        require(VGG16, "the lpips loss")
+        require(VGG16, "the lpips loss", WITHOUT_WEIGHTS)
         from torchmetrics.image import LearnedPerceptualImagePatchSimilarity
 
         self.lpips = Frozen(LearnedPerceptualImagePatchSimilarity(net_type="vgg").net)
@@ -62,7 +64,7 @@ class ConvNeXtLogits(nn.Module):
 
     def __init__(self):
         super().__init__()
-        require(CONVNEXT_SMALL, "the convnext_logits loss")
+        require(CONVNEXT_SMALL, "the convnext_logits loss", WITHOUT_WEIGHTS)
         from torchvision.models import ConvNeXt_Small_Weights, convnext_small
 
         self.normalize = Normalize(IMAGENET_MEAN, IMAGENET_STD)

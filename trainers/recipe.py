@@ -44,6 +44,7 @@ class ImageData:
     workers: int | None = None
 
     def __post_init__(self):
+        _check_reading(self)
         if self.crop < 1 or not 0 < self.scale[0] <= self.scale[1]:
             raise InputError(f"recipe: expected data.crop >= 1 and data.scale > 0, got {self.crop} and {self.scale}")
         if self.shorter_side is not None and self.shorter_side < 1:
@@ -71,6 +72,7 @@ class AudioData:
     workers: int | None = None
 
     def __post_init__(self):
+        _check_reading(self)
         if not (self.seconds > 0 and self.min_seconds > 0):
             raise InputError(
                 f"recipe: expected data.seconds and data.min_seconds > 0, got {self.seconds} and {self.min_seconds}"
@@ -102,6 +104,7 @@ class VideoData:
     workers: int | None = None
 
     def __post_init__(self):
+        _check_reading(self)
         for key in ("frames", "frame_stride", "crop", "max_frames"):
             if getattr(self, key) < 1:
                 raise InputError(f"recipe: expected data.{key} of at least 1, got {getattr(self, key)}")
@@ -125,6 +128,7 @@ class StructureData:
     workers: int | None = None
 
     def __post_init__(self):
+        _check_reading(self)
         if self.max_residues < 1 or self.bucket < 1:
             raise InputError(
                 f"recipe: expected data.max_residues and data.bucket >= 1, got {self.max_residues} and {self.bucket}"
@@ -138,6 +142,13 @@ DATA_OPTIONS: dict[Modality, type[DataOptions]] = {
     "video": VideoData,
     "structure": StructureData,
 }
+
+
+def _check_reading(options: DataOptions) -> None:
+    if not options.cache_gib >= 0 or (options.workers is not None and options.workers < 0):
+        raise InputError(
+            f"recipe: expected data.cache_gib and data.workers >= 0, got {options.cache_gib} and {options.workers}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,12 +165,28 @@ class AdamW:
     weight_decay: float = 0.01
     clip_norm: float = 1.0
 
+    def __post_init__(self):
+        for key in ("learning_rate", "final_learning_rate", "warmup_steps", "weight_decay"):
+            if not getattr(self, key) >= 0:
+                raise InputError(f"recipe: expected {key} of an optimizer >= 0, got {getattr(self, key)}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise InputError(f"recipe: expected betas of an optimizer from 0 to below 1, got {list(self.betas)}")
+        if not self.clip_norm > 0:
+            raise InputError(
+                f"recipe: expected clip_norm of an optimizer > 0 (.inf: none), got {self.clip_norm}"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer(AdamW):
     """As `AdamW`. ema_decay: of the averaged weights, which are validated and exported."""
 
     ema_decay: float = 0.999
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 <= self.ema_decay < 1:
+            raise InputError(f"recipe: expected optimizer.ema_decay from 0 to below 1, got {self.ema_decay}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,6 +226,8 @@ class Adversarial:
     def __post_init__(self):
         if not self.discriminators:
             raise InputError("recipe: expected a discriminator in adversarial.discriminators, got none")
+        if self.start_step < 0:
+            raise InputError(f"recipe: expected adversarial.start_step of at least 0, got {self.start_step}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,6 +282,13 @@ class Validation:
     metrics: tuple[str, ...] | None = None
     best: str | None = None
 
+    def __post_init__(self):
+        if self.every < 1 or self.items < 1 or self.examples < 0:
+            raise InputError(
+                "recipe: expected validation.every and validation.items >= 1 and validation.examples >= 0, "
+                f"got {self.every}, {self.items} and {self.examples}"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -263,11 +299,12 @@ class Recipe:
     weights: what training starts from: a file that `zoo.load(tokenizer, weights=...)` takes, or the name of a variant;
     None: random weights. freeze: names of modules, such as `encoder` or `encoder.head`, that stay as they are, in eval
     mode.
-    losses: weight of each term by name: those of `zoo.trainers.losses` and, unless it is frozen, the quantizer's own.
+    losses: weight of each term by name: those of `zoo.trainers.terms.reconstruction_losses`,
+    `zoo.trainers.perceptual.PERCEPTUAL_LOSSES` and, unless it is frozen, the quantizer's own.
     teachers: networks that codebooks are made to resemble; the terms are called after their keys.
     perturbation: of codes; None: none.
     quantize_from: the step before which the decoder has the latents as they are, as `Unquantized` says.
-    tail_drop_from: the step before which the decoder has all tokens (tokenizers with `spec.tail_drop`).
+    tail_drop_from: the step before which the decoder has all tokens (One-D-Piece).
     steps: of the optimizer. batch_size: items of one forward pass and device; accumulate: passes of one step.
     adversarial: discriminators to train against; None: none.
     precision: of Fabric, as "32-true" or "bf16-mixed". compile: whether encoder and decoder are compiled.
@@ -305,8 +342,6 @@ class Recipe:
         for key in ("quantize_from", "tail_drop_from"):
             if getattr(self, key) < 0:
                 raise InputError(f"recipe: expected {key} of at least 0, got {getattr(self, key)}")
-        if self.validation.every < 1 or self.validation.items < 1:
-            raise InputError("recipe: expected validation.every and validation.items of at least 1")
         if self.accumulate > 1 and self.adversarial and self.adversarial.first == "discriminator":
             raise InputError("recipe: adversarial.first=discriminator takes accumulate=1: it steps before the other")
         if dotted := [name for name in self.teachers if "." in name]:
@@ -319,18 +354,16 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """Twelve hexadecimal digits that stand for all that shapes the weights."""
-        content = json.dumps(self.shaping(), sort_keys=True)
+        """Twelve hexadecimal digits that stand for all that shapes the weights.
+
+        Values that are their fields' defaults do not count: a field that is added later changes no digest.
+        """
+        content = json.dumps(_shaping(_departures(self)), sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
     def shaping(self) -> dict[str, Any]:
-        """The values that the weights depend on: without how often to report and to save."""
-        values = flatten(self)
-        for key in [key for key in values if key.startswith(("validation.", "log_", "checkpoint_"))]:
-            del values[key]
-        for key in ("data.cache_gib", "data.workers"):
-            del values[key]
-        return values
+        """The values that the weights depend on, by dotted key: without how often to report and to save."""
+        return _shaping(dataclasses.asdict(self))
 
     def to_yaml(self) -> str:
         """The recipe as `load_recipe` reads it."""
@@ -402,19 +435,33 @@ def check_keywords(function: Callable[..., Any], values: Mapping[str, Any], pref
     return _convert_all(values, keywords, "recipe", prefix)
 
 
-def flatten(recipe: Recipe) -> dict[str, Any]:
-    """Dotted key to plain value."""
-
+def _shaping(values: Mapping[str, Any]) -> dict[str, Any]:
+    # Dotted key to plain value, of what weights depend on.
     def walk(prefix: str, value: Any) -> None:
         if isinstance(value, dict) and value:
             for key, inner in value.items():
                 walk(f"{prefix}.{key}" if prefix else key, inner)
-        else:
+        elif not prefix.startswith(("validation", "log_", "checkpoint_", "data.cache_gib", "data.workers")):
             flat[prefix] = value
 
     flat: dict[str, Any] = {}
-    walk("", _plain(dataclasses.asdict(recipe)))
+    walk("", _plain(values))
     return flat
+
+
+def _departures(value: Any) -> Any:
+    # What is not its field's default, as mappings.
+    if isinstance(value, dict):
+        return {key: _departures(inner) for key, inner in value.items()}
+    if not dataclasses.is_dataclass(value):
+        return value
+    departures = {}
+    for item in dataclasses.fields(value):
+        inner = getattr(value, item.name)
+        default = item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
+        if inner != default:
+            departures[item.name] = _departures(inner)
+    return departures
 
 
 class _Loader(yaml.SafeLoader):

@@ -51,7 +51,7 @@ class Trainer:
         quantizer, self._hooks = self.tokenizer.quantizer, []
         if recipe.perturbation:
             self._hooks.append(LatentPerturbation(quantizer, recipe.perturbation))
-        if recipe.tail_drop_from and not tokenizer.spec.tail_drop:
+        if recipe.tail_drop_from and not hasattr(tokenizer, "drops_tail"):
             raise InputError(f"recipe: tail_drop_from is for tokenizers that drop tail tokens, got {recipe.tokenizer}")
         if recipe.quantize_from:
             self._hooks.append(Unquantized(quantizer, recipe.quantize_from))

@@ -155,17 +155,20 @@ def test_a_penalty_changes_the_discriminator_alone(option, images):
     assert not are_equal(weights(plain.adversary.network), weights(other.adversary.network))
 
 
-def test_the_adaptive_weight_balances_gradients_at_the_last_layer(images):
-    trainer, batches = start({**ADVERSARIAL_IMAGE, "adversarial.adaptive_weight": True}, images)
+@pytest.mark.parametrize("weight", [0.1, 0.7])
+def test_the_adaptive_weight_balances_gradients_at_the_last_layer_before_the_recipes_weight(weight, images):
+    values = {"adversarial.adaptive_weight": True, "adversarial.discriminators.patchgan.weight": weight}
+    trainer, batches = start({**ADVERSARIAL_IMAGE, **values}, images)
     last = trainer.adversary.last_layer
     assert last is trainer.tokenizer.decoder.head.weight
     output = trainer.tokenizer(original := to_signal(batches[0]))
     values = trainer.losses(output, original)
     of_reconstruction = trainer.losses.of_reconstruction(values)
-    _, terms = trainer.adversary.judge(output.reconstruction, original, of_reconstruction)
-    loss = 0.1 * terms["patchgan_generator_loss"]
-    ours, theirs = (torch.autograd.grad(part, last, retain_graph=True)[0].norm() for part in (of_reconstruction, loss))
+    loss, terms = trainer.adversary.judge(output.reconstruction, original, of_reconstruction)
+    parts = (of_reconstruction, terms["patchgan_generator_loss"], loss)
+    ours, theirs, added = (torch.autograd.grad(part, last, retain_graph=True)[0].norm() for part in parts)
     assert float(terms["adaptive_weight"]) == pytest.approx(float(ours / (theirs + 1e-4)), rel=1e-3)
+    assert float(added / ours) == pytest.approx(weight, rel=0.01)
 
 
 def test_a_discriminator_trains_in_bfloat16(images, tmp_path):

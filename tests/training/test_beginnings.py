@@ -97,6 +97,8 @@ def test_a_resumed_run_does_not_read_the_weights_again(images, tmp_path):
 def test_the_weights_belong_to_what_shapes_a_run():
     assert load_recipe({}, {**IMAGE, "weights": "a.safetensors"}).digest != load_recipe({}, IMAGE).digest
     assert load_recipe({}, {**IMAGE, "freeze": ["encoder"]}).digest != load_recipe({}, IMAGE).digest
+    assert load_recipe({}, {**IMAGE, "freeze": [], "data.flip": True}).digest == load_recipe({}, IMAGE).digest
+    assert load_recipe({}, {**IMAGE, "log_every": 7, "data.workers": 1}).digest == load_recipe({}, IMAGE).digest
 
 
 # Frozen parts

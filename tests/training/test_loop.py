@@ -1,13 +1,19 @@
 """Training through its front door, on tiny networks and synthetic data."""
 
+import re
+
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
 
 from tests.training.recipes import AUDIO, IMAGE, losses
+from zoo.checkpoints import read_checkpoint
 from zoo.errors import ZooError
 from zoo.trainers import create_tokenizer, load_recipe, train
-from zoo.trainers.optimizers import learning_rate
+from zoo.trainers.optimizers import learning_rate, make_optimizer
+from zoo.trainers.recipe import AdamW
 from zoo.trainers.run import RunFolder
 
 
@@ -39,9 +45,69 @@ def test_a_run_that_diverges_stops_and_keeps_its_checkpoint(images, tmp_path):
     assert RunFolder(tmp_path / "run").steps()
 
 
-def test_bfloat16_trains(images, tmp_path):
-    result = train({}, {**IMAGE, "precision": "bf16-mixed"}, data=images, run_dir=tmp_path / "run")
-    assert result.step == IMAGE["steps"]
+def test_bfloat16_trains_about_as_float32_does(images, tmp_path):
+    values = {**IMAGE, "losses": {"l1": 1.0}, "steps": 3}
+    for precision in ("bf16-mixed", "32-true"):
+        train({}, {**values, "precision": precision}, data=images / "train", run_dir=tmp_path / precision)
+    half, whole = losses(tmp_path / "bf16-mixed")[1]["loss"], losses(tmp_path / "32-true")[1]["loss"]
+    assert half != whole
+    assert half == pytest.approx(whole, rel=0.02)
+
+
+def test_the_exported_weights_are_the_average_that_the_recipe_asks_for(images, tmp_path):
+    values = {**IMAGE, "optimizer.ema_decay": 0.5, "checkpoint_every": 1, "checkpoint_keep": 9}
+    run = RunFolder(train({}, values, data=images / "train", run_dir=tmp_path / "run").run_dir)
+    states = [read_checkpoint(path) for path in run.steps()]
+    key = "encoder.stem.weight"
+    average = create_tokenizer(load_recipe({}, values)).state_dict()[key]
+    for number, state in enumerate(states, 1):
+        # At the beginning it follows faster.
+        average = average.lerp(state["tokenizer"][key], 1 - min(0.5, (1 + number) / (10 + number)))
+        torch.testing.assert_close(state["averaged"][key], average)
+    assert not torch.equal(states[-1]["averaged"][key], states[-1]["tokenizer"][key])
+    torch.testing.assert_close(load_file(run.weights)[key].float(), average, atol=1e-3, rtol=1e-3)
+
+
+def test_a_step_moves_by_the_clipped_gradient_and_vectors_do_not_decay():
+    network = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
+    optimizer = make_optimizer(network, AdamW(learning_rate=0.1, weight_decay=0.5))
+    before = {name: value.detach().clone() for name, value in network.named_parameters()}
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for name, value in network.named_parameters():
+        torch.testing.assert_close(value, before[name] * (0.95 if name == "0.weight" else 1))
+
+
+@pytest.mark.parametrize("clip_norm", [0.01, 0.1])
+def test_gradients_are_clipped_to_the_norm(clip_norm, images, tmp_path):
+    values = {**IMAGE, "optimizer.clip_norm": clip_norm, "optimizer.betas": [0.0, 0.0], "steps": 1}
+    run = RunFolder(train({}, values, data=images / "train", run_dir=tmp_path / "run").run_dir)
+    (state,) = (read_checkpoint(path) for path in run.steps())
+    moments = state["optimizer"]["state"].values()
+    norm = torch.stack([moment["exp_avg"].norm() for moment in moments]).norm()
+    assert float(norm) == pytest.approx(clip_norm, rel=1e-3)
+
+
+def test_tensorboard_has_losses_metrics_pictures_and_sound(images, speech, tmp_path):
+    for values, data in ((IMAGE, images), (AUDIO, speech)):
+        run = train({}, {**values, "steps": 3, "validation.examples": 1}, data=data, run_dir=tmp_path / data.name)
+        events = EventAccumulator(str(run.run_dir / "tensorboard")).Reload()
+        tags = events.Tags()
+        assert {"training/loss", "training/learning_rate", "validation/usage", "steps_per_second"} <= {*tags["scalars"]}
+        assert [event.step for event in events.Scalars("training/loss")] == [1, 2, 3]
+        logged = losses(run.run_dir)[3]["loss"]
+        assert events.Scalars("training/loss")[-1].value == pytest.approx(logged, rel=1e-5)
+        shown = tags["images" if data is images else "audio"]
+        assert sorted(shown) == ["0/original", "0/reconstruction"]
+    assert events.Audio("0/original")[0].sample_rate == 24000
+
+
+def test_a_run_tells_of_its_losses_speed_and_remaining_time(images, tmp_path, capsys):
+    train({}, {**IMAGE, "steps": 2}, data=images, run_dir=tmp_path / "run")
+    lines = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"step 1/2  loss \S+  l1 \S+ .* steps/s  \d+:\d\d:\d\d left", lines[0])
+    assert any(re.match(r"step 2/2  validation  psnr \S+  ssim \S+  usage ", line) for line in lines)
 
 
 def test_the_learning_rate_warms_up_and_decays_to_its_end():

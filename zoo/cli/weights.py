@@ -44,7 +44,8 @@ def train(
     restart: Annotated[bool, typer.Option("--restart", help="Start anew instead of going on.")] = False,
     minutes: Annotated[float | None, typer.Option(help="Stop after so many; the same command goes on.")] = None,
     accelerator: Annotated[str, typer.Option(help="Of Lightning Fabric.")] = "auto",
-    devices: Annotated[str, typer.Option(help="Of Lightning Fabric.")] = "1",
+    devices: Annotated[str | None, typer.Option(help="Of Lightning Fabric; default: 1, or torchrun's.")] = None,
+    num_nodes: Annotated[int | None, typer.Option(help="Of Lightning Fabric; default: 1, or torchrun's.")] = None,
     strategy: Annotated[str, typer.Option(help="Of Lightning Fabric.")] = "auto",
     json: JsonOption = False,
 ) -> None:
@@ -59,6 +60,7 @@ def train(
         minutes=minutes,
         accelerator=accelerator,
         devices=devices,
+        num_nodes=num_nodes,
         strategy=strategy,
     )
     if json:

@@ -17,6 +17,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from zoo.checkpoints import KeyMap
+from zoo.errors import InputError
 from zoo.layers.transformer import TransformerBlock
 from zoo.layers.vqgan import Upsample, group_norm
 
@@ -36,11 +37,11 @@ def learned_tokens(num_tokens: int, width: int) -> nn.Parameter:
 
 
 def coarse_to_fine(num_tokens: int, grid: int) -> Tensor:
-    """`[num_tokens, grid * grid]`: rows of length 1 that say which cells of a grid a token speaks of when training starts.
+    """`[num_tokens, grid * grid]`: rows of length 1 that say which cells of a grid a token starts out to speak of.
 
-    The first of all, the next four of a quarter each, and so on to single cells, over and over; those of one fineness
-    are far from the ones before them. Before training, tokens at the places of their cells (the mean of the cells'
-    positions) are then as attention finds them: by likeness.
+    The first of all, the next four of a quarter each, and so on to single cells, over and over; neighbours in the row
+    are far from each other on the grid. A token whose position is the mean of its cells' is like them, and attention
+    starts by likeness.
     """
     cells, rows = torch.arange(grid * grid), []
     parts = 1
@@ -68,6 +69,13 @@ def transformer(width: int, num_layers: int, num_heads: int, *, keys: float, val
     return blocks
 
 
+def cells_of(resolution: int, patch: int) -> int:
+    """Patches along a side of the picture; InputError for sizes that the pixel decoder cannot make."""
+    if patch not in (2, 4, 8, 16) or resolution % patch:
+        raise InputError(f"expected a patch of 2, 4, 8 or 16 pixels that divides {resolution}, got {patch}")
+    return resolution // patch
+
+
 class Encoder(nn.Module):
     """`[B, 3, resolution, resolution]` to `[B, dim, num_tokens]`: latent tokens that have attended to all patches.
 
@@ -92,9 +100,10 @@ class Encoder(nn.Module):
     ):
         super().__init__()
         self.legacy = legacy
+        grid = cells_of(resolution, patch)
         self.patch_embed = nn.Conv2d(3, width, patch, stride=patch)
         self.class_token = learned_tokens(1, width)
-        self.positions = learned_tokens(1 + (resolution // patch) ** 2, width)
+        self.positions = learned_tokens(1 + grid**2, width)
         self.latent_tokens = learned_tokens(num_tokens, width)
         self.latent_positions = nn.Parameter(torch.empty(num_tokens, width))
         self.norm_in = nn.LayerNorm(width)
@@ -108,7 +117,7 @@ class Encoder(nn.Module):
             self.patch_embed.weight.mul_(4)
             self.patch_embed.bias.copy_(-self.patch_embed.weight.sum(dim=(1, 2, 3)) / 2)
             self.positions.mul_(16)
-            self.latent_positions.copy_(coarse_to_fine(num_tokens, resolution // patch) @ self.positions[1:])
+            self.latent_positions.copy_(coarse_to_fine(num_tokens, grid) @ self.positions[1:])
             self.norm_in.weight.fill_(0.1)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -202,7 +211,7 @@ class Decoder(nn.Module):
         patch: int = 16,
     ):
         super().__init__()
-        self.grid = resolution // patch
+        self.grid = cells_of(resolution, patch)
         self.embed = nn.Linear(DIM, width)
         self.latent_positions = nn.Parameter(torch.empty(num_tokens, width))
         self.mask_token = learned_tokens(1, width)

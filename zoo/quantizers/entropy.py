@@ -21,7 +21,7 @@ MAX_ENUMERATED_BITS = 20  # a histogram of 4 MiB
 
 
 def sign_entropy_loss(logits: Tensor, *, chunk: int = 4096) -> Tensor:
-    """Mean entropy of the assignments to sign vectors minus the entropy of their mean, in nats.
+    """Mean entropy of the assignments to sign vectors minus the entropy of their mean (the diversity term), in nats.
 
     Beyond `MAX_ENUMERATED_BITS` bits the second term is the sum of the entropies of the bits' mean
     probabilities, an upper bound which is reached where the bits are independent.
@@ -43,7 +43,7 @@ def marginal_sign_entropy_loss(logits: Tensor) -> Tensor:
 
 
 def codebook_entropy_loss(z: Tensor, codebook: Tensor, *, scale: float, chunk: int = 512) -> Tensor:
-    """Mean over vectors of H(p) minus H(mean of p), with p = softmax over rows of scale × z·e; in nats.
+    """Mean over vectors of H(p) minus H(mean of p), the diversity, with p = softmax over rows of scale × z·e; in nats.
 
     For unit vectors and squared distances at temperature T this is scale = 2 / T.
 
