@@ -33,6 +33,7 @@ def test_wavtokenizer_with_75_tokens_a_second_is_at_parity():
         "llamagen-vq-16",
         "one-d-piece-b-256",
         "one-d-piece-s-256",
+        "robusttok",
         "titok-s-128",
         "tokenbridge-kl16",
         "wavtokenizer-small-600-24k-4096",

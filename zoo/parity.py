@@ -231,7 +231,8 @@ def is_atoms(axes: str | None) -> bool:
 def to_ours(array: Tensor, axes: str | None, tokenizer: Tokenizer) -> Tensor:
     """A golden array with the axes of this project: batch, channels or codebooks, grid or signal; atoms as they are.
 
-    An axis that the reference leaves out (one chain, one channel, one codebook) is added; None: the axes are ours.
+    An axis that the reference leaves out (one chain, one channel, one codebook) is added, and positions that it has in
+    one row are put on the grid where there is only one; None: the axes are ours.
     """
     if axes is None:
         return array
@@ -244,6 +245,11 @@ def to_ours(array: Tensor, axes: str | None, tokenizer: Tokenizer) -> Tensor:
     if second is None:
         array, letters, second = array[..., None], [*letters, "q"], "q"
     others = [letter for letter in letters if letter not in ("b", second)]
-    if len(others) not in (len(SIGNAL_AXES[tokenizer.spec.modality]), len(tokenizer.spec.grid_axes)):
-        raise InputError(f"cannot turn axes {axes!r} into those of {tokenizer.spec.modality}")
-    return array.permute([letters.index(letter) for letter in ("b", second, *others)])
+    array = array.permute([letters.index(letter) for letter in ("b", second, *others)])
+    spec = tokenizer.spec
+    grid = None if spec.variable_size else spec.grid(spec.resolution)
+    if grid and len(others) == 1 and array.shape[2] == math.prod(grid):
+        return array.unflatten(2, grid)
+    if len(others) not in (len(SIGNAL_AXES[spec.modality]), len(spec.grid_axes)):
+        raise InputError(f"cannot turn axes {axes!r} into those of {spec.modality}")
+    return array

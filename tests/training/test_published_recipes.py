@@ -42,6 +42,8 @@ def made_small(recipe: Recipe) -> dict[str, Any]:
     values["losses"] = {
         "multi_scale_gradient" if name in PERCEPTUAL_LOSSES else name: weight for name, weight in recipe.losses.items()
     }
+    if recipe.perturbation:
+        values["perturbation.beta"] = 0.5  # one item of the two
     if recipe.adversarial:
         values["adversarial.start_step"] = 1
         for name in recipe.adversarial.discriminators:

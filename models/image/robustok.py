@@ -1,0 +1,257 @@
+"""RobusTok and XQ-GAN's plain VQ: a picture of 256x256 to one index for each of 16x16 positions, and back.
+
+Papers: Robust Latent Matters (arXiv 2503.08354), Image Tokenizer Needs Post-Training (arXiv 2509.12474), XQ-GAN (arXiv
+2412.01762). Reference: lxa9867/ImageFolder at 76ddfb9a.
+Two vision transformers of DINOv2's kind. In each, learned tokens stand beside those that it is given, on the same grid
+and with the same positions: latents beside the patches, mask tokens beside the code vectors. What makes RobusTok is its
+training: some codes are replaced by near ones (`perturbation` in recipes), so that the decoder bears a generator's
+mistakes. The product and multi-scale quantizers of XQ-GAN (ImageFolder) are not here.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from zoo.checkpoints import KeyMap, State
+from zoo.quantizers import VectorQuantizer
+from zoo.registry import HubSource, alias, register
+from zoo.tokenizer import Tokenizer, TokenizerSpec
+
+DROP_PATH = 0.1  # of the last block's branches in training, rising evenly from 0 in the first
+
+
+def learned_tokens(num_tokens: int, width: int) -> nn.Parameter:
+    return nn.Parameter(torch.randn(1, num_tokens, width) * width**-0.5)
+
+
+class Branch(nn.Module):
+    """What a block adds to its tokens: `layer` of their norm, times a learned gain per channel (LayerScale).
+
+    In training each item goes without it with the probability `drop_path`.
+    """
+
+    def __init__(self, width: int, layer: nn.Module, drop_path: float):
+        super().__init__()
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.layer = layer
+        # CaiT's start for a dozen blocks. The authors' 1e-5 never counts: DINOv2's weights take its place.
+        self.gain = nn.Parameter(torch.full((width,), 0.1))
+        self.drop_path = drop_path
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.gain * self.layer(self.norm(x))
+        if self.training and self.drop_path:
+            h = h * h.new_empty(len(h), 1, 1).bernoulli_(1 - self.drop_path) / (1 - self.drop_path)
+        return x + h
+
+
+class Attention(nn.Module):
+    """Of every token to every token."""
+
+    def __init__(self, width: int, num_heads: int):
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.project = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = rearrange(self.qkv(x), "b n (part head c) -> part b head n c", part=3, head=self.num_heads)
+        return self.project(rearrange(F.scaled_dot_product_attention(q, k, v), "b head n c -> b n (head c)"))
+
+
+def block(width: int, num_heads: int, drop_path: float) -> nn.Sequential:
+    mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+    attention = Attention(width, num_heads)
+    return nn.Sequential(OrderedDict(attention=Branch(width, attention, drop_path), mlp=Branch(width, mlp, drop_path)))
+
+
+class VisionTransformer(nn.Module):
+    """DINOv2's, without its patches: two groups of tokens on one grid of `positions`, told apart by a learned level.
+
+    `forward(first, second)` takes `[B, 1 + positions, width]` as `place` gives it and `[B, n, width]`, and gives
+    `[B, 1 + positions + n, width]`.
+    """
+
+    def __init__(self, positions: int, width: int, num_layers: int, num_heads: int):
+        super().__init__()
+        self.class_token = learned_tokens(1, width)
+        self.positions = learned_tokens(1 + positions, width)
+        self.levels = nn.Parameter(torch.randn(2, width) * width**-0.5)
+        self.blocks = nn.Sequential(
+            *(block(width, num_heads, DROP_PATH * i / max(1, num_layers - 1)) for i in range(num_layers))
+        )
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+
+    def place(self, tokens: Tensor) -> Tensor:
+        """`[B, positions, width]` behind the class token, all with their positions."""
+        return torch.cat([self.class_token.expand(len(tokens), -1, -1), tokens], dim=1) + self.positions
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        x = torch.cat([first + self.levels[0], second + self.levels[1]], dim=1)
+        return self.norm(self.blocks(x))
+
+
+class Encoder(nn.Module):
+    """`[B, 3, patch * h, patch * w]` to `[B, dim, h, w]`: latent tokens that have attended to all patches."""
+
+    def __init__(self, grid: tuple[int, int], patch: int, dim: int, width: int, num_layers: int, num_heads: int):
+        super().__init__()
+        self.grid, positions = grid, grid[0] * grid[1]
+        self.patch_embed = nn.Conv2d(3, width, patch, stride=patch)
+        self.latent_tokens = learned_tokens(positions, width)
+        self.transformer = VisionTransformer(positions, width, num_layers, num_heads)
+        self.head = nn.Conv2d(width, dim, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        patches = rearrange(self.patch_embed(image), "b c h w -> b (h w) c")
+        latents = self.latent_tokens.expand(len(image), -1, -1)
+        x = self.transformer(self.transformer.place(patches), self.transformer.place(latents)[:, 1:])
+        return self.head(rearrange(x[:, -latents.shape[1] :], "b (h w) c -> b c h w", h=self.grid[0]))
+
+
+class Decoder(nn.Module):
+    """`[B, dim, h, w]` to `[B, 3, patch * h, patch * w]`: mask tokens that have attended to all code vectors."""
+
+    def __init__(self, grid: tuple[int, int], patch: int, dim: int, width: int, num_layers: int, num_heads: int):
+        super().__init__()
+        self.grid, self.patch, self.positions = grid, patch, grid[0] * grid[1]
+        self.embed = nn.Conv2d(dim, width, 1)
+        self.mask_token = learned_tokens(1, width)
+        self.transformer = VisionTransformer(self.positions, width, num_layers, num_heads)
+        self.head = nn.Linear(width, 3 * patch**2)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        vectors = rearrange(self.embed(latent), "b c h w -> b (h w) c")
+        masks = self.mask_token.expand_as(vectors)
+        # The class token comes twice: before the mask tokens and before the code vectors.
+        x = self.transformer(self.transformer.place(masks), self.transformer.place(vectors))
+        pixels = self.head(x[:, 1 : 1 + self.positions])
+        return rearrange(pixels, "b (h w) (r s c) -> b c (h r) (w s)", h=self.grid[0], r=self.patch, s=self.patch)
+
+
+class RobusTok(Tokenizer):
+    """Image tokenizer with one l2-normalised codebook between two vision transformers.
+
+    Images `[B, 3, 256, 256]` in [0, 1]; codes `[B, 1, 16, 16]`; latents and unit codebook rows `[B, dim, 16, 16]`.
+
+    Args:
+        dim: latent channels.
+        width, num_layers, num_heads: of the transformers in encoder and decoder.
+    """
+
+    input_mean = 0.5
+    input_std = 0.5
+    interpolation = "bicubic"
+    small: ClassVar = {"width": 64, "num_layers": 1, "num_heads": 2}
+
+    def __init__(
+        self, spec: TokenizerSpec, *, dim: int = 64, width: int = 768, num_layers: int = 12, num_heads: int = 12
+    ):
+        super().__init__(spec)
+        shape = (spec.grid(spec.resolution), spec.downsample[0], dim, width, num_layers, num_heads)
+        self.encoder = Encoder(*shape)
+        self.quantizer = VectorQuantizer(dim, *spec.codebook_sizes, distance="cosine")
+        self.decoder = Decoder(*shape)
+
+
+class TrainingKeyMap(KeyMap):
+    """Of the authors' training checkpoints: the averaged weights where the file has them, else those of `layout`."""
+
+    def convert(self, checkpoint: Mapping[str, Any], expected: Mapping[str, Tensor], source: str) -> State:
+        if "ema" in checkpoint:
+            checkpoint = {"model": checkpoint["ema"]}
+        return super().convert(checkpoint, expected, source)
+
+
+def transformer_keys(side: str) -> tuple[tuple[str, str], ...]:
+    """Rules for the transformer of encoder or decoder."""
+    published, ours = f"{side}.model.", f"{side}.transformer."
+    theirs, branches = f"{published}blocks.{{i}}.", f"{ours}blocks.{{i}}."
+    return (
+        (f"{published}cls_token", f"{ours}class_token"),
+        (f"{published}pos_embed", f"{ours}positions"),
+        (f"{side}.lvl_embed.weight", f"{ours}levels"),
+        (f"{theirs}norm1.", f"{branches}attention.norm."),
+        (f"{theirs}attn.qkv.", f"{branches}attention.layer.qkv."),
+        (f"{theirs}attn.proj.", f"{branches}attention.layer.project."),
+        (f"{theirs}ls1.gamma", f"{branches}attention.gain"),
+        (f"{theirs}norm2.", f"{branches}mlp.norm."),
+        (f"{theirs}mlp.fc1.", f"{branches}mlp.layer.0."),
+        (f"{theirs}mlp.fc2.", f"{branches}mlp.layer.2."),
+        (f"{theirs}ls2.gamma", f"{branches}mlp.gain"),
+        (f"{published}norm.", f"{ours}norm."),
+    )
+
+
+CHECKPOINT = TrainingKeyMap(
+    *transformer_keys("encoder"),
+    *transformer_keys("decoder"),
+    ("encoder.model.patch_embed.proj.", "encoder.patch_embed."),
+    ("quant_conv.", "encoder.head."),
+    ("quantize.embedding.weight", "quantizer.codebook"),
+    ("post_quant_conv.", "decoder.embed."),
+    ("decoder.to_pixel.model.", "decoder.head."),
+    layout=("model",),
+    ignore=("semantic_model.", "encoder.lvl1LC", "decoder.lvl1LC", "quantize.ema_vocab_hit_SV"),
+)
+
+
+def register_published(
+    name: str,
+    filename: str,
+    paper: str,
+    figures: dict[str, float],
+    *,
+    codebook_size: int = 4096,
+    dim: int = 64,
+) -> None:
+    register(
+        name,
+        RobusTok,
+        spec=TokenizerSpec(
+            name=name,
+            modality="image",
+            quantizer="vq",
+            codebook_sizes=(codebook_size,),
+            downsample=(16, 16),
+            channels=3,
+            resolution=(256, 256),
+            variable_size=False,
+            code_license="Adobe Research License, noncommercial",
+            weights_license="no stated licence, taken as noncommercial",
+            paper=f"https://arxiv.org/abs/{paper}",
+            source="https://github.com/lxa9867/ImageFolder",
+        ),
+        config={"dim": dim},
+        hub=HubSource("qiuk6/RobustTok", filename),
+        keys=CHECKPOINT,
+        card="robustok",
+        figures={f"{figure}, ImageNet 256x256": value for figure, value in figures.items()},
+    )
+
+
+register_published(
+    "robustok",
+    "main-train.pt",
+    "2503.08354",
+    {"rFID": 1.02, "pFID": 2.28, "gFID with RAR-B": 1.83, "gFID with RAR-L": 1.60},
+)
+register_published(
+    "robustok-post-trained",
+    "post-train.pt",
+    "2509.12474",
+    {"gFID with RAR-B": 1.60, "gFID with RAR-L": 1.36},
+)
+register_published("xqgan-vq-4096", "XQGAN-4096.pt", "2412.01762", {"rFID": 0.91, "pFID": 6.98})
+register_published(
+    "xqgan-vq-8192", "XQGAN-8192.pt", "2412.01762", {"rFID": 0.81, "pFID": 7.91}, codebook_size=8192, dim=32
+)
+alias("robusttok", "robustok")  # as the Hub's repository spells it
+alias("xqgan-vq", "xqgan-vq-8192")
