@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
+from lightning_fabric import Fabric, wrappers
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
@@ -90,7 +91,8 @@ class Adversary:
                 matching = matching + options.feature_matching * distance
         if self.options.adaptive_weight:
             # Of what is not weighted yet: a weight in it would cancel.
-            factor = adaptive_weight(reconstruction_loss, judgements, self.last_layer, ADAPTIVE_LIMIT)
+            with autograd_beside_fabric():
+                factor = adaptive_weight(reconstruction_loss, judgements, self.last_layer, ADAPTIVE_LIMIT)
             terms["adaptive_weight"] = factor
             adversarial = factor * adversarial
         return adversarial + matching, terms
@@ -146,6 +148,20 @@ class Adversary:
         self.network.load_state_dict(state["discriminators"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.lecam.load_state_dict(state["lecam"])
+
+
+@contextmanager
+def autograd_beside_fabric() -> Iterator[None]:
+    """Context in which autograd gives gradients through what a network of Fabric's gave.
+
+    In mixed precision Fabric else refuses all that `fabric.backward` does not ask for, since a loss might have to be
+    scaled; in bfloat16 none has to be. There is no public way to say so.
+    """
+    wrappers._in_fabric_backward = True
+    try:
+        yield
+    finally:
+        wrappers._in_fabric_backward = False
 
 
 def make_discriminators(recipe: Recipe, modality: Modality) -> Discriminators:

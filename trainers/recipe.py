@@ -172,9 +172,7 @@ class AdamW:
         if not all(0 <= beta < 1 for beta in self.betas):
             raise InputError(f"recipe: expected betas of an optimizer from 0 to below 1, got {list(self.betas)}")
         if not self.clip_norm > 0:
-            raise InputError(
-                f"recipe: expected clip_norm of an optimizer > 0 (.inf: none), got {self.clip_norm}"
-            )
+            raise InputError(f"recipe: expected clip_norm of an optimizer > 0 (.inf: none), got {self.clip_norm}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -171,7 +171,16 @@ def test_the_adaptive_weight_balances_gradients_at_the_last_layer_before_the_rec
     assert float(added / ours) == pytest.approx(weight, rel=0.01)
 
 
-def test_a_discriminator_trains_in_bfloat16(images, tmp_path):
-    values = {**ADVERSARIAL_IMAGE, "precision": "bf16-mixed", "adversarial.discriminators.patchgan.lecam": 0.01}
-    train({}, values, data=images, run_dir=tmp_path / "run")
-    assert all(math.isfinite(value) for value in losses(tmp_path / "run")[4].values())
+def test_a_discriminator_trains_in_bfloat16_about_as_in_float32(images, tmp_path):
+    values = {
+        **ADVERSARIAL_IMAGE,
+        "adversarial.discriminators.patchgan.lecam": 0.01,
+        "adversarial.adaptive_weight": True,
+    }
+    for precision in ("bf16-mixed", "32-true"):
+        train({}, {**values, "precision": precision}, data=images, run_dir=tmp_path / precision)
+    half, whole = losses(tmp_path / "bf16-mixed")[1], losses(tmp_path / "32-true")[1]
+    for name in ("patchgan_generator_loss", "patchgan_discriminator_loss", "adaptive_weight"):
+        assert half[name] != whole[name]
+        assert half[name] == pytest.approx(whole[name], rel=0.1, abs=0.02)
+    assert all(math.isfinite(value) for value in losses(tmp_path / "bf16-mixed")[4].values())
