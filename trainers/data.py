@@ -15,11 +15,20 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from zoo.errors import MediaError, ZooError
-from zoo.media import MediaBytes, load_audio, read_image, read_structure, read_video, resize_short_side
+from zoo.errors import InputError, MediaError, ZooError
+from zoo.media import (
+    SUFFIXES,
+    MediaBytes,
+    center_crop,
+    load_audio,
+    read_image,
+    read_structure,
+    read_video,
+    resize_short_side,
+)
 from zoo.tokenizer import Modality, TokenizerSpec
 from zoo.trainers.crops import crop, excerpt
-from zoo.trainers.recipe import AudioData, DataOptions, Recipe, StructureData, VideoData
+from zoo.trainers.recipe import AudioData, DataOptions, ImageData, Recipe, StructureData, VideoData
 from zoo.trainers.sources import Location, locate, open_source
 
 
@@ -83,7 +92,7 @@ class Files:
             return self._decode(*self.source.open(index))
         except ZooError as error:
             self.damaged.add(index)
-            print(f"skipped {error}", file=sys.stderr)
+            print(f"skipped {error} ({len(self.damaged)} so far)", file=sys.stderr)
             return None
 
     def _decode(self, held: Modality, file: Path | MediaBytes) -> Tensor:
@@ -98,11 +107,39 @@ class Files:
         return (audio / audio.abs().max().clamp(min=1e-4) * 32767).round().to(torch.int16)
 
 
+class Pairs(Files):
+    """The pictures of `options.inputs`, and in front of each its original: uint8 `[6, H, W]`.
+
+    An original has its input's path in `data`, but for the suffix, and is cut to its size, at the centre, after both
+    have had their shorter sides resized. An input without such an original counts as damaged.
+
+    Raises:
+        InputError: `data` or the inputs are no folder of files.
+        MediaError: no input can be read.
+    """
+
+    def __init__(self, data: str | Path | Location, spec: TokenizerSpec, options: ImageData):
+        places = [locate(place) if isinstance(place, str | Path) else place for place in (data, options.inputs)]
+        self.originals, self.inputs = places
+        if not all(isinstance(place, Path) for place in places):
+            got = f"{data} and {options.inputs}"
+            raise InputError(f"recipe: data.inputs takes folders of files, of originals and of inputs, got {got}")
+        super().__init__(self.inputs, spec, options)
+
+    def _decode(self, held: Modality, file: Path | MediaBytes) -> Tensor:
+        place = self.originals / file.relative_to(self.inputs)
+        found = [path for suffix in SUFFIXES["image"] if (path := place.with_suffix(suffix)).is_file()]
+        if not found:
+            raise MediaError(f"{file}: {place.with_suffix('')} is no picture, with any suffix")
+        given, original = super()._decode(held, file), super()._decode(held, found[0])
+        return torch.cat([center_crop(original, given.shape[1:]), given])
+
+
 class Crops(Dataset):
     """Training crops by sample number.
 
-    Image uint8 `[3, crop, crop]`, audio float32 `[channels, samples]`, video uint8 `[3, frames, crop, crop]`, structure
-    float32 `[residues, 5, 3]`.
+    Image uint8 `[3, crop, crop]`, of `Pairs` `[6, crop, crop]`; audio float32 `[channels, samples]`; video uint8
+    `[3, frames, crop, crop]`; structure float32 `[residues, 5, 3]`.
     """
 
     def __init__(self, files: Files, options: DataOptions, seed: int):
@@ -203,6 +240,16 @@ def read_clip(path: Path | MediaBytes, frames: int) -> Tensor:
     for window, _ in read_video(path, frames):
         return window
     raise MediaError(f"{path}: holds no frame")
+
+
+def training_files(location: Location, spec: TokenizerSpec, options: DataOptions) -> Files:
+    """`Pairs` where the recipe asks for them, else `Files`."""
+    return (Pairs if is_paired(options) else Files)(location, spec, options)
+
+
+def is_paired(options: DataOptions) -> bool:
+    """Whether what the tokenizer is given comes behind the original, as another three channels."""
+    return isinstance(options, ImageData) and options.inputs is not None
 
 
 def to_signal(batch: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from zoo.errors import InputError
 from zoo.hub import load_into
 from zoo.metrics import METRICS, Metric
-from zoo.trainers.data import Crops, Excerpts, Files, training_batches, validation_batches
+from zoo.trainers.data import Crops, Excerpts, Files, training_batches, training_files, validation_batches
 from zoo.trainers.recipe import Recipe, create_tokenizer, load_recipe
 from zoo.trainers.report import Report
 from zoo.trainers.run import RunFolder, write_weights
@@ -100,7 +100,7 @@ def train(
     training_location, validation_location = training_and_validation(data, validation_data)
     if recipe.validation.best and not validation_location:
         raise InputError("recipe: validation.best needs validation data")
-    crops = Crops(Files(training_location, tokenizer.spec, recipe.data), recipe.data, recipe.seed)
+    crops = Crops(training_files(training_location, tokenizer.spec, recipe.data), recipe.data, recipe.seed)
     batches = training_batches(crops, recipe, trainer.step, fabric.global_rank, fabric.world_size)
     batches = iter(fabric.setup_dataloaders(batches, use_distributed_sampler=False))
     excerpts = None

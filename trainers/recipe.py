@@ -32,10 +32,14 @@ class ImageData:
     crop: height and width in pixels. flip: mirror every second one, by chance.
     scale: range of the factor by which a picture is resized before it is cropped; (1, 1): not at all. A picture
         that would come out smaller than the crop is resized to it.
+    inputs: folder of pictures that the tokenizer is given in place of the training data's of the same paths but for
+        their suffixes, while losses compare with those: a decoder's post-training (RobusTok), of what generators make.
+        None: it is given what the losses compare with. See `zoo.trainers.data.Pairs`.
     cache_gib: memory for decoded pictures; those beyond it are read from disk each time.
     workers: processes that read; None: none where all pictures are in memory, else 2.
     """
 
+    inputs: str | None = None
     shorter_side: int | None = None
     crop: int = 128
     flip: bool = True

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from zoo.errors import InputError, ZooError
 from zoo.tokenizer import Tokenizer
 from zoo.trainers.adversary import Adversary
-from zoo.trainers.data import to_signal
+from zoo.trainers.data import is_paired, to_signal
 from zoo.trainers.frozen import freeze
 from zoo.trainers.optimizers import average_gradients, learning_rate, make_optimizer, set_learning_rate
 from zoo.trainers.perturbation import LatentPerturbation
@@ -87,10 +87,12 @@ class Trainer:
             self.tokenizer.drops_tail = self.step >= recipe.tail_drop_from
         discriminators_first = adversary is not None and recipe.adversarial.first == "discriminator"
         for number in range(recipe.accumulate):
-            original = to_signal(next(batches))
+            original = given = to_signal(next(batches))
+            if is_paired(recipe.data):
+                original, given = original.chunk(2, dim=1)
             self._seed(number)
             with self.fabric.no_backward_sync(self.network, enabled=number + 1 < recipe.accumulate):
-                output = self.network(original)
+                output = self.network(given)
                 if discriminators_first:
                     self._add_losses(adversary.learn(output.reconstruction, original))
                     self._finite &= adversary.advance(self.step).isfinite()

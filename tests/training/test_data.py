@@ -6,11 +6,13 @@ import pytest
 import torch
 
 import zoo
-from tests.training.recipes import AUDIO, IMAGE, VIDEO
-from zoo.errors import MediaError
+from tests.training.recipes import AUDIO, IMAGE, VIDEO, losses
+from zoo.errors import InputError, MediaError
+from zoo.media import center_crop, read_image, write_image
 from zoo.trainers import create_tokenizer, load_recipe, train
-from zoo.trainers.data import Crops, Files, training_batches
+from zoo.trainers.data import Crops, Files, Pairs, training_batches
 from zoo.trainers.recipe import ImageData
+from zoo.trainers.sources import Table
 
 
 def test_accumulated_passes_draw_the_same_samples_as_one_large_batch(images):
@@ -41,6 +43,46 @@ def test_a_folder_without_a_readable_file_is_an_error(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with pytest.raises(MediaError, match="none of the 1"):
         Files(tmp_path, zoo.info("wetok").spec, ImageData())
+
+
+@pytest.fixture
+def samples(images):
+    """Folder with the middle 24x24 of two training pictures, inverted, and one more that has no original."""
+    folder = images.parent / "samples"
+    folder.mkdir()
+    for number in (1, 4, 9):
+        picture = read_image(images / "train" / f"{min(number, 5)}.png")
+        write_image(folder / f"{number}.webp", (255 - center_crop(picture, 24)).float() / 255)
+    return folder
+
+
+def test_pairs_are_cut_alike_and_inputs_without_an_original_are_skipped_and_named(images, samples, capfd):
+    options = ImageData(inputs=str(samples), crop=16, flip=True)
+    pairs = Pairs(images / "train", zoo.info("wetok").spec, options)
+    assert "9 is no picture" in capfd.readouterr().err
+    assert len(pairs) == 3 and pairs.damaged == {2}
+    for number in range(6):
+        original, given = Crops(pairs, options, seed=0)[number].chunk(2)
+        assert original.shape == (3, 16, 16)
+        assert (original.float() + given.float() - 255).abs().mean() < 12  # but for what WebP loses
+    large = dataclasses.replace(options, shorter_side=48)
+    assert Pairs(images / "train", zoo.info("wetok").spec, large)[0].shape == (6, 48, 48)
+
+
+def test_losses_compare_what_is_made_of_an_input_with_its_original(images, samples, tmp_path):
+    values = {**IMAGE, "losses": {"l2": 1.0}, "optimizer.learning_rate": 0.0, "steps": 2, "data.flip": False}
+    values |= {"data.shorter_side": 24, "data.crop": 24, "batch_size": 6}
+    result = train({}, {**values, "data.inputs": str(samples)}, data=images, run_dir=tmp_path / "run")
+    tokenizer = zoo.load(result.weights).train()
+    pairs = [Pairs(images / "train", tokenizer.spec, ImageData(inputs=str(samples)))[index] for index in (0, 1, 0)]
+    original, given = (torch.stack(pairs).float() / 255).chunk(2, dim=1)
+    with torch.no_grad():
+        expected = (tokenizer(given).reconstruction - original).square().mean()
+    assert losses(result.run_dir)[1]["l2"] == pytest.approx(float(expected), rel=5e-3)
+    with pytest.raises(InputError, match="takes folders of files, of originals and of inputs, got owner/name and"):
+        Pairs(Table("owner/name"), tokenizer.spec, ImageData(inputs=str(samples)))
+    with pytest.raises(InputError, match="nowhere: no such folder"):
+        train({}, {**values, "data.inputs": "nowhere"}, data=images, run_dir=tmp_path / "other")
 
 
 @pytest.mark.parametrize("values, folder", [(IMAGE, "images"), (AUDIO, "speech")])
