@@ -289,6 +289,7 @@ def test_without_its_weights_a_loss_says_which_file_goes_where(name, file, no_ch
         PERCEPTUAL_LOSSES[name]()
     assert f"https://download.pytorch.org/models/{file}" in str(raised.value)
     assert "random weights" in str(raised.value)
+    assert str(raised.value).endswith("losses.multi_scale_gradient needs none")
     assert not any(no_checkpoints.iterdir())
     assert PERCEPTUAL_LOSSES["multi_scale_gradient"]() is multi_scale_gradient_loss
 

@@ -26,8 +26,7 @@ Outputs = list[tuple[Tensor, list[Tensor]]]
 class Discriminators(nn.Module):
     """Several families as one module.
 
-    `forward(*signals)` takes signals in the public layout and range, of which those of pictures become [-1, 1], and
-    gives what each family says of each, by name.
+    `forward(*signals)` takes signals as `scaled` gives them, and gives what each family says of each, by name.
     """
 
     def __init__(self, families: Mapping[str, nn.Module], modality: Modality):
@@ -35,9 +34,11 @@ class Discriminators(nn.Module):
         self.families = nn.ModuleDict(families)
         self.is_visual = modality in ("image", "video")
 
+    def scaled(self, signal: Tensor) -> Tensor:
+        """A signal in the public layout and range in that of the families: pictures in [-1, 1], sounds as they are."""
+        return 2 * signal - 1 if self.is_visual else signal
+
     def forward(self, *signals: Tensor) -> list[dict[str, Outputs]]:
-        if self.is_visual:
-            signals = tuple(2 * signal - 1 for signal in signals)
         return [{name: family(signal) for name, family in self.families.items()} for signal in signals]
 
 
@@ -75,9 +76,9 @@ class Adversary:
         """What to add to the tokenizer's loss, and its terms by name, each a sum over the discriminators' networks."""
         discriminators, terms = self.options.discriminators, {}
         self.network.requires_grad_(False)
-        (fake,) = self._judgements(reconstruction)
+        (fake,) = self._judgements(self.network.scaled(reconstruction))
         if any(options.feature_matching for options in discriminators.values()):
-            (real,) = self._judgements(original)
+            (real,) = self._judgements(self.network.scaled(original))
         self.network.requires_grad_(True)
         adversarial = judgements = matching = 0.0
         for name, options in discriminators.items():
@@ -99,7 +100,7 @@ class Adversary:
 
     def learn(self, reconstruction: Tensor, original: Tensor) -> dict[str, Tensor]:
         """Add to the discriminators' gradient; terms by name."""
-        reconstruction, original = reconstruction.detach(), original.detach()
+        reconstruction, original = (self.network.scaled(signal.detach()) for signal in (reconstruction, original))
         discriminators, terms, total = self.options.discriminators, {}, 0.0
         if any(options.r1 for options in discriminators.values()):
             original.requires_grad_()

@@ -34,11 +34,12 @@ class Frozen(nn.Module):
         return super()._apply(fn, recurse)
 
 
-def require(weights: Weights, purpose: str, alternative: str = "no network is used with random weights") -> None:
+def require(weights: Weights, purpose: str, alternative: str | None = None) -> None:
     """InputError that names the file, where it is to be had and the alternative, unless it is there."""
     reason = weights.missing()
     if reason is not None:
-        raise InputError(f"{purpose} {reason}; in its place {alternative}")
+        hint = "no network is used with random weights in its place" + (f"; {alternative}" if alternative else "")
+        raise InputError(f"{purpose} {reason}; {hint}")
 
 
 def freeze(tokenizer: Tokenizer, names: Sequence[str]) -> None:

@@ -26,7 +26,7 @@ CONVNEXT_SMALL = Weights(
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-WITHOUT_WEIGHTS = "there is losses.multi_scale_gradient, which needs no weights"
+WITHOUT_WEIGHTS = "losses.multi_scale_gradient needs none"
 
 GRADIENT_SCALES = 4
 GRADIENT_SIDE = 2 * 2 ** (GRADIENT_SCALES - 1)  # two pixels at the coarsest scale

@@ -155,6 +155,17 @@ def test_a_penalty_changes_the_discriminator_alone(option, images):
     assert not are_equal(weights(plain.adversary.network), weights(other.adversary.network))
 
 
+def test_the_r1_penalty_is_of_the_slope_at_what_the_discriminator_is_given(images):
+    trainer, batches = start({**ADVERSARIAL_IMAGE, "adversarial.discriminators.patchgan.r1": 1.0}, images)
+    network = trainer.adversary.network.families["patchgan"].eval()
+    original = to_signal(batches[0])
+    terms = trainer.adversary.learn(torch.zeros_like(original), original)
+    given = (2 * original - 1).requires_grad_()
+    ((logits, _),) = network(given)
+    (slope,) = torch.autograd.grad(logits.sum(), given)
+    assert terms["patchgan_r1"].item() == pytest.approx(float(slope.flatten(1).square().sum(1).mean()), rel=1e-4)
+
+
 @pytest.mark.parametrize("weight", [0.1, 0.7])
 def test_the_adaptive_weight_balances_gradients_at_the_last_layer_before_the_recipes_weight(weight, images):
     values = {"adversarial.adaptive_weight": True, "adversarial.discriminators.patchgan.weight": weight}
