@@ -1,6 +1,6 @@
 """Speed, memory and waiting of zoo.trainers' loop beside a plain PyTorch loop of the same model, data and losses.
 
-    python benchmarks/training.py [--only TEXT] [--rounds N] [--images DIR] [--speech DIR] [--json FILE]
+    python benchmarks/training.py [--only TEXT] [--rounds N] [--block N] [--images DIR] [--speech DIR] [--json FILE]
 
 Ours is what `zoo.trainers.train` does at a step: Trainer, data, logging to TensorBoard, history and stderr; without
 validation and checkpoints. Plain is what one writes by hand for one model: a DataLoader of decoded crops, forward,

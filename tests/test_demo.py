@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import zoo
 from zoo import catalog, media
 from zoo.cli import app
 from zoo.demo import Demo
-from zoo.metrics import METRICS
+from zoo.metrics import METRICS, psnr
 from zoo.samples import make, samples
 
 ALPHA = 1  # of a residue's atoms
@@ -198,6 +199,20 @@ def test_the_demo_of_the_shipped_weights_is_quick_and_close_to_the_originals(tmp
         metrics = METRICS[zoo.info(entry["variant"]).spec.modality]
         for name, bound in BOUNDS.get(entry["variant"], {}).items():
             assert entry[name] > bound if metrics[name].higher_is_better else entry[name] < bound
+
+
+def test_shipped_weights_are_small():
+    shipped = [*(Path(zoo.__file__).parent / "weights").glob("*.safetensors")]
+    assert {path.stem for path in shipped} >= {name for name in zoo.list_tokenizers() if name.endswith("-nano")}
+    assert all(path.stat().st_size <= 4_000_000 for path in shipped)
+
+
+def test_every_doubling_of_one_d_piece_nanos_tokens_brings_the_samples_nearer():
+    tokenizer = zoo.load("one-d-piece-nano")
+    images = torch.cat([tokenizer.preprocess(picture) for picture in samples("image").values()])
+    codes = tokenizer.encode(images)
+    values = [float(psnr(tokenizer.decode(codes, num_tokens=2**power), images).mean()) for power in range(7)]
+    assert values == sorted(values), values
 
 
 def test_a_file_of_a_kind_that_no_shipped_variant_decodes_is_refused(tiny_wetok, tmp_path):
