@@ -293,5 +293,5 @@ def make_loss(options: Teacher, tokenizer: Tokenizer, recipe: Recipe) -> Represe
 def lookup(name: str, teachers: dict):
     """The teacher of this name; InputError that lists those there are."""
     if name not in teachers:
-        raise InputError(f"unknown teacher {name!r}; zoo has {', '.join(teachers)}")
+        raise InputError(f"recipe: unknown teacher {name!r}; zoo has {', '.join(teachers)}")
     return teachers[name]

@@ -85,7 +85,7 @@ class WeightedLosses(nn.Module):
         for name in weights:
             if name not in known and name not in of_quantizer:
                 raise InputError(
-                    f"unknown loss {name!r}; for {tokenizer.spec.modality}: {', '.join(known)}; "
+                    f"recipe: unknown loss {name!r}; for {tokenizer.spec.modality}: {', '.join(known)}; "
                     f"of the quantizer: {', '.join(of_quantizer) or 'none'}"
                     f"{'' if tokenizer.quantizer.training else ', it is frozen'}"
                 )
@@ -94,7 +94,9 @@ class WeightedLosses(nn.Module):
         self.terms = {name: ready[name] if name in ready else perceptual[name]() for name in known if name in weights}
         self.networks = nn.ModuleList(term for term in self.terms.values() if isinstance(term, nn.Module))
         if not self.terms:
-            raise InputError(f"expected a reconstruction loss ({', '.join(known)}), got {', '.join(weights) or 'none'}")
+            raise InputError(
+                f"recipe: expected a reconstruction loss ({', '.join(known)}), got {', '.join(weights) or 'none'}"
+            )
 
     def forward(self, output: TokenizerOutput, original: Tensor) -> dict[str, Tensor]:
         """Unweighted terms by name, and as `loss` their weighted sum; float32 scalars."""
