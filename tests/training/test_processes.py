@@ -21,6 +21,7 @@ from zoo.trainers.run import RunFolder
 # Imports once what training takes, which is most of a short run, and forks for every run it is asked for.
 LAUNCHER = """
 import json, os, random, signal, sys, time
+from pathlib import Path
 import torch
 import zoo.trainers.validation, zoo.metrics.streaming
 from tests.training import teachers
@@ -61,13 +62,19 @@ def run_on_two(strategy, port, *arguments):
     children = [start(rank, *arguments, **options) for rank in ranks]
     return [os.waitpid(child, 0)[1] for child in children]
 
-def kill_and_resume(*arguments):
-    # Each attempt has a little more time than the last, so that there is an end.
+def logged_step(run_dir):
+    history = Path(run_dir) / "history.jsonl"
+    lines = [line for line in history.read_text().splitlines() if line.endswith("}}")] if history.exists() else []
+    return max((json.loads(line)["step"] for line in lines), default=0)
+
+def kill_and_resume(recipe, data, run_dir):
+    # Each attempt has a little more time than the last, so that there is an end; the first two are killed, however
+    # fast the machine is, when they have come so far.
     waits, kills = random.Random(0), 0
     while True:
-        child = start({}, *arguments)
+        child = start({}, recipe, data, run_dir)
         deadline = time.monotonic() + waits.uniform(0.2, 0.8) + 0.2 * kills
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and (kills >= 2 or logged_step(run_dir) < 4 * (kills + 1)):
             time.sleep(0.005)
             if os.waitpid(child, os.WNOHANG)[0]:
                 return kills
