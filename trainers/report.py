@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
-from einops import rearrange
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
+from torchvision.utils import make_grid
 
 from zoo.tokenizer import ATOMS, TokenizerSpec
+from zoo.trainers.discriminators.image import frames
 from zoo.trainers.run import RunFolder
 from zoo.trainers.validation import ValidationResult
 
@@ -75,20 +76,17 @@ class Report:
         self.say(f"step {step}/{self.steps}  validation  {_line(result.metrics)}")
         if result.warning:
             self.say(f"warning: {result.warning}")
-        for number, pair in enumerate(zip(result.originals, result.reconstructions, strict=True)):
+        pairs = list(zip(result.originals, result.reconstructions, strict=True))
+        if pairs and self.spec.modality in ("image", "video"):
+            self.writer.add_image("samples", sample_grid(pairs), step)
+            return
+        for number, pair in enumerate(pairs):
             for kind, signal in zip(("original", "reconstruction"), pair, strict=True):
-                self._show(f"{number}/{kind}", signal, step)
-
-    def _show(self, name: str, signal: Tensor, step: int) -> None:
-        modality = self.spec.modality
-        if modality == "audio":
-            self.writer.add_audio(name, signal.mean(0).clamp(-1, 1), step, self.spec.sample_rate)
-        elif modality == "structure":
-            self.writer.add_image(name, distance_picture(signal), step)
-        else:
-            # Frames side by side.
-            picture = rearrange(signal, "c t h w -> c h (t w)") if modality == "video" else signal
-            self.writer.add_image(name, picture.clamp(0, 1), step)
+                name = f"{number}/{kind}"
+                if self.spec.modality == "audio":
+                    self.writer.add_audio(name, signal.mean(0).clamp(-1, 1), step, self.spec.sample_rate)
+                else:
+                    self.writer.add_image(name, distance_picture(signal), step)
 
     def exclude(self, seconds: float) -> None:
         """Leave `seconds` that were no training out of the speed."""
@@ -106,6 +104,15 @@ class Report:
         for name, value in values.items():
             self.writer.add_scalar(f"{group}/{name}", value, step)
         self.folder.add_history({"step": step, group: dict(values)})
+
+
+def sample_grid(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Originals and reconstructions as one picture `[3, H, W]`.
+
+    Of pictures `[3, H, W]` a pair is a row; of clips `[3, T, H, W]` each has its frames in a row, the original's above.
+    """
+    pictures = torch.cat([frames(side[None]) for pair in pairs for side in pair]).clamp(0, 1)
+    return make_grid(pictures, nrow=max(2, len(pictures) // (2 * len(pairs))))
 
 
 def distance_picture(structure: Tensor) -> Tensor:

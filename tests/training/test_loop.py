@@ -1,16 +1,20 @@
 """Training through its front door, on tiny networks and synthetic data."""
 
+import io
 import re
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from tests.training.recipes import AUDIO, IMAGE, losses
+from tests.training.recipes import AUDIO, IMAGE, VIDEO, losses
 from zoo.checkpoints import read_checkpoint
 from zoo.errors import ZooError
+from zoo.media import center_crop, read_image
 from zoo.trainers import create_tokenizer, load_recipe, train
 from zoo.trainers.optimizers import learning_rate, make_optimizer
 from zoo.trainers.recipe import AdamW
@@ -89,18 +93,27 @@ def test_gradients_are_clipped_to_the_norm(clip_norm, images, tmp_path):
     assert float(norm) == pytest.approx(clip_norm, rel=1e-3)
 
 
-def test_tensorboard_has_losses_metrics_pictures_and_sound(images, speech, tmp_path):
-    for values, data in ((IMAGE, images), (AUDIO, speech)):
-        run = train({}, {**values, "steps": 3, "validation.examples": 1}, data=data, run_dir=tmp_path / data.name)
+def test_tensorboard_has_losses_metrics_and_samples(images, speech, clips, tmp_path):
+    for values, data in ((IMAGE, images), (AUDIO, speech), (VIDEO, clips)):
+        run = train({}, {**values, "steps": 3, "validation.examples": 2}, data=data, run_dir=tmp_path / data.name)
         events = EventAccumulator(str(run.run_dir / "tensorboard")).Reload()
         tags = events.Tags()
         assert {"training/loss", "training/learning_rate", "validation/usage", "steps_per_second"} <= {*tags["scalars"]}
         assert [event.step for event in events.Scalars("training/loss")] == [1, 2, 3]
         logged = losses(run.run_dir)[3]["loss"]
         assert events.Scalars("training/loss")[-1].value == pytest.approx(logged, rel=1e-5)
-        shown = tags["images" if data is images else "audio"]
-        assert sorted(shown) == ["0/original", "0/reconstruction"]
-    assert events.Audio("0/original")[0].sample_rate == 24000
+        if data is speech:
+            assert sorted(tags["audio"]) == ["0/original", "0/reconstruction", "1/original", "1/reconstruction"]
+            assert events.Audio("0/original")[0].sample_rate == 24000
+            continue
+        assert tags["images"] == ["samples"]
+        (shown,) = events.Images("samples")
+        samples = np.asarray(Image.open(io.BytesIO(shown.encoded_image_string)))
+        # Two pixels around each: two rows of a pair, or two pairs of rows of a clip's five frames.
+        assert samples.shape == ((2 * 18 + 2, 2 * 18 + 2, 3) if data is images else (4 * 34 + 2, 5 * 34 + 2, 3))
+        if data is images:
+            original = center_crop(read_image(images / "val" / "0.png"), 16)
+            assert np.array_equal(samples[2:18, 2:18], original.movedim(0, -1))
 
 
 def test_a_run_tells_of_its_losses_speed_and_remaining_time(images, tmp_path, capsys):
