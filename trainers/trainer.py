@@ -40,6 +40,8 @@ class Trainer:
 
     def __init__(self, fabric: Fabric, recipe: Recipe, tokenizer: Tokenizer):
         self.fabric, self.recipe = fabric, recipe
+        if recipe.tail_drop_from and not hasattr(tokenizer, "drops_tail"):
+            raise InputError(f"recipe: tail_drop_from is for tokenizers that drop tail tokens, got {recipe.tokenizer}")
         self.step = 0
         self.best: dict[str, Any] | None = None
         freeze(tokenizer.train(), recipe.freeze)
@@ -51,8 +53,6 @@ class Trainer:
         quantizer, self._hooks = self.tokenizer.quantizer, []
         if recipe.perturbation:
             self._hooks.append(LatentPerturbation(quantizer, recipe.perturbation))
-        if recipe.tail_drop_from and not hasattr(tokenizer, "drops_tail"):
-            raise InputError(f"recipe: tail_drop_from is for tokenizers that drop tail tokens, got {recipe.tokenizer}")
         if recipe.quantize_from:
             self._hooks.append(Unquantized(quantizer, recipe.quantize_from))
         for hook in self._hooks:
