@@ -1,15 +1,15 @@
 """The model cards: one for every variant, with metadata that the Hub takes and the facts that the registry knows."""
 
 from functools import cache
-from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
 
 import zoo
+from tests.support.paths import ROOT
 from zoo.hub import HUB_LICENSES, allows_commercial_use
 
-FOLDER = Path(__file__).parents[1] / "hub_cards"
+FOLDER = ROOT / "hub_cards"
 TASKS = {
     "image": {"image-to-image", "image-feature-extraction", "unconditional-image-generation"},
     "audio": {"audio-to-audio", "feature-extraction"},

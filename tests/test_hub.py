@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import zoo
-from tests.hub_server import HubServer
+from tests.support.hub_server import HubServer
 from zoo import hub, registry
 from zoo.checkpoints import without_storage
 from zoo.parity import synthetic_checkpoint

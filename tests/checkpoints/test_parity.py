@@ -1,0 +1,60 @@
+"""Parity with the authors' outputs at full size, from synthetic checkpoints in the published layout."""
+
+import pytest
+
+import zoo
+from tests.support.paths import GOLDENS
+from zoo.parity import parity
+
+
+def check(name):
+    report = parity(name, GOLDENS / name / "manifest.json", GOLDENS / name / "golden.npz")
+    assert {"latent", "reconstruction"} <= set(report.differences)
+    assert report.passed, report
+
+
+def test_wavtokenizer_with_75_tokens_a_second_is_at_parity():
+    check("wavtokenizer-small-320-24k-4096")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cosmos-di-16x16",
+        "cosmos-di-8x8",
+        "cosmos-dv-4x8x8",
+        "dplm2-struct-tokenizer",
+        "fqgan-dual-16",
+        "fqgan-triple-16",
+        "llamagen-vq-16",
+        "one-d-piece-b-256",
+        "one-d-piece-s-256",
+        "robusttok",
+        "titok-s-128",
+        "tokenbridge-kl16",
+        "wavtokenizer-small-600-24k-4096",
+        "wetok-general-768",
+        "wetok-imagenet-f16",
+        "wetok-imagenet-f8",
+    ],
+)
+def test_published_variant_is_at_parity(name):
+    check(name)
+
+
+def test_files_that_are_no_manifest_or_golden_are_named(tmp_path):
+    name = "wavtokenizer-small-320-24k-4096"
+    broken = tmp_path / "broken"
+    broken.write_text("{")
+    with pytest.raises(zoo.InputError, match="broken: no manifest"):
+        parity(name, broken, GOLDENS / name / "golden.npz")
+    with pytest.raises(zoo.InputError, match="broken: no golden"):
+        parity(name, GOLDENS / name / "manifest.json", broken)
+
+
+def test_a_variant_without_a_published_file_has_no_parity():
+    with pytest.raises(zoo.InputError, match="wetok-nano was trained here"):
+        parity(
+            "wetok-nano", GOLDENS / "wetok-imagenet-f8" / "manifest.json", GOLDENS / "wetok-imagenet-f8" / "golden.npz"
+        )

@@ -1,0 +1,107 @@
+"""What is WavTokenizer's own: padding, chunks, the inverse STFT."""
+
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import zoo
+from tests.support.tokenizers import small
+from zoo.models.audio.wavtokenizer import PaddedConv, overlap_add
+
+NAMES = ["wavtokenizer-small-600-24k-4096", "wavtokenizer-small-320-24k-4096"]
+
+
+def plain_padded(x: np.ndarray, kernel_size: int, stride: int) -> np.ndarray:
+    """EnCodec's padding as its description states it, on one channel."""
+    length = len(x)
+    total = kernel_size - stride
+    right = total // 2
+    left = total - right
+    right += math.ceil(length / stride) * stride - length
+    if length > max(left, right):
+        return np.pad(x, (left, right), mode="reflect")
+    zeros = max(left, right) - length + 1
+    padded = np.pad(np.pad(x, (0, zeros)), (left, right), mode="reflect")
+    return padded[: len(padded) - zeros]
+
+
+@pytest.mark.parametrize(("kernel_size", "stride"), [(7, 1), (3, 1), (1, 1), (4, 2), (10, 5), (12, 6), (16, 8)])
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 7, 16, 29])
+def test_convolution_pads_as_encodec_does(kernel_size, stride, length):
+    conv = PaddedConv(1, 1, kernel_size, stride)
+    x = torch.randn(length)
+    padded = plain_padded(x.numpy(), kernel_size, stride)
+    kernel = conv.conv.weight.detach().numpy()[0, 0]
+    expected = [
+        padded[start : start + kernel_size] @ kernel + conv.conv.bias.item()
+        for start in range(0, len(padded) - kernel_size + 1, stride)
+    ]
+    assert len(expected) == math.ceil(length / stride)
+    np.testing.assert_allclose(conv(x[None, None]).detach()[0, 0].numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_length_from_one_sample_on_is_encoded(name):
+    tokenizer = small(name)
+    for length in [*range(1, 30), 319, 320, 321, 601]:
+        codes = tokenizer.encode(torch.randn(1, 1, length) * 0.1)
+        assert codes.shape[-1] == math.ceil(length / tokenizer.spec.hop_length)
+        assert tokenizer.decode(codes, size=length).shape == (1, 1, length)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("seconds", [0.2, 0.31, 1.0])
+def test_chunks_change_neither_latent_nor_signal(name, seconds):
+    tokenizer = small(name)
+    audio = torch.randn(2, 1, 24000 * 2 + 77, generator=torch.Generator().manual_seed(0)) * 0.1
+    with torch.no_grad():
+        whole = tokenizer.to_latent(audio, chunk_seconds=60.0)
+        torch.testing.assert_close(tokenizer.to_latent(audio, chunk_seconds=seconds), whole)
+        signal = tokenizer.from_latent(whole, chunk_seconds=60.0)
+        torch.testing.assert_close(tokenizer.from_latent(whole, chunk_seconds=seconds), signal)
+    codes = tokenizer.encode(audio, chunk_seconds=60.0)
+    assert torch.equal(tokenizer.encode(audio, chunk_seconds=seconds), codes)
+
+
+def test_a_chunk_shorter_than_a_frame_is_refused():
+    with pytest.raises(zoo.InputError, match=r"at least one frame, got 0\.001"):
+        small(NAMES[0]).encode(torch.zeros(1, 1, 600), chunk_seconds=0.001)
+
+
+def test_overlapping_frames_add_up():
+    frames = torch.randn(2, 5, 12)
+    expected = torch.zeros(2, 4 * 3 + 12)
+    for t in range(5):
+        expected[:, 3 * t : 3 * t + 12] += frames[:, t]
+    torch.testing.assert_close(overlap_add(frames, 3), expected)
+
+
+def test_published_variants_have_the_published_number_of_parameters():
+    for name, encoder, head in zip(NAMES, (8.30, 8.80), (1.85, 0.99), strict=True):
+        variant = zoo.info(name)
+        with torch.device("meta"):
+            tokenizer = variant.builder(variant.spec, **variant.config)
+        count = sum(p.numel() for p in tokenizer.encoder.parameters()) / 1e6
+        assert count == pytest.approx(encoder, abs=0.006)
+        assert sum(p.numel() for p in tokenizer.decoder.head.parameters()) / 1e6 == pytest.approx(head, abs=0.006)
+
+
+LONG = """
+import pathlib, re, sys, torch, zoo
+tokenizer = zoo.create(sys.argv[1]).eval()
+audio = torch.randn(1, 1, 600 * 24000) * 0.1
+codes = tokenizer.encode(audio)
+assert tokenizer.decode(codes, size=audio.shape[-1]).shape == audio.shape
+print(re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_ten_minutes_stay_under_two_gibibytes(name):
+    peak = subprocess.run([sys.executable, "-c", LONG, name], check=True, capture_output=True, text=True).stdout
+    assert int(peak) < 2 * 2**20  # KiB of this process alone: ru_maxrss would begin with the parent's

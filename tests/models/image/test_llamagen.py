@@ -1,0 +1,107 @@
+"""LlamaGen VQ against a plain computation from the published keys, at a small configuration."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import zoo
+from tests.support.plain_llamagen import NECK, PlainLlamaGen, Shapes
+from zoo import registry
+from zoo.catalog import num_parameters
+from zoo.parity import parity, synthetic_checkpoint
+
+WIDTH, MULTIPLIERS, DIM, ROWS = 32, (1, 2, 4), 4, 300
+
+
+def published_shapes() -> Shapes:
+    shapes = Shapes()
+    shapes.trunk(WIDTH, MULTIPLIERS)
+    shapes.norm("encoder.norm_out", WIDTH * MULTIPLIERS[-1])
+    shapes.linear("encoder.conv_out", WIDTH * MULTIPLIERS[-1], NECK, 3, 3)
+    shapes.linear("quant_conv", NECK, DIM, 1, 1)
+    shapes.tensor("quantize.embedding.weight", ROWS, DIM)
+    shapes.tensor("quantize.codebook_used", 65536)
+    shapes.decoder(WIDTH, MULTIPLIERS, DIM)
+    return shapes
+
+
+def write_golden(folder, size: tuple[int, int], batch: int, seed: int):
+    tolerance = {"code_agreement": 1.0, "latent_max_abs": 1e-4, "reconstruction_max_abs": 1e-4}
+    axes = {"input": "b c h w", "codes": "b h w", "reconstruction": "b c h w"}
+    manifest = {
+        "tensors": published_shapes(),
+        "layout": ["model"],
+        "seed": seed,
+        "axes": axes,
+        "tolerance": tolerance,
+    }
+    plain = PlainLlamaGen(synthetic_checkpoint(manifest)["model"])
+    image = torch.rand(batch, 3, *size, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    features = plain.norm_swish(plain.trunk(image, len(MULTIPLIERS)), "encoder.norm_out")
+    latent = plain.conv(plain.conv(features, "encoder.conv_out", padding=1), "quant_conv")
+    codes = plain.nearest(latent, "quantize.embedding.weight")
+    vectors = plain.unit_rows("quantize.embedding.weight")[codes].movedim(-1, 1)
+    reconstruction = plain.decode(vectors, len(MULTIPLIERS))
+    arrays = {"input": image, "latent": latent, "codes": codes, "quantized": vectors, "reconstruction": reconstruction}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    np.savez(folder / "golden.npz", **{key: value.numpy() for key, value in arrays.items()})
+    return folder / "manifest.json", folder / "golden.npz"
+
+
+@pytest.fixture(autouse=True)
+def small_variant(monkeypatch):
+    like = zoo.info("llamagen-vq-16")
+    monkeypatch.setattr(registry, "_variants", dict(registry._variants))
+    zoo.register(
+        "llamagen-small",
+        like.builder,
+        spec=replace(like.spec, name="llamagen-small", codebook_sizes=(ROWS,), downsample=(4, 4)),
+        config={"width": WIDTH, "multipliers": MULTIPLIERS, "dim": DIM},
+        keys=like.keys,
+        card=like.card,
+    )
+
+
+@pytest.mark.parametrize(("size", "batch", "seed"), [((32, 32), 1, 0), ((20, 44), 3, 7)])
+def test_small_llamagen_computes_what_its_description_says(tmp_path, size, batch, seed):
+    report = parity("llamagen-small", *write_golden(tmp_path, size, batch, seed))
+    assert set(report.differences) == {"latent", "quantized", "reconstruction"}
+    assert report.passed, report
+
+
+def test_weights_of_another_seed_are_not_at_parity(tmp_path):
+    report = parity("llamagen-small", *write_golden(tmp_path, (32, 32), 1, 0), seed=1)
+    assert report.code_agreement < 0.5
+    assert not report.passed
+
+
+def test_the_length_of_a_codebook_row_changes_neither_codes_nor_picture():
+    torch.manual_seed(0)
+    tokenizer = zoo.create("llamagen-small").eval()
+    image = torch.rand(1, 3, 32, 32)
+    codes = tokenizer.encode(image)
+    before = tokenizer.decode(codes)
+    with torch.no_grad():
+        tokenizer.quantizer.codebook *= torch.linspace(0.1, 10, ROWS)[:, None]
+    assert torch.equal(tokenizer.encode(image), codes)
+    assert torch.allclose(tokenizer.embed(codes).norm(dim=1), torch.ones(1, 8, 8))
+    assert torch.allclose(tokenizer.decode(codes), before, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"), [("llamagen-vq-16", 71.9), ("llamagen-vq-8", 70.1), ("llamagen-vq-16-t2i", 71.9)]
+)
+def test_published_variants_have_the_published_number_of_parameters(name, millions):
+    assert num_parameters(zoo.info(name)) / 1e6 == pytest.approx(millions, abs=0.06)
+
+
+@pytest.mark.parametrize("name", ["llamagen-small", "fqgan-dual-16"])
+def test_pictures_are_resized_bicubically(name):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8))
+    expected = np.asarray(picture.resize((256, 256), Image.Resampling.BICUBIC)) / 255
+    image = zoo.create(name, small=True).preprocess(picture, resolution=256)
+    assert torch.allclose(image[0].movedim(0, -1), torch.from_numpy(expected).float())
