@@ -35,7 +35,8 @@ import zoo
 from zoo import quantizers
 from zoo.files import atomic_path
 from zoo.quantizers import Quantizer, QuantizerOutput
-from zoo.tokenizer import Tokenizer, TokenizerSpec
+from zoo.spec import TokenizerSpec
+from zoo.tokenizer import Tokenizer
 from zoo.trainers.data import Crops, Excerpts, Files, to_signal, training_batches, validation_batches
 from zoo.trainers.recipe import ImageData, Optimizer, Recipe, Validation
 from zoo.trainers.trainer import Trainer

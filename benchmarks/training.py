@@ -41,7 +41,7 @@ from torch.utils.data import DataLoader, Dataset
 import zoo
 from zoo.bench.machine import resident
 from zoo.files import atomic_path
-from zoo.tokenizer import TokenizerOutput
+from zoo.spec import TokenizerOutput
 from zoo.trainers import Recipe, create_tokenizer, load_recipe
 from zoo.trainers.adversarial import hinge_discriminator_loss, hinge_generator_loss
 from zoo.trainers.data import Crops, Files, training_batches

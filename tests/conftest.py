@@ -1,30 +1,33 @@
 """Tiny tokenizers with random weights that are registered and load by name, as if they shipped, for one test."""
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 import zoo
-from zoo import hub, registry
+from zoo import registry
 
 
 @pytest.fixture
-def install(tmp_path_factory, monkeypatch) -> Callable[..., zoo.Tokenizer]:
-    zoo.list_tokenizers()
+def registrations() -> Iterator[None]:
+    """Whatever the test registers is gone after it."""
+    with registry.temporary():
+        yield
+
+
+@pytest.fixture
+def install(tmp_path_factory, registrations) -> Callable[..., zoo.Tokenizer]:
     folder = tmp_path_factory.mktemp("weights")
-    monkeypatch.setattr(registry, "_variants", dict(registry._variants))
-    monkeypatch.setattr(hub, "SHIPPED", folder)
 
     def install(name: str, like: str, spec: dict, config: dict) -> zoo.Tokenizer:
         variant = zoo.info(like)
-        spec = replace(variant.spec, name=name, **spec)
-        zoo.register(name, variant.builder, spec=spec, config={**variant.config, **config}, card=variant.card)
+        weights = folder / f"{name}.safetensors"
+        zoo.register(zoo.replace(variant, name, config=config, weights=str(weights), **spec))
         torch.manual_seed(0)
         tokenizer = zoo.create(name).eval()
-        save_file(tokenizer.state_dict(), folder / f"{name}.safetensors")
+        save_file(tokenizer.state_dict(), weights)
         return tokenizer
 
     return install
@@ -62,4 +65,4 @@ def tiny_cosmos(install) -> zoo.Tokenizer:
 @pytest.fixture
 def tiny_dplm2(install) -> zoo.Tokenizer:
     """Structures to a code of 8,192 for each residue."""
-    return install("tiny-dplm2", "dplm2-struct-tokenizer", {}, zoo.info("dplm2-struct-tokenizer").builder.small)
+    return install("tiny-dplm2", "dplm2-struct-tokenizer", {}, dict(zoo.info("dplm2-struct-tokenizer").builder.small))

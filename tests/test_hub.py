@@ -38,10 +38,9 @@ def server(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def variant(monkeypatch):
+def variant(registrations):
     """`tiny-wetok`: WeTok's own code and key map, made small, its file published by `authors/tiny`."""
     model = registry.info("wetok-imagenet-f16")
-    monkeypatch.setattr(registry, "_variants", dict(registry._variants))
     registry.register(
         "tiny-wetok",
         model.builder,

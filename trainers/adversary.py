@@ -13,7 +13,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
 from zoo.errors import InputError
-from zoo.tokenizer import Modality, Tokenizer
+from zoo.tokenizer import Tokenizer
 from zoo.trainers.adversarial import GAN_LOSSES, LeCAM, adaptive_weight, feature_matching_loss, r1_penalty
 from zoo.trainers.discriminators import AUDIO_DISCRIMINATORS, IMAGE_DISCRIMINATORS
 from zoo.trainers.optimizers import average_gradients, learning_rate, make_optimizer, set_learning_rate
@@ -29,7 +29,7 @@ class Discriminators(nn.Module):
     `forward(*signals)` takes signals as `scaled` gives them, and gives what each family says of each, by name.
     """
 
-    def __init__(self, families: Mapping[str, nn.Module], modality: Modality):
+    def __init__(self, families: Mapping[str, nn.Module], modality: str):
         super().__init__()
         self.families = nn.ModuleDict(families)
         self.is_visual = modality in ("image", "video")
@@ -165,7 +165,7 @@ def autograd_beside_fabric() -> Iterator[None]:
         wrappers._in_fabric_backward = False
 
 
-def make_discriminators(recipe: Recipe, modality: Modality) -> Discriminators:
+def make_discriminators(recipe: Recipe, modality: str) -> Discriminators:
     """With random weights that the recipe's seed decides."""
     known = {"image": IMAGE_DISCRIMINATORS, "video": IMAGE_DISCRIMINATORS, "audio": AUDIO_DISCRIMINATORS}.get(modality)
     if known is None:

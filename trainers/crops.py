@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.tokenizer import TokenizerSpec
+from zoo.spec import TokenizerSpec
 from zoo.trainers.recipe import AudioData, DataOptions, ImageData, VideoData
 
 

@@ -26,7 +26,7 @@ from zoo.media import (
     read_video,
     resize_short_side,
 )
-from zoo.tokenizer import Modality, TokenizerSpec
+from zoo.spec import TokenizerSpec
 from zoo.trainers.crops import crop, excerpt
 from zoo.trainers.recipe import AudioData, DataOptions, ImageData, Recipe, StructureData, VideoData
 from zoo.trainers.sources import Location, locate, open_source
@@ -95,7 +95,7 @@ class Files:
             print(f"skipped {error} ({len(self.damaged)} so far)", file=sys.stderr)
             return None
 
-    def _decode(self, held: Modality, file: Path | MediaBytes) -> Tensor:
+    def _decode(self, held: str, file: Path | MediaBytes) -> Tensor:
         if self.spec.modality == "image":
             side = self.options.shorter_side
             return read_image(file) if side is None else resize_short_side(read_image(file), side)
@@ -126,7 +126,7 @@ class Pairs(Files):
             raise InputError(f"recipe: data.inputs takes folders of files, of originals and of inputs, got {got}")
         super().__init__(self.inputs, spec, options)
 
-    def _decode(self, held: Modality, file: Path | MediaBytes) -> Tensor:
+    def _decode(self, held: str, file: Path | MediaBytes) -> Tensor:
         place = self.originals / file.relative_to(self.inputs)
         found = [path for suffix in SUFFIXES["image"] if (path := place.with_suffix(suffix)).is_file()]
         if not found:

@@ -19,7 +19,7 @@ import yaml
 
 import zoo
 from zoo.errors import InputError
-from zoo.tokenizer import Modality, Tokenizer
+from zoo.tokenizer import Tokenizer
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -140,7 +140,7 @@ class StructureData:
 
 
 DataOptions = ImageData | AudioData | VideoData | StructureData
-DATA_OPTIONS: dict[Modality, type[DataOptions]] = {
+DATA_OPTIONS: dict[str, type[DataOptions]] = {
     "image": ImageData,
     "audio": AudioData,
     "video": VideoData,

@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import make_grid
 
-from zoo.tokenizer import ATOMS, TokenizerSpec
+from zoo.modalities.structure import ATOMS
+from zoo.spec import TokenizerSpec
 from zoo.trainers.discriminators.image import frames
 from zoo.trainers.run import RunFolder
 from zoo.trainers.validation import ValidationResult

@@ -14,7 +14,8 @@ from zoo.checkpoints import read_checkpoint
 from zoo.errors import InputError
 from zoo.layers.transformer import TransformerBlock
 from zoo.metrics.networks import Weights
-from zoo.tokenizer import Tokenizer, TokenizerOutput
+from zoo.spec import TokenizerOutput
+from zoo.tokenizer import Tokenizer
 from zoo.trainers.frozen import Frozen, require
 from zoo.trainers.perceptual import Normalize
 from zoo.trainers.recipe import Recipe, Teacher

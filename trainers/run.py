@@ -13,7 +13,7 @@ from torch import Tensor
 from zoo.checkpoints import read_checkpoint, write_checkpoint
 from zoo.errors import InputError
 from zoo.files import atomic_path
-from zoo.hub import describe
+from zoo.loading import configuration
 from zoo.tokenizer import Tokenizer
 from zoo.trainers.recipe import Recipe, create_tokenizer, load_recipe
 
@@ -131,7 +131,7 @@ def export(run: str | Path, path: str | Path | None = None, *, best: bool = Fals
 def write_weights(tokenizer: Tokenizer, recipe: Recipe, step: int, path: Path) -> Path:
     """What `export` does with a tokenizer at hand."""
     metadata = {
-        **{key: value if isinstance(value, str) else json.dumps(value) for key, value in describe(tokenizer).items()},
+        **{key: value if isinstance(value, str) else json.dumps(value) for key, value in configuration(tokenizer).items()},
         "tokenizer": tokenizer.spec.name,
         "recipe": recipe.digest,
         "steps": str(step),

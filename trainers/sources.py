@@ -20,7 +20,6 @@ from webdataset.tariterators import base_plus_ext
 
 from zoo.errors import InputError, MediaError
 from zoo.media import SUFFIXES, MediaBytes, media_files, modality_of
-from zoo.tokenizer import Modality
 
 if TYPE_CHECKING:
     import datasets
@@ -176,7 +175,7 @@ class Member:
 
     shard: Path
     name: str
-    modality: Modality
+    modality: str
     offset: int
     size: int | None
 
@@ -351,7 +350,7 @@ def choose_column(rows: datasets.Dataset, table: Table, modalities: Sequence[Mod
     return typed.get(column, known[0]), column
 
 
-def media_types() -> dict[Modality, type[datasets.Image | datasets.Audio | datasets.Video]]:
+def media_types() -> dict[str, type[datasets.Image | datasets.Audio | datasets.Video]]:
     import datasets
 
     return {"image": datasets.Image, "audio": datasets.Audio, "video": datasets.Video}

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.errors import InputError
-from zoo.tokenizer import Tokenizer, TokenizerOutput, TokenizerSpec
+from zoo.spec import TokenizerOutput, TokenizerSpec
+from zoo.tokenizer import Tokenizer
 from zoo.trainers.discriminators.image import frames
 from zoo.trainers.losses import (
     Loss,

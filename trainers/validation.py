@@ -11,11 +11,12 @@ from torch import Tensor
 from zoo.errors import InputError
 from zoo.metrics import METRICS, Metric
 from zoo.metrics.codes import MAX_COUNTS, CodeStatistics, CodeSummary
-from zoo.tokenizer import Modality, Tokenizer, TokenizerSpec
+from zoo.spec import TokenizerSpec
+from zoo.tokenizer import Tokenizer
 from zoo.trainers.data import to_signal
 from zoo.trainers.recipe import Validation
 
-DEFAULT_METRICS: dict[Modality, tuple[str, ...]] = {
+DEFAULT_METRICS: dict[str, tuple[str, ...]] = {
     "image": ("psnr", "ssim"),
     "audio": ("mel_distance", "stoi"),
     "video": ("psnr", "ssim", "flicker"),
@@ -40,7 +41,7 @@ class ValidationResult:
     reconstructions: list[Tensor]
 
 
-def choose_metrics(options: Validation, modality: Modality) -> list[Metric]:
+def choose_metrics(options: Validation, modality: str) -> list[Metric]:
     """The metrics that a recipe asks for.
 
     Raises:

@@ -4,11 +4,12 @@
     codes = tokenizer.encode(audio)          # int64 [batch, num_codebooks, frames]
     audio = tokenizer.decode(codes)
 
+What the terminal can do, Python can do with the same words: `zoo.encode_files`, `zoo.bench`, `zoo.train`, `zoo.pull`.
 `import zoo` is light: what a name needs is imported when the name is first used.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zoo.discretization import discretize as discretize
@@ -19,17 +20,26 @@ if TYPE_CHECKING:
     from zoo.errors import UnknownTokenizerError as UnknownTokenizerError
     from zoo.errors import WeightsUnavailableError as WeightsUnavailableError
     from zoo.errors import ZooError as ZooError
+    from zoo.hub import push as push
+    from zoo.loading import load as load
+    from zoo.loading import pull as pull
     from zoo.registry import HubSource as HubSource
+    from zoo.registry import PackageSource as PackageSource
     from zoo.registry import Variant as Variant
     from zoo.registry import alias as alias
     from zoo.registry import create as create
     from zoo.registry import info as info
     from zoo.registry import list_tokenizers as list_tokenizers
-    from zoo.registry import load as load
     from zoo.registry import register as register
+    from zoo.registry import replace as replace
+    from zoo.spec import TokenizerOutput as TokenizerOutput
+    from zoo.spec import TokenizerSpec as TokenizerSpec
     from zoo.tokenizer import Tokenizer as Tokenizer
-    from zoo.tokenizer import TokenizerOutput as TokenizerOutput
-    from zoo.tokenizer import TokenizerSpec as TokenizerSpec
+    from zoo.trainers import export as export
+    from zoo.trainers import train as train
+    from zoo.transcode import decode_files as decode_files
+    from zoo.transcode import encode_files as encode_files
+    from zoo.transcode import reconstruct_files as reconstruct_files
 
 __version__ = "0.1.0"
 
@@ -38,17 +48,26 @@ _EXPORTS = {
     "zoo.errors": (
         "ZooError InputError MediaError UnknownTokenizerError CheckpointError WeightsUnavailableError PublishError"
     ),
-    "zoo.registry": "HubSource Variant alias create info list_tokenizers load register",
-    "zoo.tokenizer": "Tokenizer TokenizerOutput TokenizerSpec",
+    "zoo.hub": "push",
+    "zoo.loading": "load pull",
+    "zoo.registry": "HubSource PackageSource Variant alias create info list_tokenizers register replace",
+    "zoo.spec": "TokenizerOutput TokenizerSpec",
+    "zoo.tokenizer": "Tokenizer",
+    "zoo.trainers": "export train",
+    "zoo.transcode": "decode_files encode_files reconstruct_files",
 }
 _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names.split()}
 
-_SUBMODULES = ("checkpoints", "codes", "hub", "media", "metrics", "parity", "quantizers", "trainers")
+# Modules, of which `bench`, `demo` and `parity` can also be called like the command of their name.
+_SUBMODULES = (
+    *("bench", "checkpoints", "codes", "demo", "hub", "media", "metrics", "modalities", "parity", "quantizers"),
+    *("testing", "trainers"),
+)
 
 __all__ = list(_MODULE_OF)
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name in _SUBMODULES:
         return import_module(f"zoo.{name}")
     if name not in _MODULE_OF:

@@ -1,25 +1,21 @@
-"""What there is to choose from, as rows: the table of `zoo list` and of the README."""
+"""What there is to choose from, as rows: the table of `zoo list` and of the README; and the index of the models.
+
+`python -m zoo.catalog` writes `models/index.json` anew, which a test holds against what the model files register.
+"""
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
 
-from zoo import hub, registry
+from zoo import index, modalities, registry
 from zoo.checkpoints import without_storage
 from zoo.errors import InputError
-from zoo.registry import PackageSource, Variant
-from zoo.tokenizer import TokenizerSpec
+from zoo.registry import FileSource, HubSource, PackageSource, Source, Variant
+from zoo.spec import TokenizerSpec
 
-# The signal that tokens and bits are counted for, and its name; audio counts by its frame rate.
-PER = {
-    "audio": (None, "second"),
-    "image": ((256, 256), "256x256 image"),
-    "video": ((17, 256, 256), "17 frames of 256x256"),
-    "structure": ((1,), "residue"),
-}
-UNIT = {"audio": "/s", "image": "/image", "video": "/clip", "structure": "/residue"}
 LIST_START, LIST_END = "<!-- zoo list -->", "<!-- /zoo list -->"
 COLUMNS = ("name", "modality", "quantizer", "codebooks", "tokens", "bits", "parameters", "license", "weights")
 NOTE = (
@@ -36,7 +32,7 @@ class CatalogEntry:
 
     codebooks: as "4x256". per: what `tokens` and `bits` are spent on, as "second".
     commercial: whether the weights' license allows commercial use as far as it says.
-    weights: "shipped" with zoo or a package that it needs, or the "authors'", on the Hub.
+    weights: "shipped" with zoo or another package, the "authors'", on the Hub, or "none".
     """
 
     name: str
@@ -59,37 +55,30 @@ def catalog(*, modality: str | None = None, quantizer: str | None = None) -> lis
     Raises:
         InputError: a modality or family that no variant has.
     """
-    specs = [registry.info(name).spec for name in registry.list_tokenizers()]
+    variants = [registry.info(name) for name in registry.list_tokenizers()]
     for field, wanted in (("modality", modality), ("quantizer", quantizer)):
-        known = sorted({getattr(spec, field) for spec in specs})
-        if wanted is not None and wanted not in known:
+        known = sorted({getattr(variant.spec, field) for variant in variants})
+        if wanted is not None and wanted.lower() not in known:
             raise InputError(f"no tokenizer has {field} {wanted!r}; there are {', '.join(known)}")
     names = registry.list_tokenizers(modality=modality, quantizer=quantizer)
-    variants = [registry.info(name) for name in names]
-    counts: dict[tuple, int] = {}
-    for variant in variants:
-        network = _network_key(variant)
-        if network not in counts:
-            counts[network] = num_parameters(variant)
-    return [_entry(variant, counts[_network_key(variant)]) for variant in variants]
+    return [_entry(registry.info(name)) for name in names]
 
 
 def num_parameters(variant: Variant) -> int:
-    """Parameters of the variant's network, which is built without memory for them."""
+    """Return the parameters of the variant's network: a fact of the index, of a plug-in's they are counted."""
+    known = index.read().parameters.get(variant.name)
+    return _counted(variant) if known is None else known
+
+
+def _counted(variant: Variant) -> int:
     with without_storage():
-        return variant.builder(variant.spec, **variant.config).num_parameters
+        return variant.build().num_parameters
 
 
-def is_shipped(name: str) -> bool:
-    """Whether the variant's weights come with zoo or a package that it needs, so that it works offline."""
+def facts(name: str) -> dict[str, Any]:
+    """Return all that is known of a variant without its weights, as plain values."""
     variant = registry.info(name)
-    return isinstance(variant.hub, PackageSource) or (hub.SHIPPED / f"{variant.name}.safetensors").is_file()
-
-
-def describe(name: str) -> dict[str, Any]:
-    """All that is known of a variant without its weights, as plain values."""
-    variant = registry.info(name)
-    entry = _entry(variant, num_parameters(variant))
+    entry = _entry(variant)
     return {
         **asdict(variant.spec),
         "architecture": variant.builder.__name__,
@@ -100,21 +89,23 @@ def describe(name: str) -> dict[str, Any]:
         "parameters": entry.parameters,
         "config": dict(variant.config),
         "weights": entry.weights,
-        "source_file": source_file(variant),
+        "source_files": [source_file(source) for source in variant.sources],
         "figures": dict(variant.figures),
         "aliases": entry.aliases,
     }
 
 
-def source_file(variant: Variant) -> dict[str, str] | None:
-    """Where the authors' file is: of a repository on the Hub, or of an installed package."""
-    if isinstance(variant.hub, PackageSource):
-        return {"package": variant.hub.package, "filename": variant.hub.filename}
-    return asdict(variant.hub) if variant.hub else None
+def source_file(source: Source) -> dict[str, str]:
+    """Return where a published file is: in a repository on the Hub, in an installed package, or elsewhere."""
+    if isinstance(source, FileSource):
+        return {"where": source.where}
+    if isinstance(source, PackageSource):
+        return {"package": source.package, "filename": source.filename}
+    return {"repo": source.repo, "filename": source.filename, "revision": source.revision}
 
 
 def markdown_table(entries: list[CatalogEntry]) -> str:
-    """The entries as a Markdown table between the markers that the README has around it."""
+    """Return the entries as a Markdown table between the markers that the README has around it."""
     lines = [f"| {' | '.join(COLUMNS)} |", f"|{' --- |' * len(COLUMNS)}"]
     for entry in entries:
         also = f" ({', '.join(f'`{name}`' for name in entry.aliases)})" if entry.aliases else ""
@@ -124,7 +115,7 @@ def markdown_table(entries: list[CatalogEntry]) -> str:
 
 def cells(entry: CatalogEntry) -> list[str]:
     """An entry's values under `COLUMNS`."""
-    unit = UNIT[entry.modality]
+    unit = modalities.get(entry.modality).unit
     return [
         entry.name,
         entry.modality,
@@ -138,12 +129,14 @@ def cells(entry: CatalogEntry) -> list[str]:
     ]
 
 
-def _entry(variant: Variant, parameters: int) -> CatalogEntry:
-    spec = variant.spec
-    size, per = PER[spec.modality]
-    if not spec.variable_size:
+def _entry(variant: Variant) -> CatalogEntry:
+    spec, modality = variant.spec, modalities.get(variant.spec.modality)
+    size, per = modality.reference_size, modality.reference
+    if not spec.variable_size and spec.resolution is not None:
         size, per = spec.resolution, f"{spec.resolution[0]}x{spec.resolution[1]} image"
-    positions = spec.frame_rate or spec.tokens(size) / spec.num_codebooks
+    positions = spec.frame_rate if size is None else spec.tokens(size) / spec.num_codebooks
+    if positions is None:
+        raise InputError(f"{spec.name} states no sample rate")
     return CatalogEntry(
         name=spec.name,
         modality=spec.modality,
@@ -152,10 +145,10 @@ def _entry(variant: Variant, parameters: int) -> CatalogEntry:
         tokens=positions * spec.num_codebooks,
         bits=positions * spec.bits_per_position,
         per=per,
-        parameters=parameters,
+        parameters=num_parameters(variant),
         weights_license=spec.weights_license,
-        commercial=hub.allows_commercial_use(spec),
-        weights="shipped" if is_shipped(spec.name) else "authors'",
+        commercial=spec.allows_commercial_use,
+        weights=weights(variant),
         aliases=tuple(sorted(name for name, target in registry.aliases().items() if target == spec.name)),
     )
 
@@ -165,8 +158,41 @@ def codebooks(spec: TokenizerSpec) -> str:
     return " + ".join(f"{len(list(equal))}x{size:,}" for size, equal in groupby(spec.codebook_sizes))
 
 
-def _network_key(variant: Variant) -> tuple:
-    # Variants that share it have the same network: it is counted once.
-    spec = variant.spec
-    sizes = (spec.codebook_sizes, spec.downsample, spec.channels, spec.resolution, spec.num_tokens)
-    return variant.builder, repr(sorted(variant.config.items())), sizes
+def weights(variant: Variant) -> str:
+    """Return whose weights `load` finds: "shipped" with a package, the "authors'" on the Hub, or "none"."""
+    if variant.shipped is not None:
+        return "shipped"
+    return "authors'" if any(isinstance(source, HubSource) for source in variant.sources) else "none"
+
+
+# The index
+
+
+def make_index() -> str:
+    """Return the text of `models/index.json` that the model files ask for; networks are built without memory."""
+    modules: dict[str, dict[str, Any]] = {}
+
+    def entry(module: str) -> dict[str, Any]:
+        return modules.setdefault(module, {"variants": {}, "aliases": {}, "architectures": []})
+
+    counts: dict[str, int] = {}
+    variants = sorted(registry.import_models(), key=lambda variant: variant.name)
+    for variant in variants:
+        network = repr((variant.builder, sorted(variant.config.items()), _shape(variant.spec)))
+        counts[network] = counts.get(network) or _counted(variant)
+        entry(variant.module)["variants"][variant.name] = counts[network]
+    for alias, name in sorted(registry.aliases().items()):
+        entry(registry.info(name).module)["aliases"][alias] = name
+    for architecture in registry.architectures():
+        if architecture.__module__.startswith("zoo."):
+            entry(architecture.__module__)["architectures"].append(architecture.__name__)
+    return json.dumps(dict(sorted(modules.items())), indent=2) + "\n"
+
+
+def _shape(spec: TokenizerSpec) -> tuple[Any, ...]:
+    # Variants that share it, the architecture and the config have the same network: it is counted once.
+    return spec.codebook_sizes, spec.downsample, spec.channels, spec.resolution, spec.num_tokens
+
+
+if __name__ == "__main__":
+    index.PATH.write_text(make_index(), encoding="utf-8")

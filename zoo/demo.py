@@ -16,23 +16,31 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from zoo import catalog, media, registry
+from zoo import loading, media, modalities, registry
 from zoo.errors import InputError, MediaError, ZooError
 from zoo.files import atomic_path
 from zoo.metrics import METRICS, psnr
+from zoo.modalities.structure import ATOMS
 from zoo.samples import samples
-from zoo.tokenizer import ATOMS, Tokenizer, TokenizerSpec
-from zoo.transcode import SIGNAL_SUFFIX, Figures, Reconstruction, find_sources, reconstruct, write_signal
+from zoo.spec import TokenizerSpec
+from zoo.tokenizer import Tokenizer
+from zoo.transcode import Figures, Reconstruction, reconstruct
+from zoo.transcode.paths import find_sources
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
-MODALITIES = tuple(media.SUFFIXES)
+MODALITIES = modalities.NAMES
 # Of pictures and clips the short side is resized to these, the centre cropped; a network of one size gets its own.
-PICTURE_SIDE, CLIP_SIDE = 256, 128
-SECONDS, FRAMES, RESIDUES = 10.0, 33, 256  # of audio, video and structures: what follows is left out
+# What follows the limits of audio, video and structures is left out.
+LIMITS = {
+    "image": {"resolution": 256},
+    "audio": {"seconds": 10.0},
+    "video": {"resolution": 128, "frames": 33},
+    "structure": {"residues": 256},
+}
 
 # Pictures, in pixels of the page
 PAGE_WIDTH, MARGIN, HEADER, PANEL, GAP, FOOTER = 1088, 24, 92, 512, 16, 24
@@ -89,7 +97,7 @@ class Demo:
         sources: dict[str, tuple[str, Path | Image, str | None]] = {
             name: (modality, source, None) for modality in MODALITIES for name, source in samples(modality).items()
         }
-        variants = [registry.info(name) for name in registry.list_tokenizers() if catalog.is_shipped(name)]
+        variants = [variant for variant in map(registry.info, registry.list_tokenizers()) if variant.shipped]
         specs = [variant.spec for variant in variants if variant.builder.encode_only is None]
         ready = [modality for modality in MODALITIES if any(spec.modality == modality for spec in specs)]
         for path, _ in find_sources(paths, lambda path: media.media_files(path, *MODALITIES)):
@@ -108,7 +116,7 @@ class Demo:
         return len(self._work)
 
     def __iter__(self) -> Iterator[DemoResult]:
-        load = cache(registry.load)
+        load = cache(loading.load)
         for name, source, chain, spec in self._work:
             try:
                 files = self._files(name, spec)
@@ -124,7 +132,7 @@ class Demo:
 
     def _files(self, name: str, spec: TokenizerSpec) -> tuple[Path, ...]:
         """What is to be written, the comparison first, in a folder that exists."""
-        folder, suffix = self.folder / spec.name, SIGNAL_SUFFIX[spec.modality]
+        folder, suffix = self.folder / spec.name, modalities.get(spec.modality).signal_suffix
         suffixes = (".png",) if spec.modality == "image" else (".png", f".original{suffix}", suffix)
         files = tuple(folder / f"{name}{suffix}" for suffix in suffixes)
         for path in files:
@@ -148,29 +156,16 @@ class Demo:
         with atomic_path(comparison, self.overwrite) as temporary:
             picture(title, tokenizer, result).savefig(temporary)
         for path, signal in zip(signals, (result.original, result.reconstruction), strict=False):
-            if frame_rate is not None:
-                media.write_video(path, signal[0], frame_rate, self.overwrite)
-            else:
-                write_signal(path, signal, tokenizer.spec, self.overwrite)
+            tokenizer.modality.write(path, signal[0], tokenizer.spec, frame_rate=frame_rate, overwrite=self.overwrite)
 
 
 def prepare(tokenizer: Tokenizer, source: Path | Image, chain: str | None) -> tuple[Tensor, float | None]:
     """What is taken of a source, as `encode` takes it, and the frames per second of video."""
-    spec = tokenizer.spec
-    if spec.modality == "image":
-        return tokenizer.preprocess(source, resolution=PICTURE_SIDE if spec.variable_size else None), None
-    if spec.modality == "audio":
-        return tokenizer.preprocess(source)[..., : round(SECONDS * spec.sample_rate)], None
-    if spec.modality == "structure":
-        return tokenizer.preprocess(source, chain=chain)[:, :RESIDUES], None
-    side = CLIP_SIDE if spec.variable_size else spec.resolution[0]
-    frames, frame_rate = [], None
-    for frame, rate in itertools.islice(media.read_video(source, 1), FRAMES):
-        frame_rate = rate
-        frames.append(media.center_crop(media.resize_short_side(frame[:, 0], side), side))
-    if not frames:
-        raise MediaError(f"{source}: holds no frame")
-    return torch.stack(frames, dim=1)[None].float() / 255, frame_rate
+    limits = dict(LIMITS[tokenizer.spec.modality])
+    if not tokenizer.spec.variable_size:
+        limits.pop("resolution", None)
+    signal = tokenizer.modality.load(source, tokenizer.spec, **tokenizer.file_options(chain=chain), **limits)
+    return signal.values[None], signal.frame_rate
 
 
 def superposed(structure: Tensor, fixed: Tensor) -> Tensor:

@@ -12,17 +12,15 @@ from itertools import chain
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo import hub
+from zoo import loading, modalities
 from zoo.errors import CheckpointError, InputError
 from zoo.quantizers import DimensionwiseQuantizer
-from zoo.tokenizer import SIGNAL_AXES, Modality, Tokenizer, TokenizerSpec
+from zoo.spec import TokenizerSpec
+from zoo.tokenizer import Tokenizer
 
 PAPER = "https://arxiv.org/abs/2503.16430"
-# Mean and deviation that turn the public range into the network's, [-1, 1] unless it is told otherwise.
-INPUT_RANGES = {"image": (0.5, 0.5), "video": (0.5, 0.5), "audio": (0.0, 1.0)}
 
 
 def discretize(
@@ -34,7 +32,7 @@ def discretize(
     mean: float | Sequence[float] | None = None,
     scale: float | Sequence[float] | None = None,
     name: str | None = None,
-    modality: Modality | None = None,
+    modality: str | None = None,
     input_mean: float | None = None,
     input_std: float | None = None,
     sample_rate: int | None = None,
@@ -108,7 +106,7 @@ class Continuous(nn.Module):
 
     encode_options = decode_options = ()
 
-    def __init__(self, module: nn.Module, modality: Modality, input_mean: float | None, input_std: float | None):
+    def __init__(self, module: nn.Module, modality: str, input_mean: float | None, input_std: float | None):
         super().__init__()
         methods = (getattr(module, method, None) for method in ("encode", "decode"))
         if (
@@ -117,11 +115,12 @@ class Continuous(nn.Module):
             or next(module.parameters(), None) is None
         ):
             raise InputError(f"expected a module with encode, decode and parameters, got {type(module).__name__}")
-        if modality not in INPUT_RANGES:
-            raise InputError(f"expected modality as one of {', '.join(INPUT_RANGES)}, got {modality!r}")
+        ranges = {kind.name: kind.network_range for kind in modalities.every() if kind.network_range is not None}
+        if modality not in ranges:
+            raise InputError(f"expected modality as one of {', '.join(ranges)}, got {modality!r}")
         self.module = module
-        self.modality = modality
-        default_mean, default_std = INPUT_RANGES[modality]
+        self.modality = modalities.get(modality)
+        default_mean, default_std = ranges[modality]
         self.input_mean = default_mean if input_mean is None else input_mean
         self.input_std = default_std if input_std is None else input_std
 
@@ -147,9 +146,9 @@ class Continuous(nn.Module):
     @torch.no_grad()
     def probe(self, signal: Tensor, sample_rate: int | None, causal: bool) -> tuple[TokenizerSpec, int]:
         """What an encoded and decoded batch tells: a spec that only lacks the codes, and the latent's channels."""
-        axes = SIGNAL_AXES[self.modality]
-        if self.modality == "audio" and sample_rate is None:
-            raise InputError("expected a sample_rate for audio, got none")
+        axes = self.modality.axes
+        if "sample_rate" in self.modality.options and sample_rate is None:
+            raise InputError(f"expected a sample_rate for {self.modality.name}, got none")
         if not isinstance(signal, Tensor) or not signal.is_floating_point() or signal.ndim != 2 + len(axes):
             found = f"{signal.dtype} {list(signal.shape)}" if isinstance(signal, Tensor) else type(signal).__name__
             raise InputError(f"expected floating calibration [batch, channels, {', '.join(axes)}], got {found}")
@@ -170,13 +169,13 @@ class Continuous(nn.Module):
         kind = type(self.module)
         return TokenizerSpec(
             name=kind.__name__.lower(),
-            modality=self.modality,
+            modality=self.modality.name,
             quantizer="",
             codebook_sizes=(),
             downsample=tuple(steps),
             channels=signal.shape[1],
             sample_rate=sample_rate,
-            chunk_frames=signal.shape[2] if self.modality == "video" else None,
+            chunk_frames=signal.shape[2] if "chunk_frames" in self.modality.window_options else None,
             causal=causal,
             code_license="not stated",
             weights_license="not stated",
@@ -189,7 +188,7 @@ class DiscretizedTokenizer(Tokenizer):
     """What `discretize` makes: an autoencoder with a `DimensionwiseQuantizer` in between.
 
     Args:
-        autoencoder: a tokenizer, another module, or what `hub.describe` says of a tokenizer.
+        autoencoder: a tokenizer, another module, or what `loading.configuration` returns for a tokenizer.
         bits, value_range, mean, scale: of the quantizer.
     """
 
@@ -204,7 +203,7 @@ class DiscretizedTokenizer(Tokenizer):
         scale: float | Sequence[float] = 1.0,
     ):
         super().__init__(spec)
-        self.autoencoder = hub.build(autoencoder) if isinstance(autoencoder, Mapping) else autoencoder
+        self.autoencoder = loading.build(autoencoder) if isinstance(autoencoder, Mapping) else autoencoder
         self.quantizer = DimensionwiseQuantizer(
             len(spec.codebook_sizes), bits=bits, value_range=value_range, mean=mean, scale=scale
         )
@@ -225,7 +224,7 @@ class DiscretizedTokenizer(Tokenizer):
                 "is no tokenizer of zoo; save that by its own means, and zoo.discretize it again with the mean and "
                 "scale of this quantizer"
             )
-        return {**super().arguments(), "autoencoder": hub.describe(self.autoencoder)}
+        return {**super().arguments(), "autoencoder": loading.configuration(self.autoencoder)}
 
     @torch.no_grad()
     def measure(self, batches: Iterable[Tensor]) -> ChannelStatistics:
@@ -233,7 +232,7 @@ class DiscretizedTokenizer(Tokenizer):
         statistics = ChannelStatistics(self.quantizer.dim)
         for x in batches:
             x = self._check_calibration(x)
-            for part in x.split(self.spec.chunk_frames, dim=2) if self.spec.modality == "video" else [x]:
+            for part in self.modality.windows(x, self.spec.chunk_frames):
                 latent = self.to_latent(self._normalize(self._pad(part)))
                 expected = (len(part), self.quantizer.dim, *self.spec.grid(self.size_of(part)))
                 if latent.shape != expected:
@@ -243,16 +242,12 @@ class DiscretizedTokenizer(Tokenizer):
 
     def _check_calibration(self, x: Tensor) -> Tensor:
         x = self._check_signal(x)
-        if self.spec.modality in ("image", "video") and (float(x.min()) < -1e-3 or float(x.max()) > 1 + 1e-3):
-            raise InputError(
-                f"expected calibration in the public range [0, 1], got {float(x.min()):g} to {float(x.max()):g}"
-            )
+        self.modality.check_range(x, "calibration")
         return x
 
     def _pad(self, x: Tensor) -> Tensor:
-        if self.spec.modality == "audio" and isinstance(self.autoencoder, Continuous):
-            return F.pad(x, (0, -x.shape[-1] % self.spec.hop_length))
-        return super()._pad(x)
+        # A module that is not a tokenizer of zoo does not pad for itself.
+        return self.modality.pad(x, self.spec) if isinstance(self.autoencoder, Continuous) else super()._pad(x)
 
 
 class ChannelStatistics:

@@ -1,96 +1,243 @@
 """Names to tokenizers: the only way in.
 
-A model file ends with its variants (`register`, `alias`). The files are imported when the registry is first
-asked for a name; packages from outside add theirs through the entry point group `zoo.tokenizers`.
+A model file ends with its variants: `register` of a base variant and of what `replace` makes of it, `alias`. The file
+that an index names is imported when the variant is first asked for; packages from outside add theirs through the
+entry point group `zoo.tokenizers`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import importlib
 import importlib.metadata
-import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
+from zoo import index
 from zoo.errors import UnknownTokenizerError
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from zoo.checkpoints import KeyMap
-    from zoo.tokenizer import Tokenizer, TokenizerSpec
+    from zoo.spec import TokenizerSpec
+    from zoo.tokenizer import Tokenizer
+
+ENTRY_POINTS = "zoo.tokenizers"
+BESIDE_THE_MODELS = ("zoo.discretization",)  # modules of architectures without variants
 
 
 @dataclass(frozen=True)
 class HubSource:
-    """The authors' published file: Hub repository, path inside it, revision."""
+    """A published file on the Hub: repository, path inside it, revision, and how its tensors are named.
+
+    keys: None for a file in the layout of `save_pretrained`.
+    """
 
     repo: str
     filename: str
     revision: str = "main"
+    keys: KeyMap | None = None
 
 
 @dataclass(frozen=True)
 class PackageSource:
     """A published file that an installed package carries, so that it is always at hand.
 
-    read: its path to a state dict in the authors' names.
+    read: its path to a state dict in the authors' names, which `keys` turns into ours.
     """
 
     package: str
     filename: str
     read: Callable[[Path], Mapping[str, Tensor]]
+    keys: KeyMap | None = None
+
+    @property
+    def path(self) -> Path:
+        return Path(str(files(self.package) / self.filename))
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """A published file that is neither on the Hub nor in a package: `zoo.load(name, weights=FILE)` reads it.
+
+    where: where the authors offer it, to follow "it is at"; "" where they do not.
+    """
+
+    where: str = ""
+    keys: KeyMap | None = None
+
+
+Source = HubSource | PackageSource | FileSource
 
 
 @dataclass(frozen=True)
 class Variant:
     """One entry of the registry.
 
-    builder: called as `builder(spec, **config)`. hub: where the authors' file is; None where the weights ship with
-    this package.
-    keys: how the published file's tensors are named. card: stem of its file in `hub_cards/`.
+    builder: the architecture, called as `builder(spec, **config)`.
+    sources: published files that hold the weights, the authors' first; any of them will do. Empty where the weights
+        come with the package alone, or were not published.
+    weights: file of the weights in the variant's own package, in the layout of `save_pretrained`; None: it has none.
+    card: stem of its model card, in `hub_cards/` or in the folder `cards` of a plug-in's package; None: one is made
+        from the spec.
     figures: what the authors report, as `{"rFID, ImageNet 256x256": 0.12}`.
     """
 
     spec: TokenizerSpec
     builder: type[Tokenizer]
     config: Mapping[str, Any]
-    hub: HubSource | PackageSource | None
-    keys: KeyMap | None
-    card: str
+    sources: tuple[Source, ...] = ()
+    weights: str | None = None
+    card: str | None = None
     figures: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         return self.spec.name
 
+    @property
+    def hub(self) -> Source | None:
+        """The first source: the authors' file."""
+        return self.sources[0] if self.sources else None
+
+    @property
+    def keys(self) -> KeyMap | None:
+        """How the authors' file names the tensors."""
+        return self.sources[0].keys if self.sources else None
+
+    @property
+    def module(self) -> str:
+        """The module that defines the architecture."""
+        return self.builder.__module__
+
+    @property
+    def package(self) -> str:
+        """The package that the variant comes from: "zoo", or a plug-in's."""
+        return self.module.partition(".")[0]
+
+    @property
+    def shipped(self) -> Path | None:
+        """The file of weights on this machine, in the variant's own package or in one that zoo needs; None: none."""
+        if self.weights is not None:
+            return Path(str(files(self.package))) / self.weights
+        packaged = [source.path for source in self.sources if isinstance(source, PackageSource)]
+        return packaged[0] if packaged else None
+
+    @property
+    def card_file(self) -> Path | None:
+        """The model card in the variant's own package; None: it has none."""
+        return None if self.card is None else Path(str(files(self.package))) / "cards" / f"{self.card}.md"
+
+    def build(self, *, small: bool = False) -> Tokenizer:
+        """Return the network with random weights, in training mode; `small` makes it quick to try out."""
+        return self.builder(self.spec, **{**self.config, **(self.builder.small if small else {})})
+
 
 _variants: dict[str, Variant] = {}
 _aliases: dict[str, str] = {}
+_architectures: dict[str, type[Tokenizer]] = {}
 
 
+# Adding
+
+
+@overload
+def register(name: Variant, /) -> Variant: ...
+
+
+@overload
 def register(
     name: str,
     builder: type[Tokenizer],
     *,
     spec: TokenizerSpec,
-    config: Mapping[str, Any],
-    hub: HubSource | PackageSource | None = None,
+    config: Mapping[str, Any] = ...,
+    hub: Source | Sequence[Source] | None = None,
     keys: KeyMap | None = None,
-    card: str,
+    weights: str | None = None,
+    card: str | None = None,
     figures: Mapping[str, float] | None = None,
-) -> None:
-    """Add a variant; its fields are those of `Variant`. ValueError if the name is taken or not the spec's."""
-    if name != spec.name:
+) -> Variant: ...
+
+
+def register(
+    name: str | Variant,
+    builder: type[Tokenizer] | None = None,
+    *,
+    spec: TokenizerSpec | None = None,
+    config: Mapping[str, Any] | None = None,
+    hub: Source | Sequence[Source] | None = None,
+    keys: KeyMap | None = None,
+    weights: str | None = None,
+    card: str | None = None,
+    figures: Mapping[str, float] | None = None,
+) -> Variant:
+    """Add a variant: one that `replace` has made, or a new one.
+
+    Args:
+        name: of the variant, which becomes that of its spec; or the whole `Variant`.
+        builder: the architecture.
+        spec, config, weights, card, figures: as in `Variant`.
+        hub: published files, the authors' first. keys: key map of those that have none of their own.
+
+    Returns:
+        The variant, for `replace`.
+
+    Raises:
+        ValueError: a name that is taken, or that is not the spec's.
+    """
+    if isinstance(name, Variant):
+        variant = name
+    elif builder is None or spec is None:
+        raise TypeError("expected a builder and a spec with the name of a variant")
+    elif spec.name not in ("", name):
         raise ValueError(f"tokenizer {name!r} has a spec named {spec.name!r}")
-    if name in _variants or name in _aliases:
-        raise ValueError(f"tokenizer {name!r} is registered twice")
-    _variants[name] = Variant(spec, builder, dict(config), hub, keys, card, dict(figures or {}))
+    else:
+        spec = dataclasses.replace(spec, name=name)
+        variant = Variant(spec, builder, dict(config or {}), _sources(hub, keys), weights, card, dict(figures or {}))
+    if variant.name in _variants or variant.name in _aliases:
+        raise ValueError(f"tokenizer {variant.name!r} is registered twice")
+    _variants[variant.name] = variant
+    return variant
+
+
+def replace(
+    base: Variant,
+    name: str,
+    *,
+    hub: Source | Sequence[Source] | None = None,
+    keys: KeyMap | None = None,
+    config: Mapping[str, Any] | None = None,
+    weights: str | None = None,
+    card: str | None = None,
+    figures: Mapping[str, float] | None = None,
+    **spec: Any,
+) -> Variant:
+    """Return a variant that differs from `base` in what is given.
+
+    Args:
+        name: of the new variant.
+        hub, weights, figures: its own; they are not taken over.
+        keys: key map of `hub`; None: that of `base`.
+        config: changes to the base's. card: None: that of `base`.
+        spec: fields of the spec that differ.
+    """
+    return Variant(
+        spec=dataclasses.replace(base.spec, name=name, **spec),
+        builder=base.builder,
+        config={**base.config, **(config or {})},
+        sources=_sources(hub, keys or base.keys),
+        weights=weights,
+        card=card or base.card,
+        figures=dict(figures or {}),
+    )
 
 
 def alias(name: str, target: str) -> None:
@@ -102,84 +249,133 @@ def alias(name: str, target: str) -> None:
     _aliases[name] = target
 
 
+def register_architecture(architecture: type[Tokenizer]) -> None:
+    """Make a class known by its name, as `config.json` has it; every subclass of `Tokenizer` is.
+
+    Raises:
+        ValueError: a class from outside that is called like one of zoo's.
+    """
+    name, module = architecture.__name__, architecture.__module__
+    own = index.read().architectures.get(name)
+    if own is not None and module != own and not module.startswith("zoo."):
+        raise ValueError(f"architecture {name!r} of {module} is called like one of zoo's ({own}); rename it")
+    _architectures[name] = architecture
+
+
+@contextmanager
+def temporary() -> Iterator[None]:
+    """Undo at the end whatever was registered inside, for tests."""
+    import_models()
+    tables: list[dict[str, Any]] = [_variants, _aliases, _architectures]
+    before = [dict(table) for table in tables]
+    try:
+        yield
+    finally:
+        for table, entries in zip(tables, before, strict=True):
+            table.clear()
+            table.update(entries)
+
+
+def _sources(hub: Source | Sequence[Source] | None, keys: KeyMap | None) -> tuple[Source, ...]:
+    """Sources with a key map of their own or `keys`."""
+    if hub is None:
+        return () if keys is None else (FileSource(keys=keys),)
+    given = (hub,) if isinstance(hub, Source) else tuple(hub)
+    return tuple(source if source.keys is not None else dataclasses.replace(source, keys=keys) for source in given)
+
+
+# Asking
+
+
 def list_tokenizers(*, modality: str | None = None, quantizer: str | None = None) -> list[str]:
-    """Names of all variants, sorted; only those of a modality or a quantizer family where given."""
-    _import_models()
+    """Names of all variants, sorted; only those of a modality or a quantizer family where given, in any case."""
+    import_models()
+    wanted = [text and text.lower() for text in (modality, quantizer)]
     return sorted(
         name
         for name, variant in _variants.items()
-        if modality in (None, variant.spec.modality) and quantizer in (None, variant.spec.quantizer)
+        if wanted[0] in (None, variant.spec.modality) and wanted[1] in (None, variant.spec.quantizer)
     )
 
 
 def aliases() -> dict[str, str]:
     """Alias to variant name."""
-    _import_models()
+    import_models()
     return dict(_aliases)
 
 
+def architectures() -> list[type[Tokenizer]]:
+    """All classes that are known by now, by name."""
+    return [_architectures[name] for name in sorted(_architectures)]
+
+
+def is_variant(name: str | Path) -> bool:
+    """Whether `name` is that of a variant or an alias."""
+    return isinstance(name, str) and _find(name) is not None
+
+
 def info(name: str) -> Variant:
-    """The registered variant; UnknownTokenizerError with the nearest names."""
-    _import_models()
-    name = _aliases.get(name, name)
-    if name not in _variants:
-        near = difflib.get_close_matches(name, [*_variants, *_aliases], n=3, cutoff=0.5)
+    """Return the registered variant; UnknownTokenizerError with the nearest names."""
+    found = _find(name)
+    if found is None:
+        known = {**index.read().variants, **index.read().aliases, **_variants, **_aliases}
+        near = difflib.get_close_matches(str(name)[:100], known, n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(map(repr, near))}?" if near else "zoo.list_tokenizers() names them all"
-        raise UnknownTokenizerError(f"unknown tokenizer {name!r}; {hint}")
-    return _variants[name]
+        raise UnknownTokenizerError(f"unknown tokenizer {str(name)[:100]!r}; {hint}")
+    return _variants[found]
 
 
 def architecture(name: str) -> type[Tokenizer]:
-    """The class that a saved `config.json` names: of a registered variant, or what `discretize` makes."""
-    from zoo.discretization import DiscretizedTokenizer
-
-    _import_models()
-    known = (DiscretizedTokenizer, *(variant.builder for variant in _variants.values()))
-    classes = {builder.__name__: builder for builder in known}
-    if name not in classes:
-        raise UnknownTokenizerError(f"unknown architecture {name!r}; known: {', '.join(sorted(classes))}")
-    return classes[name]
+    """Return the class that a saved `config.json` names; UnknownTokenizerError for one that is not known."""
+    if name not in _architectures:
+        module = index.read().architectures.get(name)
+        if module is not None:
+            importlib.import_module(module)
+        else:
+            _import_plugins()
+    if name not in _architectures:
+        known = sorted({*index.read().architectures, *_architectures})
+        raise UnknownTokenizerError(f"unknown architecture {name!r}; known: {', '.join(known)}")
+    return _architectures[name]
 
 
 def create(name: str, *, small: bool = False) -> Tokenizer:
-    """The variant's network with random weights, in training mode; `small` makes it quick to try out."""
-    variant = info(name)
-    return variant.builder(variant.spec, **{**variant.config, **(variant.builder.small if small else {})})
+    """Return the variant's network with random weights, in training mode; `small` makes it quick to try out."""
+    return info(name).build(small=small)
 
 
-def load(
-    name: str | Path,
-    *,
-    weights: str | Path | None = None,
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype | None = None,
-) -> Tokenizer:
-    """A working tokenizer, in eval mode.
-
-    Args:
-        name: a variant or alias; a folder or a safetensors file that `save_pretrained` wrote; or a Hub repository
-            `owner/name` that holds one. Weights of a variant are looked for in the package, on this machine, in our
-            converted repository, then in the authors' published file on the Hub, which is converted once.
-        weights: a file to take a variant's weights from: the authors' checkpoint or a safetensors file of ours.
-        device: where the weights go.
-        dtype: of the weights; None: float32.
-
-    Raises:
-        UnknownTokenizerError: a name that stands for nothing; with the nearest ones.
-        WeightsUnavailableError: weights that are not on this machine and cannot be fetched; with what to do.
-        CheckpointError: a file that is truncated, unsafe to read or not the network's; nothing is loaded.
-        MediaError: the authors' file was fetched, but the converted one cannot be written beside the Hub's cache.
-    """
-    from zoo import hub
-
-    return hub.load(name, weights=weights, device=device, dtype=dtype)
+def _find(name: str) -> str | None:
+    """The variant that `name` stands for; its file is imported."""
+    name = _aliases.get(name, index.read().aliases.get(name, name))
+    if name not in _variants:
+        module = index.read().variants.get(name)
+        if module is not None:
+            importlib.import_module(module)
+        else:
+            _import_plugins()
+            name = _aliases.get(name, name)
+    return name if name in _variants else None
 
 
 @cache
-def _import_models() -> None:
-    import zoo.models
+def import_models() -> list[Variant]:
+    """Import every model file and plug-in; return the variants that the model files register."""
+    for module in (*_model_files(), *BESIDE_THE_MODELS):
+        importlib.import_module(module)
+    own = list(_variants.values())
+    _import_plugins()
+    return [variant for variant in own if variant.package == "zoo"]
 
-    for module in pkgutil.walk_packages(zoo.models.__path__, "zoo.models."):
-        importlib.import_module(module.name)
-    for entry_point in importlib.metadata.entry_points(group="zoo.tokenizers"):
+
+def _model_files() -> list[str]:
+    folder = index.PATH.parent
+    return [
+        ".".join(("zoo.models", *path.relative_to(folder).with_suffix("").parts))
+        for path in sorted(folder.rglob("[!_]*.py"))
+    ]
+
+
+@cache
+def _import_plugins() -> None:
+    for entry_point in importlib.metadata.entry_points(group=ENTRY_POINTS):
         entry_point.load()

@@ -23,8 +23,9 @@ from torch.nn.utils.parametrizations import weight_norm
 from zoo.checkpoints import KeyMap
 from zoo.errors import InputError
 from zoo.quantizers import VectorQuantizer
-from zoo.registry import HubSource, alias, register
-from zoo.tokenizer import Tokenizer, TokenizerSpec
+from zoo.registry import HubSource, alias, register, replace
+from zoo.spec import TokenizerSpec
+from zoo.tokenizer import Tokenizer
 
 
 class PaddedConv(nn.Module):
@@ -384,129 +385,139 @@ CHECKPOINT = KeyMap(
 )
 
 
-def register_published(name: str, strides: tuple[int, ...], hub: HubSource) -> None:
-    spec = TokenizerSpec(
-        name=name,
-        modality="audio",
-        quantizer="vq",
-        codebook_sizes=(4096,),
-        downsample=(math.prod(strides),),
-        channels=1,
-        sample_rate=24000,
-        code_license="MIT",
-        weights_license="MIT" if hub.repo in MIT_REPOSITORIES else "not stated",
-        paper="https://arxiv.org/abs/2408.16532",
-        source="https://github.com/jishengpeng/WavTokenizer",
-    )
-    register(
-        name,
-        WavTokenizer,
-        spec=spec,
-        config={"strides": strides},
-        hub=hub,
-        keys=CHECKPOINT,
-        card="wavtokenizer",
-        figures=FIGURES.get(name),
-    )
-
-
 # By the licence tag of the Hub repository; the other repositories' tags were not seen.
-MIT_REPOSITORIES = ("novateur/WavTokenizer", "novateur/WavTokenizer-medium-speech-75token")
-
+MIT, NOT_STATED = "MIT", "not stated"
 HOP_600, HOP_320 = (4, 5, 5, 6), (2, 4, 5, 8)
 
-# Read off the figure in the authors' README; ground truth is at about 4.06.
-FIGURES = {
-    "wavtokenizer-small-600-24k-4096": {"UTMOS, LibriTTS": 3.60},
-    "wavtokenizer-small-320-24k-4096": {"UTMOS, LibriTTS": 4.05},
-}
-
 # Without a known commit the revision is the branch; what was fetched is recorded with the converted weights.
-for name, strides, repo, filename, revision in (
-    ("small-600-24k-4096", HOP_600, "WavTokenizer", "WavTokenizer_small_600_24k_4096.ckpt", "main"),
-    ("small-320-24k-4096", HOP_320, "WavTokenizer", "WavTokenizer_small_320_24k_4096.ckpt", "main"),
-    (
-        "medium-speech-320-24k-v2",
-        HOP_320,
-        "WavTokenizer-medium-speech-75token",
-        "wavtokenizer_medium_speech_320_24k_v2.ckpt",
-        "8858552e69270816d6aeb37bfcf3b770769d4899",
-    ),
-    (
-        "medium-speech-320-24k",
-        HOP_320,
-        "WavTokenizer-medium-speech-75token",
-        "wavtokenizer_medium_speech_320_24k.ckpt",
-        "main",
-    ),
-    (
-        "medium-music-audio-320-24k-v2",
-        HOP_320,
-        "WavTokenizer-medium-music-audio-75token",
-        "wavtokenizer_medium_music_audio_320_24k_v2.ckpt",
-        "1bcbe86db88fc1f1f86c7ea192e791b3ede17da2",
-    ),
-    (
-        "medium-music-audio-320-24k",
-        HOP_320,
-        "WavTokenizer-medium-music-audio-75token",
-        "wavtokenizer_medium_music_audio_320_24k.ckpt",
-        "main",
-    ),
-    (
-        "large-unify-600-24k",
-        HOP_600,
-        "WavTokenizer-large-unify-40token",
-        "wavtokenizer_large_unify_600_24k.ckpt",
-        "7dc47a9450ce71cab736434b7645604013ca028b",
-    ),
-    (
-        "large-speech-320-v2",
-        HOP_320,
-        "WavTokenizer-large-speech-75token",
-        "wavtokenizer_large_speech_320_v2.ckpt",
-        "main",
-    ),
-    (
-        "large-speech-320-24k",
-        HOP_320,
-        "WavTokenizer-large-speech-75token",
-        "wavtokenizer_large_speech_320_24k.ckpt",
-        "main",
-    ),
-):
-    register_published(f"wavtokenizer-{name}", strides, HubSource(f"novateur/{repo}", filename, revision))
-alias("wavtokenizer", "wavtokenizer-large-speech-320-v2")
-
-# Trained here, by `trainers/recipes/wavtokenizer-nano.yaml`; ships with the package. The speech is CC BY 4.0, and so
-# are the weights.
-register(
-    "wavtokenizer-nano",
+# The figures are read off the one in the authors' README; ground truth is at about 4.06.
+SMALL_320 = register(
+    "wavtokenizer-small-320-24k-4096",
     WavTokenizer,
     spec=TokenizerSpec(
-        name="wavtokenizer-nano",
         modality="audio",
         quantizer="vq",
         codebook_sizes=(4096,),
         downsample=(320,),
         channels=1,
         sample_rate=24000,
-        code_license="Apache-2.0",
-        weights_license="CC BY 4.0",
+        code_license="MIT",
+        weights_license=MIT,
         paper="https://arxiv.org/abs/2408.16532",
         source="https://github.com/jishengpeng/WavTokenizer",
     ),
-    config={
-        "strides": (8, 5, 4, 2),  # the other way round: at the full rate a small network spends least on a long stride
-        "encoder_width": 8,
-        "dim": 32,
-        "decoder_dim": 128,
-        "hidden_dim": 384,
-        "num_layers": 4,
-        "num_conditions": 1,
-        "norm_groups": 8,
-        "revive_below": 0.03,
-        "input_std": 0.05,
-    },
-    card="wavtokenizer-nano",
+    config={"strides": HOP_320},
+    hub=HubSource("novateur/WavTokenizer", "WavTokenizer_small_320_24k_4096.ckpt"),
+    keys=CHECKPOINT,
+    card="wavtokenizer",
+    figures={"UTMOS, LibriTTS": 4.05},
+)
+SMALL_600 = register(
+    replace(
+        SMALL_320,
+        "wavtokenizer-small-600-24k-4096",
+        downsample=(600,),
+        config={"strides": HOP_600},
+        hub=HubSource("novateur/WavTokenizer", "WavTokenizer_small_600_24k_4096.ckpt"),
+        figures={"UTMOS, LibriTTS": 3.60},
+    )
+)
+register(
+    replace(
+        SMALL_320,
+        "wavtokenizer-medium-speech-320-24k-v2",
+        hub=HubSource(
+            "novateur/WavTokenizer-medium-speech-75token",
+            "wavtokenizer_medium_speech_320_24k_v2.ckpt",
+            "8858552e69270816d6aeb37bfcf3b770769d4899",
+        ),
+    )
+)
+register(
+    replace(
+        SMALL_320,
+        "wavtokenizer-medium-speech-320-24k",
+        hub=HubSource("novateur/WavTokenizer-medium-speech-75token", "wavtokenizer_medium_speech_320_24k.ckpt"),
+    )
+)
+register(
+    replace(
+        SMALL_320,
+        "wavtokenizer-medium-music-audio-320-24k-v2",
+        weights_license=NOT_STATED,
+        hub=HubSource(
+            "novateur/WavTokenizer-medium-music-audio-75token",
+            "wavtokenizer_medium_music_audio_320_24k_v2.ckpt",
+            "1bcbe86db88fc1f1f86c7ea192e791b3ede17da2",
+        ),
+    )
+)
+register(
+    replace(
+        SMALL_320,
+        "wavtokenizer-medium-music-audio-320-24k",
+        weights_license=NOT_STATED,
+        hub=HubSource(
+            "novateur/WavTokenizer-medium-music-audio-75token", "wavtokenizer_medium_music_audio_320_24k.ckpt"
+        ),
+    )
+)
+register(
+    replace(
+        SMALL_600,
+        "wavtokenizer-large-unify-600-24k",
+        weights_license=NOT_STATED,
+        hub=HubSource(
+            "novateur/WavTokenizer-large-unify-40token",
+            "wavtokenizer_large_unify_600_24k.ckpt",
+            "7dc47a9450ce71cab736434b7645604013ca028b",
+        ),
+    )
+)
+register(
+    replace(
+        SMALL_320,
+        "wavtokenizer-large-speech-320-v2",
+        weights_license=NOT_STATED,
+        hub=HubSource("novateur/WavTokenizer-large-speech-75token", "wavtokenizer_large_speech_320_v2.ckpt"),
+    )
+)
+register(
+    replace(
+        SMALL_320,
+        "wavtokenizer-large-speech-320-24k",
+        weights_license=NOT_STATED,
+        hub=HubSource("novateur/WavTokenizer-large-speech-75token", "wavtokenizer_large_speech_320_24k.ckpt"),
+    )
+)
+alias("wavtokenizer", "wavtokenizer-large-speech-320-v2")
+
+# Trained here, by `trainers/recipes/wavtokenizer-nano.yaml`; ships with the package. The speech is CC BY 4.0, and so
+# are the weights.
+register(
+    replace(
+        SMALL_320,
+        "wavtokenizer-nano",
+        code_license="Apache-2.0",
+        weights_license="CC BY 4.0",
+        config={
+            "strides": (
+                8,
+                5,
+                4,
+                2,
+            ),  # the other way round: at the full rate a small network spends least on a long stride
+            "encoder_width": 8,
+            "dim": 32,
+            "decoder_dim": 128,
+            "hidden_dim": 384,
+            "num_layers": 4,
+            "num_conditions": 1,
+            "norm_groups": 8,
+            "revive_below": 0.03,
+            "input_std": 0.05,
+        },
+        weights="weights/wavtokenizer-nano.safetensors",
+        card="wavtokenizer-nano",
+    )
 )

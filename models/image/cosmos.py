@@ -20,8 +20,9 @@ from zoo.checkpoints import KeyMap
 from zoo.layers.haar import haar, inverse_haar
 from zoo.layers.vqgan import Downsample, Upsample, group_norm, middle, residual_blocks
 from zoo.quantizers import FSQ
-from zoo.registry import HubSource, alias, register
-from zoo.tokenizer import Tokenizer, TokenizerSpec
+from zoo.registry import HubSource, alias, register, replace
+from zoo.spec import TokenizerSpec
+from zoo.tokenizer import Tokenizer
 
 WAVELET_LEVELS = 2
 WIDTH_HEIGHT = (3, 2)  # of `[B, channels, height, width]`
@@ -151,31 +152,33 @@ CHECKPOINT = KeyMap(
 )
 
 
-def register_published(stride: int, psnr: float) -> None:
-    name = f"cosmos-di-{stride}x{stride}"
-    register(
-        name,
-        CosmosDI,
-        spec=TokenizerSpec(
-            name=name,
-            modality="image",
-            quantizer="fsq",
-            codebook_sizes=(64000,),
-            downsample=(stride, stride),
-            channels=3,
-            code_license="Apache-2.0",
-            weights_license="NVIDIA Open Model License",
-            paper="https://arxiv.org/abs/2501.03575",
-            source="https://github.com/NVIDIA/Cosmos-Tokenizer",
-        ),
-        config={},
-        hub=HubSource(f"nvidia/Cosmos-0.1-Tokenizer-DI{stride}x{stride}", "autoencoder.jit"),
-        keys=CHECKPOINT,
-        card="cosmos",
-        figures={"PSNR, DAVIS (read off a bar chart)": psnr},
+DI8X8 = register(
+    "cosmos-di-8x8",
+    CosmosDI,
+    spec=TokenizerSpec(
+        modality="image",
+        quantizer="fsq",
+        codebook_sizes=(64000,),
+        downsample=(8, 8),
+        channels=3,
+        code_license="Apache-2.0",
+        weights_license="NVIDIA Open Model License",
+        paper="https://arxiv.org/abs/2501.03575",
+        source="https://github.com/NVIDIA/Cosmos-Tokenizer",
+    ),
+    config={},
+    hub=HubSource("nvidia/Cosmos-0.1-Tokenizer-DI8x8", "autoencoder.jit"),
+    keys=CHECKPOINT,
+    card="cosmos",
+    figures={"PSNR, DAVIS (read off a bar chart)": 31.7},
+)
+register(
+    replace(
+        DI8X8,
+        "cosmos-di-16x16",
+        downsample=(16, 16),
+        hub=HubSource("nvidia/Cosmos-0.1-Tokenizer-DI16x16", "autoencoder.jit"),
+        figures={"PSNR, DAVIS (read off a bar chart)": 30.7},
     )
-
-
-register_published(8, psnr=31.7)
-register_published(16, psnr=30.7)
+)
 alias("cosmos-di", "cosmos-di-8x8")

@@ -21,8 +21,9 @@ from zoo.checkpoints import KeyMap
 from zoo.layers.llamagen import KEYS, Decoder, EncoderHead, EncoderTrunk
 from zoo.layers.transformer import TransformerBlock
 from zoo.quantizers import FactorizedVQ
-from zoo.registry import HubSource, alias, register
-from zoo.tokenizer import Tokenizer, TokenizerSpec
+from zoo.registry import HubSource, alias, register, replace
+from zoo.spec import TokenizerSpec
+from zoo.tokenizer import Tokenizer
 
 
 class Adapter(nn.Module):
@@ -139,61 +140,74 @@ TRIPLE = KeyMap(
 )
 
 
-def register_published(
-    name: str, filename: str, keys: KeyMap, num_codebooks: int, multipliers: tuple[int, ...], rfid: float, psnr: float
-) -> None:
-    stride = 2 ** (len(multipliers) - 1)
-    register(
-        name,
-        FQGAN,
-        spec=TokenizerSpec(
-            name=name,
-            modality="image",
-            quantizer="factorized-vq",
-            codebook_sizes=(16384,) * num_codebooks,
-            downsample=(stride, stride),
-            channels=3,
-            resolution=(256, 256),
-            variable_size=False,
-            code_license="CC-BY-NC-4.0",
-            weights_license="CC-BY-NC-4.0",
-            paper="https://arxiv.org/abs/2411.16681",
-            source="https://github.com/showlab/FQGAN",
-        ),
-        config={"multipliers": multipliers},
-        hub=HubSource("ZechenBai/FQGAN", filename),
-        keys=keys,
-        card="fqgan",
-        figures={"rFID, ImageNet 256x256": rfid, "PSNR, ImageNet 256x256": psnr},
-    )
-
-
 F8, F16 = (1, 2, 2, 4), (1, 1, 2, 2, 4)
 
-register_published("fqgan-dual-16", "fqgan_dual_ds16.pt", DUAL, 2, F16, 0.94, 22.02)
-register_published("fqgan-triple-16", "fqgan_triple_ds16.pt", TRIPLE, 3, F16, 0.76, 22.73)
-register_published("fqgan-dual-8", "fqgan_dual_ds8.pt", DUAL, 2, F8, 0.32, 26.27)
-register_published("fqgan-triple-8", "fqgan_triple_ds8.pt", TRIPLE, 3, F8, 0.24, 27.58)
+DUAL_16 = register(
+    "fqgan-dual-16",
+    FQGAN,
+    spec=TokenizerSpec(
+        modality="image",
+        quantizer="factorized-vq",
+        codebook_sizes=(16384, 16384),
+        downsample=(16, 16),
+        channels=3,
+        resolution=(256, 256),
+        variable_size=False,
+        code_license="CC-BY-NC-4.0",
+        weights_license="CC-BY-NC-4.0",
+        paper="https://arxiv.org/abs/2411.16681",
+        source="https://github.com/showlab/FQGAN",
+    ),
+    config={"multipliers": F16},
+    hub=HubSource("ZechenBai/FQGAN", "fqgan_dual_ds16.pt"),
+    keys=DUAL,
+    card="fqgan",
+    figures={"rFID, ImageNet 256x256": 0.94, "PSNR, ImageNet 256x256": 22.02},
+)
+TRIPLE_16 = register(
+    replace(
+        DUAL_16,
+        "fqgan-triple-16",
+        codebook_sizes=(16384, 16384, 16384),
+        hub=HubSource("ZechenBai/FQGAN", "fqgan_triple_ds16.pt"),
+        keys=TRIPLE,
+        figures={"rFID, ImageNet 256x256": 0.76, "PSNR, ImageNet 256x256": 22.73},
+    )
+)
+register(
+    replace(
+        DUAL_16,
+        "fqgan-dual-8",
+        downsample=(8, 8),
+        config={"multipliers": F8},
+        hub=HubSource("ZechenBai/FQGAN", "fqgan_dual_ds8.pt"),
+        figures={"rFID, ImageNet 256x256": 0.32, "PSNR, ImageNet 256x256": 26.27},
+    )
+)
+register(
+    replace(
+        TRIPLE_16,
+        "fqgan-triple-8",
+        downsample=(8, 8),
+        config={"multipliers": F8},
+        hub=HubSource("ZechenBai/FQGAN", "fqgan_triple_ds8.pt"),
+        figures={"rFID, ImageNet 256x256": 0.24, "PSNR, ImageNet 256x256": 27.58},
+    )
+)
 alias("fqgan", "fqgan-triple-8")
 
 # Trained here, by `trainers/recipes/fqgan-nano.yaml`; ships with the package. 640 bytes of codes for 128x128.
 register(
-    "fqgan-nano",
-    FQGAN,
-    spec=TokenizerSpec(
-        name="fqgan-nano",
-        modality="image",
-        quantizer="factorized-vq",
+    replace(
+        DUAL_16,
+        "fqgan-nano",
         codebook_sizes=(1024, 1024),
         downsample=(8, 8),
-        channels=3,
         resolution=(128, 128),
-        variable_size=False,
         code_license="Apache-2.0",
         weights_license="ImageNet non-commercial",
-        paper="https://arxiv.org/abs/2411.16681",
-        source="https://github.com/showlab/FQGAN",
-    ),
-    config={"multipliers": (1, 2, 4, 8), "width": 8, "num_blocks": 1, "depth": 1, "num_heads": 4},
-    card="fqgan-nano",
+        config={"multipliers": (1, 2, 4, 8), "width": 8, "num_blocks": 1, "depth": 1, "num_heads": 4},
+        weights="weights/fqgan-nano.safetensors",
+        card="fqgan-nano",
+    )
 )

@@ -16,8 +16,9 @@ from torch import nn
 from zoo.checkpoints import KeyMap
 from zoo.layers.llamagen import KEYS, Decoder, EncoderHead, EncoderTrunk
 from zoo.quantizers import VectorQuantizer
-from zoo.registry import HubSource, alias, register
-from zoo.tokenizer import Tokenizer, TokenizerSpec
+from zoo.registry import HubSource, alias, register, replace
+from zoo.spec import TokenizerSpec
+from zoo.tokenizer import Tokenizer
 
 
 class LlamaGenVQ(Tokenizer):
@@ -64,41 +65,28 @@ CHECKPOINT = KeyMap(
 )
 
 
-def register_published(
-    name: str, hub: HubSource, multipliers: tuple[int, ...], figures: dict[str, float] | None = None
-) -> None:
-    stride = 2 ** (len(multipliers) - 1)
-    register(
-        name,
-        LlamaGenVQ,
-        spec=TokenizerSpec(
-            name=name,
-            modality="image",
-            quantizer="vq",
-            codebook_sizes=(16384,),
-            downsample=(stride, stride),
-            channels=3,
-            resolution=(256, 256),
-            code_license="MIT",
-            weights_license="MIT",
-            paper="https://arxiv.org/abs/2406.06525",
-            source="https://github.com/FoundationVision/LlamaGen",
-        ),
-        config={"multipliers": multipliers},
-        hub=hub,
-        keys=CHECKPOINT,
-        card="llamagen-vq",
-        figures=figures,
-    )
-
-
 F8, F16 = (1, 2, 2, 4), (1, 1, 2, 2, 4)
 
-register_published(
+VQ_16 = register(
     "llamagen-vq-16",
-    HubSource("FoundationVision/LlamaGen", "vq_ds16_c2i.pt"),
-    F16,
-    {
+    LlamaGenVQ,
+    spec=TokenizerSpec(
+        modality="image",
+        quantizer="vq",
+        codebook_sizes=(16384,),
+        downsample=(16, 16),
+        channels=3,
+        resolution=(256, 256),
+        code_license="MIT",
+        weights_license="MIT",
+        paper="https://arxiv.org/abs/2406.06525",
+        source="https://github.com/FoundationVision/LlamaGen",
+    ),
+    config={"multipliers": F16},
+    hub=HubSource("FoundationVision/LlamaGen", "vq_ds16_c2i.pt"),
+    keys=CHECKPOINT,
+    card="llamagen-vq",
+    figures={
         "rFID, ImageNet 256x256": 2.19,
         "rFID, ImageNet coded at 384x384": 0.94,
         "rFID, ImageNet coded at 512x512": 0.70,
@@ -106,11 +94,15 @@ register_published(
         "SSIM, ImageNet 256x256": 0.675,
     },
 )
-register_published(
-    "llamagen-vq-8",
-    HubSource("FoundationVision/LlamaGen", "vq_ds8_c2i.pt"),
-    F8,
-    {"rFID, ImageNet 256x256": 0.59},
+register(
+    replace(
+        VQ_16,
+        "llamagen-vq-8",
+        downsample=(8, 8),
+        config={"multipliers": F8},
+        hub=HubSource("FoundationVision/LlamaGen", "vq_ds8_c2i.pt"),
+        figures={"rFID, ImageNet 256x256": 0.59},
+    )
 )
-register_published("llamagen-vq-16-t2i", HubSource("peizesun/llamagen_t2i", "vq_ds16_t2i.pt"), F16)
+register(replace(VQ_16, "llamagen-vq-16-t2i", hub=HubSource("peizesun/llamagen_t2i", "vq_ds16_t2i.pt")))
 alias("llamagen-vq", "llamagen-vq-8")

@@ -16,8 +16,9 @@ from torch import Tensor
 from zoo.errors import InputError
 from zoo.layers.titok import CHECKPOINT, DIM, SIZES, Decoder, Encoder
 from zoo.quantizers import VectorQuantizer
-from zoo.registry import HubSource, alias, register
-from zoo.tokenizer import Tokenizer, TokenizerOutput, TokenizerSpec
+from zoo.registry import HubSource, alias, register, replace
+from zoo.spec import TokenizerOutput, TokenizerSpec
+from zoo.tokenizer import Tokenizer
 
 
 class OneDPiece(Tokenizer):
@@ -90,67 +91,69 @@ def first_tokens(latent: Tensor, num_tokens: int | None) -> Tensor:
     return latent[..., :num_tokens]
 
 
-def register_published(name: str, size: str, repo: str, fid: float) -> None:
-    register(
-        name,
-        OneDPiece,
-        spec=TokenizerSpec(
-            name=name,
-            modality="image",
-            quantizer="vq",
-            codebook_sizes=(4096,),
-            downsample=(),
-            channels=3,
-            resolution=(256, 256),
-            num_tokens=256,
-            tail_drop=True,
-            variable_size=False,
-            code_license="Apache-2.0",
-            weights_license="not stated",
-            paper="https://arxiv.org/abs/2501.10064",
-            source="https://github.com/turingmotors/One-D-Piece",
-        ),
-        config=SIZES[size],
-        hub=HubSource(repo, "pytorch_model.bin"),
-        keys=CHECKPOINT,
-        card="one-d-piece",
-        figures={"rFID, ImageNet 256x256": fid},
+S_256 = register(
+    "one-d-piece-s-256",
+    OneDPiece,
+    spec=TokenizerSpec(
+        modality="image",
+        quantizer="vq",
+        codebook_sizes=(4096,),
+        downsample=(),
+        channels=3,
+        resolution=(256, 256),
+        num_tokens=256,
+        tail_drop=True,
+        variable_size=False,
+        code_license="Apache-2.0",
+        weights_license="not stated",
+        paper="https://arxiv.org/abs/2501.10064",
+        source="https://github.com/turingmotors/One-D-Piece",
+    ),
+    config=SIZES["small"],
+    hub=HubSource("turing-motors/One-D-Piece-S-256", "pytorch_model.bin"),
+    keys=CHECKPOINT,
+    card="one-d-piece",
+    figures={"rFID, ImageNet 256x256": 1.48},
+)
+register(
+    replace(
+        S_256,
+        "one-d-piece-b-256",
+        config=SIZES["base"],
+        hub=HubSource("turing-motors/One-D-Piece-B-256", "pytorch_model.bin"),
+        figures={"rFID, ImageNet 256x256": 1.11},
     )
-
-
-register_published("one-d-piece-s-256", "small", "turing-motors/One-D-Piece-S-256", 1.48)
-register_published("one-d-piece-b-256", "base", "turing-motors/One-D-Piece-B-256", 1.11)
-register_published("one-d-piece-l-256", "large", "turing-motors/One-D-Piece-L-256", 1.08)
+)
+register(
+    replace(
+        S_256,
+        "one-d-piece-l-256",
+        config=SIZES["large"],
+        hub=HubSource("turing-motors/One-D-Piece-L-256", "pytorch_model.bin"),
+        figures={"rFID, ImageNet 256x256": 1.08},
+    )
+)
 alias("one-d-piece", "one-d-piece-l-256")
 
 # Trained here, by `trainers/recipes/one-d-piece-nano.yaml`; ships with the package. 80 bytes of codes for 64x64.
 register(
-    "one-d-piece-nano",
-    OneDPiece,
-    spec=TokenizerSpec(
-        name="one-d-piece-nano",
-        modality="image",
-        quantizer="vq",
+    replace(
+        S_256,
+        "one-d-piece-nano",
         codebook_sizes=(1024,),
-        downsample=(),
-        channels=3,
         resolution=(64, 64),
         num_tokens=64,
-        tail_drop=True,
-        variable_size=False,
-        code_license="Apache-2.0",
         weights_license="ImageNet non-commercial",
-        paper="https://arxiv.org/abs/2501.10064",
-        source="https://github.com/turingmotors/One-D-Piece",
-    ),
-    config={
-        "width": 96,
-        "patch": 8,
-        "num_layers": 3,
-        "num_heads": 6,
-        "pixel_width": 8,
-        "legacy": False,
-        "ema_codebook": True,
-    },
-    card="one-d-piece-nano",
+        config={
+            "width": 96,
+            "patch": 8,
+            "num_layers": 3,
+            "num_heads": 6,
+            "pixel_width": 8,
+            "legacy": False,
+            "ema_codebook": True,
+        },
+        weights="weights/one-d-piece-nano.safetensors",
+        card="one-d-piece-nano",
+    )
 )

@@ -11,7 +11,7 @@ mistakes. The product and multi-scale quantizers of XQ-GAN (ImageFolder) are not
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from zoo.checkpoints import KeyMap, State
 from zoo.quantizers import VectorQuantizer
-from zoo.registry import HubSource, alias, register
-from zoo.tokenizer import Tokenizer, TokenizerSpec
+from zoo.registry import HubSource, alias, register, replace
+from zoo.spec import TokenizerSpec
+from zoo.tokenizer import Tokenizer
 
 DROP_PATH = 0.1  # of the last block's branches in training, rising evenly from 0 in the first
 
@@ -164,10 +165,15 @@ class RobusTok(Tokenizer):
 class TrainingKeyMap(KeyMap):
     """Of the authors' training checkpoints: the averaged weights where the file has them, else those of `layout`."""
 
+    def found(self, checkpoint: Mapping[str, Any], expected: Iterable[str]) -> int:
+        return super().found(averaged(checkpoint), expected)
+
     def convert(self, checkpoint: Mapping[str, Any], expected: Mapping[str, Tensor], source: str) -> State:
-        if "ema" in checkpoint:
-            checkpoint = {"model": checkpoint["ema"]}
-        return super().convert(checkpoint, expected, source)
+        return super().convert(averaged(checkpoint), expected, source)
+
+
+def averaged(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"model": checkpoint["ema"]} if "ema" in checkpoint else checkpoint
 
 
 def transformer_keys(side: str) -> tuple[tuple[str, str], ...]:
@@ -203,55 +209,60 @@ CHECKPOINT = TrainingKeyMap(
 )
 
 
-def register_published(
-    name: str,
-    filename: str,
-    paper: str,
-    figures: dict[str, float],
-    *,
-    codebook_size: int = 4096,
-    dim: int = 64,
-) -> None:
-    register(
-        name,
-        RobusTok,
-        spec=TokenizerSpec(
-            name=name,
-            modality="image",
-            quantizer="vq",
-            codebook_sizes=(codebook_size,),
-            downsample=(16, 16),
-            channels=3,
-            resolution=(256, 256),
-            variable_size=False,
-            code_license="Adobe Research License, noncommercial",
-            weights_license="no stated licence, taken as noncommercial",
-            paper=f"https://arxiv.org/abs/{paper}",
-            source="https://github.com/lxa9867/ImageFolder",
-        ),
-        config={"dim": dim},
-        hub=HubSource("qiuk6/RobustTok", filename),
-        keys=CHECKPOINT,
-        card="robustok",
-        figures={f"{figure}, ImageNet 256x256": value for figure, value in figures.items()},
-    )
-
-
-register_published(
+ROBUSTOK = register(
     "robustok",
-    "main-train.pt",
-    "2503.08354",
-    {"rFID": 1.02, "pFID": 2.28, "gFID with RAR-B": 1.83, "gFID with RAR-L": 1.60},
+    RobusTok,
+    spec=TokenizerSpec(
+        modality="image",
+        quantizer="vq",
+        codebook_sizes=(4096,),
+        downsample=(16, 16),
+        channels=3,
+        resolution=(256, 256),
+        variable_size=False,
+        code_license="Adobe Research License, noncommercial",
+        weights_license="no stated licence, taken as noncommercial",
+        paper="https://arxiv.org/abs/2503.08354",
+        source="https://github.com/lxa9867/ImageFolder",
+    ),
+    config={"dim": 64},
+    hub=HubSource("qiuk6/RobustTok", "main-train.pt"),
+    keys=CHECKPOINT,
+    card="robustok",
+    figures={
+        "rFID, ImageNet 256x256": 1.02,
+        "pFID, ImageNet 256x256": 2.28,
+        "gFID with RAR-B, ImageNet 256x256": 1.83,
+        "gFID with RAR-L, ImageNet 256x256": 1.60,
+    },
 )
-register_published(
-    "robustok-post-trained",
-    "post-train.pt",
-    "2509.12474",
-    {"gFID with RAR-B": 1.60, "gFID with RAR-L": 1.36},
+register(
+    replace(
+        ROBUSTOK,
+        "robustok-post-trained",
+        paper="https://arxiv.org/abs/2509.12474",
+        hub=HubSource("qiuk6/RobustTok", "post-train.pt"),
+        figures={"gFID with RAR-B, ImageNet 256x256": 1.60, "gFID with RAR-L, ImageNet 256x256": 1.36},
+    )
 )
-register_published("xqgan-vq-4096", "XQGAN-4096.pt", "2412.01762", {"rFID": 0.91, "pFID": 6.98})
-register_published(
-    "xqgan-vq-8192", "XQGAN-8192.pt", "2412.01762", {"rFID": 0.81, "pFID": 7.91}, codebook_size=8192, dim=32
+XQGAN = register(
+    replace(
+        ROBUSTOK,
+        "xqgan-vq-4096",
+        paper="https://arxiv.org/abs/2412.01762",
+        hub=HubSource("qiuk6/RobustTok", "XQGAN-4096.pt"),
+        figures={"rFID, ImageNet 256x256": 0.91, "pFID, ImageNet 256x256": 6.98},
+    )
+)
+register(
+    replace(
+        XQGAN,
+        "xqgan-vq-8192",
+        codebook_sizes=(8192,),
+        config={"dim": 32},
+        hub=HubSource("qiuk6/RobustTok", "XQGAN-8192.pt"),
+        figures={"rFID, ImageNet 256x256": 0.81, "pFID, ImageNet 256x256": 7.91},
+    )
 )
 alias("robusttok", "robustok")  # as the Hub's repository spells it
 alias("xqgan-vq", "xqgan-vq-8192")

@@ -13,8 +13,9 @@ from typing import ClassVar
 
 from zoo.layers.titok import CHECKPOINT, DIM, SIZES, Decoder, Encoder
 from zoo.quantizers import VectorQuantizer
-from zoo.registry import HubSource, alias, register
-from zoo.tokenizer import Tokenizer, TokenizerSpec
+from zoo.registry import HubSource, alias, register, replace
+from zoo.spec import TokenizerSpec
+from zoo.tokenizer import Tokenizer
 
 
 class TiTok(Tokenizer):
@@ -39,34 +40,47 @@ class TiTok(Tokenizer):
         self.decoder = Decoder(*shape, pixel_width)
 
 
-def register_published(name: str, size: str, num_tokens: int, repo: str, fid: float) -> None:
-    register(
-        name,
-        TiTok,
-        spec=TokenizerSpec(
-            name=name,
-            modality="image",
-            quantizer="vq",
-            codebook_sizes=(4096,),
-            downsample=(),
-            channels=3,
-            resolution=(256, 256),
-            num_tokens=num_tokens,
-            variable_size=False,
-            code_license="Apache-2.0",
-            weights_license="Apache-2.0, for research purposes",
-            paper="https://arxiv.org/abs/2406.07550",
-            source="https://github.com/bytedance/1d-tokenizer",
-        ),
-        config=SIZES[size],
-        hub=HubSource(repo, "model.safetensors"),
-        keys=CHECKPOINT,
-        card="titok",
-        figures={"rFID, ImageNet 256x256": fid},
+S_128 = register(
+    "titok-s-128",
+    TiTok,
+    spec=TokenizerSpec(
+        modality="image",
+        quantizer="vq",
+        codebook_sizes=(4096,),
+        downsample=(),
+        channels=3,
+        resolution=(256, 256),
+        num_tokens=128,
+        variable_size=False,
+        code_license="Apache-2.0",
+        weights_license="Apache-2.0, for research purposes",
+        paper="https://arxiv.org/abs/2406.07550",
+        source="https://github.com/bytedance/1d-tokenizer",
+    ),
+    config=SIZES["small"],
+    hub=HubSource("yucornetto/tokenizer_titok_s128_imagenet", "model.safetensors"),
+    keys=CHECKPOINT,
+    card="titok",
+    figures={"rFID, ImageNet 256x256": 1.71},
+)
+register(
+    replace(
+        S_128,
+        "titok-b-64",
+        num_tokens=64,
+        config=SIZES["base"],
+        hub=HubSource("yucornetto/tokenizer_titok_b64_imagenet", "model.safetensors"),
+        figures={"rFID, ImageNet 256x256": 1.70},
     )
-
-
-register_published("titok-s-128", "small", 128, "yucornetto/tokenizer_titok_s128_imagenet", 1.71)
-register_published("titok-b-64", "base", 64, "yucornetto/tokenizer_titok_b64_imagenet", 1.70)
-register_published("titok-l-32", "large", 32, "yucornetto/tokenizer_titok_l32_imagenet", 2.21)
+)
+register(
+    replace(
+        S_128,
+        "titok-l-32",
+        num_tokens=32,
+        config=SIZES["large"],
+        hub=HubSource("yucornetto/tokenizer_titok_l32_imagenet", "model.safetensors"),
+        figures={"rFID, ImageNet 256x256": 2.21},
+    )
+)
 alias("titok", "titok-b-64")

@@ -18,7 +18,8 @@ from zoo.checkpoints import KeyMap
 from zoo.layers.vqgan import Attention, Downsample, Upsample, group_norm, middle, residual_blocks
 from zoo.quantizers import DimensionwiseQuantizer
 from zoo.registry import HubSource, alias, register
-from zoo.tokenizer import Tokenizer, TokenizerSpec
+from zoo.spec import TokenizerSpec
+from zoo.tokenizer import Tokenizer
 
 MULTIPLIERS = (1, 1, 2, 2, 4)  # channels per resolution, finest first, in units of the network's width
 
@@ -142,7 +143,6 @@ register(
     "tokenbridge-kl16",
     TokenBridge,
     spec=TokenizerSpec(
-        name="tokenbridge-kl16",
         modality="image",
         quantizer="dimensionwise",
         codebook_sizes=(64,) * 16,

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from zoo.checkpoints import KeyMap
 from zoo.errors import InputError
 from zoo.quantizers import GroupedLFQ
-from zoo.registry import HubSource, alias, register
-from zoo.tokenizer import Tokenizer, TokenizerSpec
+from zoo.registry import HubSource, alias, register, replace
+from zoo.spec import TokenizerSpec
+from zoo.tokenizer import Tokenizer
 
 
 def group_norm(groups: int, channels: int, *, affine: bool = True) -> nn.GroupNorm:
@@ -211,73 +212,97 @@ CHECKPOINT = KeyMap(
 )
 
 
-def register_published(
-    name: str,
-    filename: str,
-    multipliers: tuple[int, ...],
-    num_groups: int = 4,
-    generative: bool = False,
-    figures: dict[str, float] | None = None,
-) -> None:
-    stride = 2 ** (len(multipliers) - 1)
-    register(
-        name,
-        WeTok,
-        spec=TokenizerSpec(
-            name=name,
-            modality="image",
-            quantizer="grouped-lfq",
-            codebook_sizes=(256,) * num_groups,
-            downsample=(stride, stride),
-            channels=3,
-            resolution=(256, 256),
-            code_license="Apache-2.0",
-            weights_license="not stated",
-            paper="https://arxiv.org/abs/2508.05599",
-            source="https://github.com/zhuangshaobin/WeTok",
-        ),
-        config={"multipliers": multipliers, "dim": 8 * num_groups, "generative": generative},
-        hub=HubSource("GrayShine/WeTok", filename, "85fc6eb084d458b8d4fa3a32d541379e95b2bf87"),
-        keys=CHECKPOINT,
-        card="wetok",
-        figures=figures,
-    )
-
-
 ZERO_SHOT = "zero-shot rFID, ImageNet 256x256"
 F8, F16, F32 = (1, 2, 2, 4), (1, 1, 2, 2, 4), (1, 1, 2, 2, 4, 8)
 
-register_published("wetok-general-24", "GeneralDomain/compratio24/WeTok.ckpt", F8, 8, figures={ZERO_SHOT: 0.12})
-register_published("wetok-general-48", "GeneralDomain/compratio48/WeTok.ckpt", F8, figures={ZERO_SHOT: 0.20})
-register_published("wetok-general-192", "GeneralDomain/compratio192/WeTok.ckpt", F16, figures={ZERO_SHOT: 0.60})
-register_published(
-    "wetok-general-768",
-    "GeneralDomain/compratio768/WeTok.ckpt",
-    F32,
-    generative=True,
-    figures={ZERO_SHOT: 3.49},
-)
-register_published("wetok-imagenet-f8", "ImageNet/downsample8/WeTok.ckpt", F8)
-register_published("wetok-imagenet-f16", "ImageNet/downsample16/WeTok.ckpt", F16)
-alias("wetok", "wetok-general-24")
 
-# Trained here, by `trainers/recipes/wetok-nano.yaml`; ships with the package. 2,048 bytes of codes for 256x256.
-register(
-    "wetok-nano",
+def published(path: str) -> HubSource:
+    return HubSource("GrayShine/WeTok", path, "85fc6eb084d458b8d4fa3a32d541379e95b2bf87")
+
+
+IMAGENET_F8 = register(
+    "wetok-imagenet-f8",
     WeTok,
     spec=TokenizerSpec(
-        name="wetok-nano",
         modality="image",
         quantizer="grouped-lfq",
-        codebook_sizes=(256, 256),
+        codebook_sizes=(256,) * 4,
         downsample=(8, 8),
         channels=3,
         resolution=(256, 256),
         code_license="Apache-2.0",
-        weights_license="ImageNet non-commercial",
+        weights_license="not stated",
         paper="https://arxiv.org/abs/2508.05599",
         source="https://github.com/zhuangshaobin/WeTok",
     ),
-    config={"width": 8, "multipliers": (1, 2, 4, 8), "num_blocks": 1, "dim": 16, "norm_groups": 4, "temperature": 1.0},
-    card="wetok-nano",
+    config={"multipliers": F8, "dim": 32},
+    hub=published("ImageNet/downsample8/WeTok.ckpt"),
+    keys=CHECKPOINT,
+    card="wetok",
+)
+IMAGENET_F16 = register(
+    replace(
+        IMAGENET_F8,
+        "wetok-imagenet-f16",
+        downsample=(16, 16),
+        config={"multipliers": F16},
+        hub=published("ImageNet/downsample16/WeTok.ckpt"),
+    )
+)
+register(
+    replace(
+        IMAGENET_F8,
+        "wetok-general-24",
+        codebook_sizes=(256,) * 8,
+        config={"dim": 64},
+        hub=published("GeneralDomain/compratio24/WeTok.ckpt"),
+        figures={ZERO_SHOT: 0.12},
+    )
+)
+register(
+    replace(
+        IMAGENET_F8,
+        "wetok-general-48",
+        hub=published("GeneralDomain/compratio48/WeTok.ckpt"),
+        figures={ZERO_SHOT: 0.20},
+    )
+)
+register(
+    replace(
+        IMAGENET_F16,
+        "wetok-general-192",
+        hub=published("GeneralDomain/compratio192/WeTok.ckpt"),
+        figures={ZERO_SHOT: 0.60},
+    )
+)
+register(
+    replace(
+        IMAGENET_F8,
+        "wetok-general-768",
+        downsample=(32, 32),
+        config={"multipliers": F32, "generative": True},
+        hub=published("GeneralDomain/compratio768/WeTok.ckpt"),
+        figures={ZERO_SHOT: 3.49},
+    )
+)
+alias("wetok", "wetok-general-24")
+
+# Trained here, by `trainers/recipes/wetok-nano.yaml`; ships with the package. 2,048 bytes of codes for 256x256.
+register(
+    replace(
+        IMAGENET_F8,
+        "wetok-nano",
+        codebook_sizes=(256, 256),
+        weights_license="ImageNet non-commercial",
+        config={
+            "width": 8,
+            "multipliers": (1, 2, 4, 8),
+            "num_blocks": 1,
+            "dim": 16,
+            "norm_groups": 4,
+            "temperature": 1.0,
+        },
+        weights="weights/wetok-nano.safetensors",
+        card="wetok-nano",
+    )
 )

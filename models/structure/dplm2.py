@@ -20,8 +20,9 @@ from zoo.errors import InputError
 from zoo.models.structure.esm_if1 import ESMIF1Encoder, TransformerLayer
 from zoo.models.structure.folding import FoldingTrunk, StructureModule, mlp
 from zoo.quantizers import LFQ
-from zoo.registry import HubSource, alias, register
-from zoo.tokenizer import Tokenizer, TokenizerOutput, TokenizerSpec
+from zoo.registry import HubSource, alias, register, replace
+from zoo.spec import TokenizerOutput, TokenizerSpec
+from zoo.tokenizer import Tokenizer
 
 BITS = 13
 ATOM_TYPES, PLDDT_BINS = 37, 50
@@ -345,11 +346,10 @@ CHECKPOINT = KeyMap(
     ),
 )
 
-register(
+STRUCT_TOKENIZER = register(
     "dplm2-struct-tokenizer",
     DPLM2,
     spec=TokenizerSpec(
-        name="dplm2-struct-tokenizer",
         modality="structure",
         quantizer="lfq",
         codebook_sizes=(8192,),
@@ -370,33 +370,25 @@ alias("dplm2", "dplm2-struct-tokenizer")
 
 # Trained here, by `trainers/recipes/dplm2-nano.yaml` in two runs (its card has them); ships with the package.
 register(
-    "dplm2-nano",
-    DPLM2,
-    spec=TokenizerSpec(
-        name="dplm2-nano",
-        modality="structure",
-        quantizer="lfq",
-        codebook_sizes=(8192,),
-        downsample=(1,),
-        channels=5,
-        code_license="Apache-2.0",
+    replace(
+        STRUCT_TOKENIZER,
+        "dplm2-nano",
         weights_license="Apache-2.0",
-        paper="https://arxiv.org/abs/2410.13782",
-        source="https://github.com/bytedance/dplm",
-    ),
-    config={
-        "encoder_width": 64,
-        "encoder_heads": 4,
-        "encoder_layers": 1,
-        "node_dims": (32, 8),
-        "graph_layers": 1,
-        "width": 128,
-        "num_heads": 8,
-        "num_layers": 4,
-        "pair_width": 16,
-        "head_width": 32,
-        "trunk_blocks": 0,
-        "structure_iterations": 1,
-    },
-    card="dplm2-nano",
+        config={
+            "encoder_width": 64,
+            "encoder_heads": 4,
+            "encoder_layers": 1,
+            "node_dims": (32, 8),
+            "graph_layers": 1,
+            "width": 128,
+            "num_heads": 8,
+            "num_layers": 4,
+            "pair_width": 16,
+            "head_width": 32,
+            "trunk_blocks": 0,
+            "structure_iterations": 1,
+        },
+        weights="weights/dplm2-nano.safetensors",
+        card="dplm2-nano",
+    )
 )

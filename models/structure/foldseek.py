@@ -26,7 +26,8 @@ from zoo.checkpoints import KeyMap
 from zoo.errors import CheckpointError, InputError
 from zoo.quantizers import VectorQuantizer
 from zoo.registry import PackageSource, alias, register
-from zoo.tokenizer import Tokenizer, TokenizerSpec
+from zoo.spec import TokenizerSpec
+from zoo.tokenizer import Tokenizer
 
 LETTERS = "ACDEFGHIKLMNPQRSTVWY"
 INVALID = LETTERS.index("D")
@@ -268,7 +269,6 @@ register(
     "foldseek-3di",
     Foldseek,
     spec=TokenizerSpec(
-        name="foldseek-3di",
         modality="structure",
         quantizer="vq",
         codebook_sizes=(len(LETTERS),),

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from zoo.checkpoints import KeyMap
 from zoo.layers.haar import haar, inverse_haar
 from zoo.quantizers import FSQ
-from zoo.registry import HubSource, alias, register
-from zoo.tokenizer import Tokenizer, TokenizerSpec
+from zoo.registry import HubSource, alias, register, replace
+from zoo.spec import TokenizerSpec
+from zoo.tokenizer import Tokenizer
 
 WAVELET_LEVELS = 2
 TIME_HEIGHT_WIDTH = (2, 3, 4)  # of `[B, channels, frames, height, width]`
@@ -362,56 +363,12 @@ CHECKPOINT = KeyMap(
 )
 
 
-def register_published(
-    name: str,
-    repository: str,
-    downsample: tuple[int, int, int],
-    downsamples: Strides,
-    upsamples: Strides,
-    psnr: float | None = None,
-) -> None:
-    register(
-        name,
-        CosmosDV,
-        spec=TokenizerSpec(
-            name=name,
-            modality="video",
-            quantizer="fsq",
-            codebook_sizes=(64000,),
-            downsample=downsample,
-            channels=3,
-            chunk_frames=17,
-            causal=True,
-            code_license="Apache-2.0",
-            weights_license="NVIDIA Open Model License",
-            paper="https://arxiv.org/abs/2501.03575",
-            source="https://github.com/NVIDIA/Cosmos-Tokenizer",
-        ),
-        config={"downsamples": downsamples, "upsamples": upsamples},
-        hub=HubSource(f"nvidia/{repository}", "autoencoder.jit"),
-        keys=CHECKPOINT,
-        card="cosmos",
-        figures=None if psnr is None else {"PSNR, DAVIS (read off a bar chart)": psnr},
-    )
-
-
 NEITHER, SPACE, BOTH = (1, 1), (1, 2), (2, 2)
-DV4X8X8 = {"downsample": (4, 8, 8), "downsamples": (SPACE, NEITHER), "upsamples": (SPACE, NEITHER)}
-DV8X8X8 = {"downsample": (8, 8, 8), "downsamples": (BOTH, NEITHER), "upsamples": (NEITHER, BOTH)}
-DV8X16X16 = {"downsample": (8, 16, 16), "downsamples": (BOTH, SPACE), "upsamples": (SPACE, BOTH)}
 
-register_published("cosmos-dv-4x8x8", "Cosmos-0.1-Tokenizer-DV4x8x8", **DV4X8X8, psnr=33.0)
-register_published("cosmos-dv-8x8x8", "Cosmos-0.1-Tokenizer-DV8x8x8", **DV8X8X8, psnr=32.1)
-register_published("cosmos-dv-8x16x16", "Cosmos-0.1-Tokenizer-DV8x16x16", **DV8X16X16, psnr=31.4)
-register_published("cosmos-dv-8x16x16-720p", "Cosmos-1.0-Tokenizer-DV8x16x16", **DV8X16X16)
-alias("cosmos-dv", "cosmos-dv-4x8x8")
-
-# Trained here, by `trainers/recipes/cosmos-dv-nano.yaml`; ships with the package.
-register(
-    "cosmos-dv-nano",
+DV4X8X8 = register(
+    "cosmos-dv-4x8x8",
     CosmosDV,
     spec=TokenizerSpec(
-        name="cosmos-dv-nano",
         modality="video",
         quantizer="fsq",
         codebook_sizes=(64000,),
@@ -420,16 +377,53 @@ register(
         chunk_frames=17,
         causal=True,
         code_license="Apache-2.0",
-        weights_license="ImageNet non-commercial",
+        weights_license="NVIDIA Open Model License",
         paper="https://arxiv.org/abs/2501.03575",
         source="https://github.com/NVIDIA/Cosmos-Tokenizer",
     ),
-    config={
-        "downsamples": DV4X8X8["downsamples"],
-        "upsamples": DV4X8X8["upsamples"],
-        "width": 32,
-        "multipliers": (1, 2, 2),
-        "num_blocks": 1,
-    },
-    card="cosmos-dv-nano",
+    config={"downsamples": (SPACE, NEITHER), "upsamples": (SPACE, NEITHER)},
+    hub=HubSource("nvidia/Cosmos-0.1-Tokenizer-DV4x8x8", "autoencoder.jit"),
+    keys=CHECKPOINT,
+    card="cosmos",
+    figures={"PSNR, DAVIS (read off a bar chart)": 33.0},
+)
+register(
+    replace(
+        DV4X8X8,
+        "cosmos-dv-8x8x8",
+        downsample=(8, 8, 8),
+        config={"downsamples": (BOTH, NEITHER), "upsamples": (NEITHER, BOTH)},
+        hub=HubSource("nvidia/Cosmos-0.1-Tokenizer-DV8x8x8", "autoencoder.jit"),
+        figures={"PSNR, DAVIS (read off a bar chart)": 32.1},
+    )
+)
+DV8X16X16 = register(
+    replace(
+        DV4X8X8,
+        "cosmos-dv-8x16x16",
+        downsample=(8, 16, 16),
+        config={"downsamples": (BOTH, SPACE), "upsamples": (SPACE, BOTH)},
+        hub=HubSource("nvidia/Cosmos-0.1-Tokenizer-DV8x16x16", "autoencoder.jit"),
+        figures={"PSNR, DAVIS (read off a bar chart)": 31.4},
+    )
+)
+register(
+    replace(
+        DV8X16X16,
+        "cosmos-dv-8x16x16-720p",
+        hub=HubSource("nvidia/Cosmos-1.0-Tokenizer-DV8x16x16", "autoencoder.jit"),
+    )
+)
+alias("cosmos-dv", "cosmos-dv-4x8x8")
+
+# Trained here, by `trainers/recipes/cosmos-dv-nano.yaml`; ships with the package.
+register(
+    replace(
+        DV4X8X8,
+        "cosmos-dv-nano",
+        weights_license="ImageNet non-commercial",
+        config={"width": 32, "multipliers": (1, 2, 2), "num_blocks": 1},
+        weights="weights/cosmos-dv-nano.safetensors",
+        card="cosmos-dv-nano",
+    )
 )

@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import zoo
-from zoo import catalog, media
+from zoo import media
 from zoo.cli import app
 from zoo.demo import Demo
 from zoo.metrics import METRICS, psnr
@@ -192,7 +192,7 @@ def test_the_demo_of_the_shipped_weights_is_quick_and_close_to_the_originals(tmp
     assert result.exit_code == 0, result.output
     assert time.process_time() - start < 60
     entries = json.loads(result.stdout)["results"]
-    shipped = {name for name in zoo.list_tokenizers() if catalog.is_shipped(name)}
+    shipped = {name for name in zoo.list_tokenizers() if zoo.info(name).shipped is not None}
     decoding = {name for name in shipped if zoo.info(name).builder.encode_only is None}
     assert {entry["variant"] for entry in entries} == decoding
     for entry in entries:

@@ -27,7 +27,7 @@ import zoo
 from zoo import media
 from zoo.bench.candidates import Candidate
 from zoo.bench.signals import Preprocessing, from_pixels, to_pixels
-from zoo.tokenizer import ATOMS
+from zoo.modalities.structure import ATOMS
 
 PICTURE_QUALITIES = {
     "JPEG": (1, 5, 10, 20, 40, 75),

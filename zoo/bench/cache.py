@@ -19,7 +19,6 @@ from zoo.bench.signals import LOSSLESS_SUFFIX
 from zoo.codes import load_codes, save_codes
 from zoo.errors import MediaError
 from zoo.files import atomic_path
-from zoo.tokenizer import Modality
 
 FORMAT = "zoo-bench-cache-1"
 
@@ -45,7 +44,7 @@ class Entry:
         reconstruction: path of the lossless file.
     """
 
-    def __init__(self, folder: Path, key: str, modality: Modality):
+    def __init__(self, folder: Path, key: str, modality: str):
         self._stem = folder / key[:2] / key
         self.reconstruction = self._stem.with_suffix(LOSSLESS_SUFFIX[modality])
         self._record, self._codes = self._stem.with_suffix(".json"), self._stem.with_suffix(".npz")

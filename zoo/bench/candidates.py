@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 import zoo
-from zoo import media, registry
+from zoo import loading, media
 from zoo.bench.signals import Preprocessing
 from zoo.codes import packed_size
-from zoo.tokenizer import Tokenizer, TokenizerSpec
+from zoo.spec import TokenizerSpec
+from zoo.tokenizer import Tokenizer
 
 WORDS = {
     "num_tokens": "{} tokens",
@@ -85,7 +86,7 @@ class Source:
 
     def __init__(self, name: str | Path, device: str = "cpu"):
         self.device = device
-        self._load = lru_cache(maxsize=1)(lambda: registry.load(name, device=device))
+        self._load = lru_cache(maxsize=1)(lambda: loading.load(name, device=device))
         tokenizer = self.tokenizer()
         tokenizer.check_decodes()
         self.spec: TokenizerSpec = tokenizer.spec

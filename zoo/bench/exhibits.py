@@ -20,7 +20,7 @@ from zoo.bench.results import Item, Point, Results
 from zoo.bench.signals import Preprocessing, Signal, to_pixels
 from zoo.bench.verdict import families_of, rate_text
 from zoo.errors import ZooError
-from zoo.tokenizer import ATOMS
+from zoo.modalities.structure import ATOMS
 
 MOST_FAMILIES = 6  # shown; a page has to be opened, too
 MOST_RATES = 5  # of one family, of the median item

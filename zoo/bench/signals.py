@@ -14,7 +14,8 @@ from torch import Tensor
 from zoo import media
 from zoo.errors import InputError, MediaError
 from zoo.files import atomic_path
-from zoo.tokenizer import ATOMS, Modality, TokenizerSpec
+from zoo.modalities.structure import ATOMS
+from zoo.spec import TokenizerSpec
 
 RATE_UNIT = {"image": "bits per pixel", "audio": "kbit/s", "video": "kbit/s", "structure": "bits/residue"}
 SPEED_UNIT = {"image": "megapixels/s", "audio": "x real time", "video": "x real time", "structure": "residues/s"}
@@ -38,7 +39,7 @@ class Preprocessing:
     seconds: of audio and video; what follows is left out; None: all.
     """
 
-    modality: Modality
+    modality: str
     resolution: int | None = None
     sample_rate: int | None = None
     channels: int | None = None

@@ -11,8 +11,19 @@ import typer
 from typer.core import TyperGroup
 
 import zoo
-from zoo.cli import bench, browse, demo, transcode, weights
+from zoo.cli.bench import bench
+from zoo.cli.decode import decode
+from zoo.cli.demo import demo
+from zoo.cli.encode import encode
+from zoo.cli.export import export
+from zoo.cli.info import info
+from zoo.cli.list import list_tokenizers
+from zoo.cli.parity import parity
+from zoo.cli.pull import pull
+from zoo.cli.push import push
+from zoo.cli.reconstruct import reconstruct
 from zoo.cli.terminal import print_error
+from zoo.cli.train import train
 from zoo.errors import ZooError
 
 
@@ -36,9 +47,7 @@ class Commands(TyperGroup):
             raise typer.Exit(1) from error
 
 
-app = typer.Typer(
-    cls=Commands, rich_markup_mode=None, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False
-)
+app = typer.Typer(cls=Commands, rich_markup_mode=None, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 def print_version(wanted: bool) -> None:
@@ -57,20 +66,8 @@ def options(
     """Discrete tokenizers for images, sound, video and protein structures."""
 
 
-app.command("list")(browse.list_tokenizers)
-for command in (
-    browse.info,
-    transcode.encode,
-    transcode.decode,
-    transcode.reconstruct,
-    weights.parity,
-    weights.pull,
-    weights.push,
-    weights.train,
-    weights.export,
-    bench.bench,
-    demo.demo,
-):
+app.command("list")(list_tokenizers)
+for command in (info, encode, decode, reconstruct, parity, pull, push, train, export, bench, demo):
     app.command()(command)
 
 

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zoo.cli.terminal import JsonOption, parse_device, print_error, print_json, print_table, progress_bar
+from zoo.cli.options import JsonOption
+from zoo.cli.terminal import parse_device, print_error, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
     from zoo.bench.results import Interval, Results
 
 
 def bench(
-    names: Annotated[list[str], typer.Argument(metavar="NAMES", help="Variants of one modality, as `zoo load` has.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAMES", help="Variants of one modality.")],
     data: Annotated[Path, typer.Option(help="Folder of files.")],
     out: Annotated[Path, typer.Option(help="Folder of results.json, report.html and the cache.")] = Path("zoo-bench"),
     limit: Annotated[int | None, typer.Option(min=1, help="Take only the first so many files.")] = None,
@@ -69,9 +70,9 @@ def bench(
 
 
 def print_points(results: Results) -> None:
-    from zoo.bench.signals import SPEED_UNIT
+    from zoo import modalities
 
-    speed = SPEED_UNIT[results.modality]
+    speed = modalities.get(results.modality).speed_unit
     columns = [column(kind) for kind in results.metrics.values()]
     numeric = ["bytes", results.rate_unit, *columns, f"encode ({speed})", f"decode ({speed})", "MB"]
     rows = [

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from zoo.cli.terminal import JsonOption, figures_as_json, print_error, print_figures, print_json, progress_bar
-from zoo.cli.transcode import ChainOption
+from zoo.cli.options import ChainOption, JsonOption
+from zoo.cli.terminal import figures_as_json, print_error, print_figures, print_json, progress_bar
 
 
 def demo(

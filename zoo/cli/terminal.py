@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from zoo.transcode import Figures
 
 SECONDS_BEFORE_PROGRESS = 1.0
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def print_json(value: Any) -> None:
@@ -49,7 +48,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: 
 
 
 def print_figures(columns: Sequence[str], rows: Sequence[tuple[Sequence[str], Figures]], modality: str) -> None:
-    """A table of what signals of one modality cost and lost, behind the cells of `columns`."""
+    """A table of what signals of one modality cost and lost, after the cells of `columns`."""
     from zoo.metrics import METRICS
 
     metrics = [METRICS[modality][name] for name in rows[0][1].quality]

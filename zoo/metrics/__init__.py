@@ -18,9 +18,8 @@ from zoo.metrics.base import Metric
 from zoo.metrics.image import IMAGE, psnr, ssim
 from zoo.metrics.structure import STRUCTURE, rmsd
 from zoo.metrics.video import VIDEO
-from zoo.tokenizer import Modality
 
-METRICS: dict[Modality, dict[str, Metric]] = {"image": IMAGE, "audio": AUDIO, "video": VIDEO, "structure": STRUCTURE}
+METRICS: dict[str, dict[str, Metric]] = {"image": IMAGE, "audio": AUDIO, "video": VIDEO, "structure": STRUCTURE}
 
 __all__ = [
     "METRICS",

@@ -24,7 +24,7 @@ from zoo.metrics.speech import (
     voice_missing,
     voicing_error,
 )
-from zoo.tokenizer import TokenizerSpec
+from zoo.spec import TokenizerSpec
 
 MEL_RATE = 24000
 MEL_WINDOW = 1024

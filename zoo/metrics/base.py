@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from zoo.tokenizer import TokenizerSpec
+from zoo.spec import TokenizerSpec
 
 if TYPE_CHECKING:
     import torchmetrics

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from zoo.codes import flatten
 from zoo.errors import InputError
-from zoo.tokenizer import SIGNAL_AXES, Tokenizer
+from zoo.tokenizer import Tokenizer
 
 MAX_COUNTS = 2**25  # of one kind, 8 bytes each: 256 MiB
 
@@ -318,23 +318,21 @@ def token_change(
         InputError: what `encode` raises, a shift of as much as a grid step along an axis or of axes that the signal
             has not, or a perturbed signal of another shape.
     """
-    spec = tokenizer.spec
     if isinstance(perturbation, Shift):
         _check_shift(perturbation, tokenizer)
-    elif isinstance(perturbation, Noise) and spec.modality == "structure":
+    elif isinstance(perturbation, Noise) and not tokenizer.modality.is_sampled:
         raise InputError("Noise is for signals with a level; a structure's coordinates have none")
     codes = tokenizer.encode(signal, **options)
     perturbed = perturbation(signal)
     if perturbed.shape != signal.shape:
         raise InputError(f"expected a perturbed signal of shape {list(signal.shape)}, got {list(perturbed.shape)}")
-    if spec.modality in ("image", "video"):
-        perturbed = perturbed.clamp(0, 1)
+    perturbed = tokenizer.modality.finish(perturbed)
     return (tokenizer.encode(perturbed, **options) != codes).flatten(2).double().mean(dim=2)
 
 
 def _check_shift(shift: Shift, tokenizer: Tokenizer) -> None:
     spec = tokenizer.spec
-    axes = () if spec.modality == "structure" else SIGNAL_AXES[spec.modality]
+    axes = tokenizer.modality.axes if tokenizer.modality.is_sampled else ()
     if not 0 < len(shift.steps) <= len(axes):
         raise InputError(f"expected a shift of {spec.name}'s last axes ({', '.join(axes)}), got {shift.steps}")
     if not spec.downsample:

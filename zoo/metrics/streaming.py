@@ -9,7 +9,7 @@ import torchmetrics
 from torch import Tensor
 
 from zoo.metrics.base import PerItem
-from zoo.tokenizer import TokenizerSpec
+from zoo.spec import TokenizerSpec
 
 
 class MeanOfItems(torchmetrics.Metric):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from zoo.errors import InputError
 from zoo.metrics.base import plain_metric
-from zoo.tokenizer import ATOMS
+from zoo.modalities.structure import ATOMS
 
 if TYPE_CHECKING:
     from biotite.structure import AtomArray

@@ -12,7 +12,6 @@ import torch
 import zoo
 from tests.support.paths import GOLDENS
 from tests.support.plain_llamagen import NECK, PlainLlamaGen, Shapes
-from zoo import registry
 from zoo.catalog import num_parameters
 from zoo.parity import parity, synthetic_checkpoint
 from zoo.quantizers import FactorizedVQ
@@ -122,9 +121,7 @@ def write_golden(folder, kind: str, batch: int, seed: int):
 
 
 @pytest.fixture(autouse=True)
-def small_variants(monkeypatch):
-    zoo.list_tokenizers()
-    monkeypatch.setattr(registry, "_variants", dict(registry._variants))
+def small_variants(registrations):
     for kind, branches in BRANCHES.items():
         like, name = zoo.info(f"fqgan-{kind}-16"), f"fqgan-{kind}-small"
         fields = {"codebook_sizes": (ROWS,) * len(branches), "downsample": (4, 4), "resolution": RESOLUTION}

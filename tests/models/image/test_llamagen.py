@@ -10,7 +10,6 @@ from PIL import Image
 
 import zoo
 from tests.support.plain_llamagen import NECK, PlainLlamaGen, Shapes
-from zoo import registry
 from zoo.catalog import num_parameters
 from zoo.parity import parity, synthetic_checkpoint
 
@@ -53,9 +52,8 @@ def write_golden(folder, size: tuple[int, int], batch: int, seed: int):
 
 
 @pytest.fixture(autouse=True)
-def small_variant(monkeypatch):
+def small_variant(registrations):
     like = zoo.info("llamagen-vq-16")
-    monkeypatch.setattr(registry, "_variants", dict(registry._variants))
     zoo.register(
         "llamagen-small",
         like.builder,

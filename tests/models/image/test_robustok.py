@@ -15,7 +15,6 @@ from PIL import Image
 import zoo
 from tests.support.paths import GOLDENS
 from tests.support.plain_llamagen import Shapes
-from zoo import registry
 from zoo.catalog import num_parameters
 from zoo.metrics.perturbation import perturb_codes
 from zoo.parity import parity, read_golden, read_manifest, synthetic_checkpoint
@@ -153,9 +152,8 @@ def write_golden(folder: Path, batch: int, seed: int) -> tuple[Path, Path]:
 
 
 @pytest.fixture(autouse=True)
-def small_variant(monkeypatch):
+def small_variant(registrations):
     like = zoo.info("robustok")
-    monkeypatch.setattr(registry, "_variants", dict(registry._variants))
     zoo.register(
         "robustok-small",
         like.builder,

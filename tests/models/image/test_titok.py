@@ -11,7 +11,6 @@ import torch.nn.functional as F
 
 import zoo
 from tests.support.paths import GOLDENS
-from zoo import registry
 from zoo.layers.titok import CHECKPOINT, coarse_to_fine
 from zoo.parity import parity, read_manifest, synthetic_checkpoint
 
@@ -183,9 +182,7 @@ class PlainTiTok:
 
 
 @pytest.fixture
-def register_small(monkeypatch):
-    zoo.list_tokenizers()
-    monkeypatch.setattr(registry, "_variants", dict(registry._variants))
+def register_small(registrations):
 
     def register(like: str, num_tokens: int, **config: int) -> str:
         variant = zoo.info(like)

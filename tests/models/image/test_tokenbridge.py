@@ -22,7 +22,6 @@ from tests.support.plain_tokenbridge import (
     small,
     write_golden,
 )
-from zoo import registry
 from zoo.checkpoints import assign, without_storage
 from zoo.models.image.tokenbridge import CHECKPOINT, TokenBridge
 from zoo.parity import parity, synthetic_checkpoint
@@ -32,9 +31,8 @@ GOLDEN = GOLDENS / "tokenbridge-kl16"
 
 
 @pytest.fixture
-def small_variant(monkeypatch) -> str:
+def small_variant(registrations) -> str:
     published = zoo.info("tokenbridge-kl16")
-    monkeypatch.setattr(registry, "_variants", dict(registry._variants))
     spec = type(published.spec)(**{**vars(published.spec), "name": "tokenbridge-small"})
     config = {**published.config, "width": WIDTH}
     zoo.register(spec.name, TokenBridge, spec=spec, config=config, keys=CHECKPOINT, card="tokenbridge")

@@ -5,14 +5,12 @@ import torch
 
 import zoo
 from tests.support.plain_wetok import DIM, register_small, write_golden
-from zoo import registry
 from zoo.parity import parity
 
 
 @pytest.fixture(autouse=True)
-def registry_left_as_found(monkeypatch):
-    zoo.list_tokenizers()
-    monkeypatch.setattr(registry, "_variants", dict(registry._variants))
+def registry_left_as_found(registrations):
+    pass
 
 
 @pytest.mark.parametrize("generative", [False, True])

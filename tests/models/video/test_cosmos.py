@@ -12,7 +12,6 @@ from torch import nn
 import zoo
 from tests.support.paths import GOLDENS
 from tests.support.tokenizers import small
-from zoo import registry
 from zoo.layers.haar import haar, inverse_haar
 from zoo.models.image import cosmos as di
 from zoo.models.video import cosmos as dv
@@ -338,9 +337,8 @@ def write_golden(folder: Path, shapes, network, axes: str, size: tuple[int, ...]
 
 
 @pytest.fixture(autouse=True)
-def registry_left_as_found(monkeypatch):
-    zoo.list_tokenizers()
-    monkeypatch.setattr(registry, "_variants", dict(registry._variants))
+def registry_left_as_found(registrations):
+    pass
 
 
 @pytest.mark.parametrize("stride", [8, 16])

@@ -7,13 +7,12 @@ biotite, which reads and writes the files, is imported when it is first needed.
 from __future__ import annotations
 
 import io
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,15 +20,91 @@ from torch import Tensor
 
 from zoo.errors import InputError, MediaError, ZooError
 from zoo.files import atomic_path
-from zoo.media.memory import MediaBytes, MediaFile
-from zoo.media.paths import SUFFIXES
-from zoo.tokenizer import ATOMS
+from zoo.modalities.base import Modality, Signal
+from zoo.modalities.files import MediaBytes, MediaFile, as_file
 
 if TYPE_CHECKING:
     from biotite.structure import AtomArray
 
+    from zoo.spec import TokenizerSpec
+
+ATOMS = ("N", "CA", "C", "CB", "O")  # of a residue, the first five of atom37
+SUFFIXES = (".pdb", ".ent", ".cif", ".mmcif", ".bcif")
 PDB_SUFFIXES = (".pdb", ".ent")
 UNKNOWN_RESIDUE = "UNK"
+
+
+class StructureModality(Modality):
+    """Structures `[B, residues, 5, 3]` in angstrom, NaN where an atom is absent; one chain an item."""
+
+    name = "structure"
+    title = "Protein structures"
+    noun = ("structure", "structures")
+    axes = ("residues",)
+    axis = 1
+    suffixes = SUFFIXES
+    signal_suffix = ".pdb"
+    lossless_suffix = ".bcif"
+    options = ("chain", "residues")
+    is_sampled = False
+    networks_pad = True
+    keeps_float32 = True
+    network_range = None
+    raw_bits = 32
+    unit = "/residue"
+    reference = "residue"
+    reference_size = (1,)
+    rate_unit = "bits/residue"
+    speed_unit = "residues/s"
+    quality = ("ca_rmsd", "rmsd")
+    validation_metrics = ("ca_rmsd", "tm_score", "lddt")
+    padding_value = torch.nan
+
+    def layout(self, spec: TokenizerSpec) -> str:
+        return f"[batch, residues, {len(ATOMS)}, 3]"
+
+    def has_layout(self, x: Tensor, spec: TokenizerSpec) -> bool:
+        return x.ndim == 4 and x.shape[2:] == (len(ATOMS), 3)
+
+    def check_values(self, x: Tensor) -> None:
+        present = ~x.isnan()
+        if bool(x.isinf().any()) or bool((present.any(dim=-1) != present.all(dim=-1)).any()):
+            raise InputError("structure has coordinates that are not finite; an absent atom is NaN in all three")
+        if not bool(present.flatten(1).any(dim=1).all()):
+            raise InputError("structure has an item without a single atom")
+
+    def like(self, x: Tensor, original: Tensor) -> Tensor:
+        """Residues without a single atom in `original` are absent: a code for them says nothing."""
+        absent = original.isnan().flatten(2).all(dim=2)
+        return x.masked_fill(absent[..., None, None], torch.nan)
+
+    def load(self, source: Any, spec: TokenizerSpec, **options: Any) -> Signal:
+        residues, chain = options.get("residues"), options.get("chain")
+        file = as_file(source)
+        if file is not None:
+            values = read_structure(file, chain=chain).coordinates
+        elif chain is not None:
+            raise InputError("expected chain= with a file; coordinates in memory are one chain")
+        else:
+            values = _from_memory(source)
+        return Signal(values[:residues])
+
+    def write(
+        self,
+        path: str | Path,
+        signal: Any,
+        spec: TokenizerSpec,
+        *,
+        frame_rate: float | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        write_structure(path, signal, overwrite=overwrite)
+
+    def read_lossless(self, path: Path, like: Tensor, spec: TokenizerSpec) -> Tensor:
+        structure = read_structure(path)  # without residues that have no CA
+        values = torch.full((len(like), len(ATOMS), 3), torch.nan)
+        values[torch.tensor(structure.residue_ids) - 1] = structure.coordinates
+        return values
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,9 +143,7 @@ def read_structure(path: MediaFile, chain: str | None = None, model: int = 1) ->
         MediaError: a file that is missing, damaged, cut short or holds no residue. What is cut behind a whole
             atom of a PDB or mmCIF file cannot be noticed: no length is stated there.
     """
-    if not isinstance(path, str | os.PathLike | MediaBytes):
-        raise InputError(f"expected a structure as the path of a file, got {type(path).__name__}")
-    file, path = path, Path(str(path))
+    file, path = path, Path(_named(path))
     _check_suffix(path)
     atoms = _read_atoms(file, path, model)
     # Calcium is called CA too, and taken for carbon where the file names no elements.
@@ -141,6 +214,26 @@ def write_structure(
 
 
 # Reading
+
+
+def _named(file: MediaFile) -> str:
+    """The name of a file, for bytes without a suffix with the one that their content shows."""
+    if not isinstance(file, MediaBytes) or Path(file.name).suffix.lower() in SUFFIXES:
+        return str(file)
+    start = file.content[:512].lstrip()
+    if start.startswith((b"data_", b"#", b"loop_")):
+        return f"{file.name}.cif"
+    # BinaryCIF is a MessagePack map, whose first byte is none of a text.
+    return f"{file.name}.bcif" if start[:1] >= b"\x80" else f"{file.name}.pdb"
+
+
+def _from_memory(source: Any) -> Tensor:
+    """Coordinates `[residues, 5, 3]` to float32."""
+    coordinates = torch.from_numpy(source) if isinstance(source, np.ndarray) else source
+    if not isinstance(coordinates, Tensor):
+        kinds = "path, bytes, or coordinates [residues, 5, 3] as array or tensor"
+        raise InputError(f"expected a structure as {kinds}, got {type(source).__name__}")
+    return torch.from_numpy(_check_coordinates(coordinates))
 
 
 def _read_atoms(file: MediaFile, path: Path, model: int) -> AtomArray:
@@ -225,7 +318,7 @@ def _atom_array(coordinates: np.ndarray, names: list[str], ids: list[int], codes
 
 
 def _check_suffix(path: Path) -> None:
-    if path.suffix.lower() not in SUFFIXES["structure"]:
+    if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"{path}: expected a suffix among {' '.join(SUFFIXES['structure'])}, got {path.suffix!r}")
 
 
@@ -265,3 +358,6 @@ def _check_fits(
             raise InputError(f"{path}: expected residue ids as integers from {lowest} to {highest}, got {number!r}")
     if is_pdb and not (np.nanmin(coordinates) > -999.9995 and np.nanmax(coordinates) < 9999.9995):
         raise InputError(f"{path}: expected coordinates from -999.999 to 9999.999 angstrom; .cif takes any")
+
+
+MODALITY = StructureModality()

@@ -6,22 +6,71 @@ Images are `[3, H, W]`, uint8 as read or float in [0, 1].
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
-from torch.nn import functional
 
 from zoo.errors import InputError, MediaError
 from zoo.files import atomic_path
-from zoo.media.memory import MediaFile, opened
+from zoo.modalities.base import Modality, Signal, cut_square
+from zoo.modalities.files import MediaFile, as_file, opened
 
-ImageSource = str | Path | Image.Image | np.ndarray | Tensor
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from zoo.spec import TokenizerSpec
+
 Interpolation = Literal["bilinear", "bicubic"]
+
+
+class ImageModality(Modality):
+    """Images `[B, 3, H, W]` in [0, 1]."""
+
+    name = "image"
+    title = "Images"
+    noun = ("image", "images")
+    axes = ("height", "width")
+    suffixes = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
+    signal_suffix = ".png"
+    lossless_suffix = ".png"
+    options = ("resolution", "crop", "interpolation")
+    has_unit_range = True
+    batches_have_lengths = False
+    network_range = (0.5, 0.5)
+    raw_bits = 8
+    unit = "/image"
+    reference = "256x256 image"
+    reference_size = (256, 256)
+    rate_unit = "bits per pixel"
+    speed_unit = "megapixels/s"
+    speed_scale = 1e-6
+    quality = ("psnr", "ssim")
+    validation_metrics = ("psnr", "ssim")
+    size_hint = "; resolution= resizes them to one"
+
+    def check_lengths(self, lengths: Any, x: Tensor) -> Tensor:
+        raise InputError("lengths are for audio, video and structures; images of a batch have one size")
+
+    def load(self, source: Any, spec: TokenizerSpec, **options: Any) -> Signal:
+        resolution, crop = cut_square(options, spec)
+        image = load_image(
+            source, resolution=resolution, crop=crop or 0, interpolation=options.get("interpolation", "bilinear")
+        )
+        return Signal(image)
+
+    def write(
+        self,
+        path: str | Path,
+        signal: Any,
+        spec: TokenizerSpec,
+        *,
+        frame_rate: float | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        write_image(path, signal, overwrite=overwrite)
 
 
 def read_image(path: MediaFile) -> Tensor:
@@ -34,6 +83,8 @@ def read_image(path: MediaFile) -> Tensor:
         MediaError: a file that is missing, damaged, no image, larger than Pillow's limit against decompression
             bombs, or of samples without a stated range (32-bit integers or floats).
     """
+    from PIL import Image, ImageOps
+
     try:
         with Image.open(opened(path)) as image:
             image.load()
@@ -57,6 +108,8 @@ def write_image(path: str | Path, image: Tensor, overwrite: bool = False) -> Non
         InputError: an unknown suffix, or shape, dtype or a value of the image that is not finite.
         MediaError: the file exists or cannot be written.
     """
+    from PIL import Image
+
     path = Path(path)
     image_format = Image.registered_extensions().get(path.suffix.lower())
     if image_format not in Image.SAVE:
@@ -86,30 +139,33 @@ def to_image_tensor(source: Image.Image | np.ndarray | Tensor) -> Tensor:
 
 
 def load_image(
-    source: ImageSource, *, resolution: int | None = None, interpolation: Interpolation = "bilinear"
+    source: Any, *, resolution: int | None = None, crop: int | None = None, interpolation: Interpolation = "bilinear"
 ) -> Tensor:
-    """What an image model is fed with: float32 `[3, H, W]` in [0, 1].
+    """Load what an image model is fed with: float32 `[3, H, W]` in [0, 1].
 
     Args:
-        source: path, or what `to_image_tensor` takes.
-        resolution: the short side is resized to this and the centre cropped square; None: as it is.
+        source: path, bytes, file object, or what `to_image_tensor` takes.
+        resolution: the short side is resized to this; None: as it is.
+        crop: side of the square that is kept of the centre; None: `resolution`; 0: the whole image.
         interpolation: of the resizing, antialiased.
 
     Raises:
-        InputError: as in `to_image_tensor`.
+        InputError: as in `to_image_tensor`, or a crop beyond the image.
         MediaError: as in `read_image`.
     """
-    image = read_image(source) if isinstance(source, str | os.PathLike) else _from_memory(source)
+    file = as_file(source)
+    image = _from_memory(source) if file is None else read_image(file)
     if resolution is not None:
-        image = center_crop(resize_short_side(image, resolution, interpolation), resolution)
-    return _to_float(image)
+        image = resize_short_side(image, resolution, interpolation)
+    crop = resolution if crop is None else crop
+    return _to_float(center_crop(image, crop) if crop else image)
 
 
 def resize_short_side(image: Tensor, size: int, interpolation: Interpolation = "bilinear") -> Tensor:
-    """Resize so that the short side has `size` pixels, antialiased.
+    """Resize so that the short side has `size` pixels, antialiased, as torchvision's Resize does.
 
-    The long side is `int(size * long / short)`. uint8 goes through Pillow and is bit for bit what torchvision's
-    Resize makes of a Pillow image; float is interpolated with the same filter and not rounded.
+    The long side is `int(size * long / short)`. uint8 goes through Pillow; float is interpolated with the same filter
+    and not rounded.
 
     Args:
         image: `[3, H, W]`, uint8 or floating point in [0, 1].
@@ -119,23 +175,23 @@ def resize_short_side(image: Tensor, size: int, interpolation: Interpolation = "
     Raises:
         InputError: shape or dtype of the image, or a size below 1.
     """
+    from torchvision.transforms import InterpolationMode, functional
+
     _check_image(image)
     if size < 1:
         raise InputError(f"expected a size of at least 1 pixel, got {size}")
-    short = min(image.shape[1:])
-    height, width = (size if length == short else int(size * length / short) for length in image.shape[1:])
-    if (height, width) == tuple(image.shape[1:]):
+    if min(image.shape[1:]) == size:
         return image
+    mode = InterpolationMode(interpolation)
     if image.is_floating_point():
         # Clamped as bytes are: bicubic interpolation reaches beyond the values that it is given.
-        resized = functional.interpolate(image[None], (height, width), mode=interpolation, antialias=True)[0]
-        return resized.clamp(0, 1)
-    picture = Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
-    return _pixels(picture.resize((width, height), Image.Resampling[interpolation.upper()])).to(image.device)
+        return functional.resize(image, [size], mode, antialias=True).clamp(0, 1)
+    resized = functional.resize(functional.to_pil_image(image), [size], mode)
+    return _pixels(resized).to(image.device)
 
 
 def center_crop(image: Tensor, size: int | tuple[int, int]) -> Tensor:
-    """The middle of an image, as torchvision's CenterCrop places it.
+    """Return the middle of an image, as torchvision's CenterCrop places it.
 
     Args:
         image: `[3, H, W]`, uint8 or floating point.
@@ -144,16 +200,19 @@ def center_crop(image: Tensor, size: int | tuple[int, int]) -> Tensor:
     Raises:
         InputError: shape or dtype of the image, or a size beyond it.
     """
+    from torchvision.transforms import functional
+
     _check_image(image)
     height, width = (size, size) if isinstance(size, int) else size
     if not (1 <= height <= image.shape[1] and 1 <= width <= image.shape[2]):
         raise InputError(f"expected a crop within {list(image.shape[1:])}, got {[height, width]}")
-    top, left = round((image.shape[1] - height) / 2), round((image.shape[2] - width) / 2)
-    return image[:, top : top + height, left : left + width]
+    return functional.center_crop(image, [height, width])
 
 
 def _pixels(image: Image.Image) -> Tensor:
     """Pillow image of any mode to uint8 `[3, H, W]`."""
+    from PIL import Image
+
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
@@ -171,6 +230,8 @@ def _pixels(image: Image.Image) -> Tensor:
 
 def _from_memory(source: Image.Image | np.ndarray | Tensor) -> Tensor:
     """To `[3, H, W]`, uint8 or floating point in [0, 1]."""
+    from PIL import Image, ImageOps
+
     if isinstance(source, Image.Image):
         return _pixels(ImageOps.exif_transpose(source))
     if isinstance(source, np.ndarray):
@@ -182,9 +243,8 @@ def _from_memory(source: Image.Image | np.ndarray | Tensor) -> Tensor:
             raise InputError(f"expected an image array of uint8, or floats in [0, 1], got {source.dtype}")
         source = torch.from_numpy(np.array(source)).permute(2, 0, 1)
     elif not isinstance(source, Tensor):
-        raise InputError(
-            f"expected an image as path, Pillow image, array [H, W, 3] or tensor [3, H, W], got {type(source).__name__}"
-        )
+        kinds = "path, bytes, Pillow image, array [H, W, 3] or tensor [3, H, W]"
+        raise InputError(f"expected an image as {kinds}, got {type(source).__name__}")
     _check_image(source)
     if source.is_floating_point():
         least, greatest = (bound.item() for bound in source.aminmax())
@@ -203,3 +263,6 @@ def _check_image(image: Tensor) -> None:
         raise InputError(f"expected an image tensor [3, height, width], got {came}")
     if image.dtype != torch.uint8 and not image.is_floating_point():
         raise InputError(f"expected an image tensor of uint8, or floats in [0, 1], got {image.dtype}")
+
+
+MODALITY = ImageModality()

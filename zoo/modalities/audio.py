@@ -6,26 +6,86 @@ Audio is float32 `[channels, samples]`, nominally in [-1, 1].
 from __future__ import annotations
 
 import io
-import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import av
 import numpy as np
-import soundfile
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.errors import InputError, MediaError
 from zoo.files import atomic_path
-from zoo.media.memory import MediaBytes, MediaFile, opened
+from zoo.modalities.base import Modality, Signal
+from zoo.modalities.files import MediaBytes, MediaFile, as_file, opened
 
-AudioSource = MediaFile | np.ndarray | Tensor
+if TYPE_CHECKING:
+    import soundfile
+
+    from zoo.spec import TokenizerSpec
 
 FORMATS_WRITTEN = {".wav": "WAV", ".flac": "FLAC"}
 MOST_CHANNELS = 64
-PREROLL = 2**15  # samples: a Vorbis decoder can be off in the first blocks behind a jump
+PREROLL = 2**15  # samples: a Vorbis decoder can be off in the first blocks after a jump
+
+
+class AudioModality(Modality):
+    """Sound `[B, channels, samples]`, nominally in [-1, 1], at `spec.sample_rate`."""
+
+    name = "audio"
+    title = "Audio"
+    noun = ("recording", "recordings")
+    axes = ("samples",)
+    suffixes = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".aif", ".aiff")
+    signal_suffix = ".wav"
+    lossless_suffix = ".flac"
+    options = ("sample_rate", "resample", "seconds")
+    networks_pad = True
+    network_range = (0.0, 1.0)
+    raw_bits = 16
+    unit = "/s"
+    reference = "second"
+    reference_size = None
+    rate_unit = "kbit/s"
+    speed_unit = "x real time"
+    rate_scale = 1e-3
+    quality = ("mel_distance", "stoi")
+    validation_metrics = ("mel_distance", "stoi")
+
+    def amount(self, size: tuple[int, ...], sample_rate: float | None) -> float:
+        if sample_rate is None:
+            raise InputError("expected the sample rate of audio, got none")
+        return size[0] / sample_rate
+
+    def hint(self, x: Tensor) -> str:
+        return "; add a channel axis: audio[:, None]" if x.ndim == 2 else ""
+
+    def pad(self, x: Tensor, spec: TokenizerSpec) -> Tensor:
+        """Silence up to a whole number of frames."""
+        return F.pad(x, (0, -x.shape[-1] % spec.hop_length))
+
+    def load(self, source: Any, spec: TokenizerSpec, **options: Any) -> Signal:
+        if spec.sample_rate is None:
+            raise InputError(f"{spec.name} states no sample rate")
+        return Signal(load_audio(source, spec.sample_rate, spec.channels, **options))
+
+    def write(
+        self,
+        path: str | Path,
+        signal: Any,
+        spec: TokenizerSpec,
+        *,
+        frame_rate: float | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        if spec.sample_rate is None:
+            raise InputError(f"{spec.name} states no sample rate")
+        write_audio(path, signal, spec.sample_rate, overwrite=overwrite)
+
+    def read_lossless(self, path: Path, like: Tensor, spec: TokenizerSpec) -> Tensor:
+        return read_audio(path)[0]
 
 
 def read_audio(path: MediaFile, start: float | None = None, duration: float | None = None) -> tuple[Tensor, int]:
@@ -95,6 +155,8 @@ def write_audio(path: str | Path, audio: Tensor, sample_rate: int, overwrite: bo
     _check_rate(sample_rate)
     if not audio.isfinite().all():
         raise InputError("expected audio in [-1, 1], got samples that are not finite")
+    import soundfile
+
     samples = (audio.detach().cpu().double() * 32768).round().clamp(-32768, 32767).to(torch.int16)
     encoded = io.BytesIO()
     try:
@@ -144,37 +206,45 @@ def to_channels(audio: Tensor, channels: int) -> Tensor:
 
 
 def load_audio(
-    source: AudioSource,
+    source: Any,
     to_rate: int,
     channels: int,
     *,
     sample_rate: int | None = None,
     resample: bool = True,
+    seconds: float | None = None,
 ) -> Tensor:
-    """What an audio model is fed with: float32 `[channels, samples]` at `to_rate`.
+    """Load what an audio model is fed with: float32 `[channels, samples]` at `to_rate`.
 
     Args:
-        source: path; or array or tensor, floating point `[channels, samples]` or `[samples]` in [-1, 1].
+        source: path, bytes or file object; or array or tensor, floating point `[channels, samples]` or `[samples]` in
+            [-1, 1].
         to_rate: Hz of the result.
         channels: of the result.
         sample_rate: Hz of an array or tensor; a file states its own.
         resample: whether another rate is resampled; if not, it is an error.
+        seconds: how much is taken from the start; None: all.
 
     Raises:
         InputError: another type, shape or dtype, no or another `sample_rate`, or channels that cannot be had.
         MediaError: as in `read_audio`.
     """
-    if isinstance(source, str | os.PathLike | MediaBytes):
-        audio, given_rate = read_audio(source)
+    if seconds is not None and not seconds > 0:
+        raise InputError(f"expected more than 0 seconds, got {seconds}")
+    file = as_file(source)
+    if file is not None:
+        audio, given_rate = read_audio(file, duration=seconds)
         if sample_rate not in (None, given_rate):
-            raise InputError(f"{source}: expected {sample_rate} Hz, got {given_rate} Hz")
+            raise InputError(f"{file}: expected {sample_rate} Hz, got {given_rate} Hz")
+    elif sample_rate is None:
+        raise InputError(f"expected sample_rate= with a {type(source).__name__}, got none")
     else:
         audio, given_rate = _from_memory(source), sample_rate
-        if given_rate is None:
-            raise InputError(f"expected sample_rate= with a {type(source).__name__}, got none")
+        audio = audio if seconds is None else audio[:, : max(1, round(seconds * given_rate))]
     if given_rate != to_rate and not resample:
         raise InputError(f"expected {to_rate} Hz, got {given_rate} Hz; resample=True resamples")
-    return _at_rate(to_channels(audio, channels), given_rate, to_rate)
+    audio = _at_rate(to_channels(audio, channels), given_rate, to_rate)
+    return audio if seconds is None else audio[:, : max(1, round(seconds * to_rate))]
 
 
 _at_rate = resample  # under a name that `load_audio` does not shadow
@@ -185,6 +255,8 @@ _at_rate = resample  # under a name that `load_audio` does not shadow
 
 def _decode(path: MediaFile, start: float, duration: float | None) -> Iterator[tuple[Tensor, int]]:
     """Blocks `[channels, samples]` of any length with their rate."""
+    import soundfile
+
     try:
         file = soundfile.SoundFile(opened(path))
     except (soundfile.LibsndfileError, TypeError):  # TypeError: a suffix that it takes for headerless samples
@@ -214,6 +286,8 @@ def _has_mp3_length(path: MediaFile) -> bool:
 def _decode_with_soundfile(
     path: MediaFile, file: soundfile.SoundFile, start: float, duration: float | None
 ) -> Iterator[tuple[Tensor, int]]:
+    import soundfile
+
     rate = file.samplerate
     with file:
         # The writer's count of bytes, where it is more than there are; near 2 ** 31 and above it stands for none.
@@ -243,6 +317,8 @@ def _decode_with_soundfile(
 def _decode_with_av(
     path: MediaFile, start: float, duration: float | None, stated: int | None = None
 ) -> Iterator[tuple[Tensor, int]]:
+    import av
+
     position = 0
     try:
         with av.open(opened(path), metadata_errors="ignore") as container:
@@ -317,3 +393,6 @@ def _check_audio(audio: Tensor) -> None:
 def _check_rate(sample_rate: int) -> None:
     if not isinstance(sample_rate, int) or sample_rate < 1:
         raise InputError(f"expected a sample rate as a positive integer in Hz, got {sample_rate!r}")
+
+
+MODALITY = AudioModality()

@@ -1,0 +1,17 @@
+"""Checkpoints: key maps of published layouts, reading files safely, building networks without storage, parity."""
+
+from zoo.checkpoints.building import assign, without_storage
+from zoo.checkpoints.keymap import KeyMap, State, check_state, descend
+from zoo.checkpoints.reading import read_checkpoint, read_metadata, write_checkpoint
+
+__all__ = [
+    "KeyMap",
+    "State",
+    "assign",
+    "check_state",
+    "descend",
+    "read_checkpoint",
+    "read_metadata",
+    "without_storage",
+    "write_checkpoint",
+]

@@ -1,0 +1,147 @@
+"""Published layouts to our state dict.
+
+Converting is data: each system has a `KeyMap`, a table of key patterns that one function applies.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.errors import CheckpointError
+
+State = dict[str, Tensor]
+
+
+class KeyMap:
+    """How a published file names the tensors of a system.
+
+    Args:
+        rules: `(published, ours)` or `(published, ours, transform)`. A pattern that ends in a dot stands for all
+            keys that begin with it, another for the one key; `{i}`, `{j}`, ... stand for numbers. The first rule
+            whose `ours` fits decides; a key that none fits has the same name in both. Weights that are normalised
+            (`weight_g`, `weight_v`) need no rule.
+        layout: the keys that lead from the file's top to the state dict.
+        ignore: prefixes of published keys that inference does not need.
+        averaged: prefix of an exponential moving average that is stored under the raw keys without their dots.
+            Where a module (`encoder`, `decoder`) has one, all of its tensors are taken from it, else the raw ones.
+    """
+
+    def __init__(
+        self,
+        *rules: tuple[str, str] | tuple[str, str, Callable[[Tensor], Tensor]],
+        layout: tuple[str, ...] = (),
+        ignore: tuple[str, ...] = (),
+        averaged: str | None = None,
+    ):
+        self.layout, self.ignore, self.averaged = layout, ignore, averaged
+        self._rules = [(_pattern(ours), published, *(transform or (None,))) for published, ours, *transform in rules]
+
+    def published_key(self, ours: str) -> tuple[str, Callable[[Tensor], Tensor] | None]:
+        """The published name of our tensor, and what turns the published value into ours."""
+        for pattern, published, transform in self._rules:
+            if match := pattern.match(ours):
+                return published.format(**match.groupdict()) + ours[match.end() :], transform
+        return ours, None
+
+    def found(self, checkpoint: Mapping[str, Any], expected: Iterable[str]) -> int:
+        """How many of our keys `expected` the published `checkpoint` has: what tells one layout from another."""
+        for key in self.layout:
+            checkpoint = checkpoint.get(key, {}) if isinstance(checkpoint, Mapping) else {}
+        if not isinstance(checkpoint, Mapping):
+            return 0
+        return sum(_weight_norm_key(self.published_key(ours)[0], checkpoint) in checkpoint for ours in expected)
+
+    def convert(self, checkpoint: Mapping[str, Any], expected: Mapping[str, Tensor], source: str) -> State:
+        """The published `checkpoint` as a state dict with the keys and shapes of `expected`.
+
+        No value is copied. `source` names the file in the CheckpointError that lists what is missing, left over
+        or of another shape.
+        """
+        state = descend(checkpoint, self.layout, source)
+        converted, used, missing, misshapen = {}, set(), [], []
+        averaged_modules = self._averaged_modules(state, expected)
+        for ours in expected:
+            published, transform = self.published_key(ours)
+            published = _weight_norm_key(published, state)
+            key = published
+            if ours.partition(".")[0] in averaged_modules:
+                key = self.averaged + published.replace(".", "")
+            if key not in state:
+                missing.append(key)
+                continue
+            used |= {key, published}
+            value = state[key]
+            try:
+                converted[ours] = transform(value) if transform else value
+            except Exception as error:
+                misshapen.append(f"{key}: {_described(value)}, which cannot be converted ({error})")
+                continue
+            if _shape(converted[ours]) != expected[ours].shape:
+                misshapen.append(f"{key}: {_described(value)}, expected {list(expected[ours].shape)}")
+        left_over = [key for key in state if key not in used and not key.startswith(self.ignore)]
+        _raise_unless_whole(source, missing, left_over, misshapen)
+        return converted
+
+    def _averaged_modules(self, state: Mapping[str, Tensor], expected: Iterable[str]) -> set[str]:
+        if self.averaged is None:
+            return set()
+        return {
+            ours.partition(".")[0]
+            for ours in expected
+            if self.averaged + self.published_key(ours)[0].replace(".", "") in state
+        }
+
+
+def _pattern(ours: str) -> re.Pattern[str]:
+    expression = re.sub(r"\\{(\w+)\\}", r"(?P<\1>\\d+)", re.escape(ours))
+    return re.compile(expression if ours.endswith(".") else expression + "$")
+
+
+def _weight_norm_key(key: str, state: Mapping[str, Tensor]) -> str:
+    """The name that torch's older weight norm gives `key`, where the file was written with it."""
+    older = key.replace("parametrizations.weight.original0", "weight_g")
+    older = older.replace("parametrizations.weight.original1", "weight_v")
+    return older if older in state else key
+
+
+def descend(checkpoint: Mapping[str, Any], layout: tuple[str, ...], source: str) -> Mapping[str, Tensor]:
+    """The state dict inside `checkpoint`, below the keys of `layout`."""
+    for key in layout:
+        if not isinstance(checkpoint, Mapping) or key not in checkpoint:
+            raise CheckpointError(f"{source}: expected the state dict under {'.'.join(layout)}, found no {key!r}")
+        checkpoint = checkpoint[key]
+    return checkpoint
+
+
+def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str) -> None:
+    """CheckpointError unless `state` has exactly the tensors of `expected`, by name and shape."""
+    misshapen = [
+        f"{key}: {_described(state[key])}, expected {list(expected[key].shape)}"
+        for key in expected
+        if key in state and _shape(state[key]) != expected[key].shape
+    ]
+    missing = [key for key in expected if key not in state]
+    _raise_unless_whole(source, missing, [key for key in state if key not in expected], misshapen)
+
+
+def _raise_unless_whole(source: str, missing: list[str], left_over: list[str], misshapen: list[str]) -> None:
+    problems = [
+        f"{len(keys)} tensor{'s' * (len(keys) > 1)} {what} ({', '.join(keys[:3])}{', …' * (len(keys) > 3)})"
+        for keys, what in ((missing, "missing"), (left_over, "unexpected"), (misshapen, "of another shape"))
+        if keys
+    ]
+    if problems:
+        raise CheckpointError(f"{source}: {', '.join(problems)}; nothing was loaded")
+
+
+def _shape(value: Any) -> torch.Size | None:
+    return value.shape if isinstance(value, Tensor) else None
+
+
+def _described(value: Any) -> str:
+    return str(list(value.shape)) if isinstance(value, Tensor) else f"a {type(value).__name__}, no tensor"

@@ -1,0 +1,207 @@
+"""Parity with the reference implementations: the comparison of our outputs with golden ones.
+
+A manifest says which tensors a published file holds; `synthetic_checkpoint` fills that layout. What the authors' code
+made of it is the golden; ours must make the same.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo import checkpoints, registry
+from zoo.checkpoints.synthetic import synthetic_checkpoint
+from zoo.errors import InputError
+from zoo.modalities.structure import ATOMS
+from zoo.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """Ours against a golden.
+
+    code_agreement: share of equal codes. differences: greatest absolute difference per golden tensor; of structures
+        where the golden's mask says that there is a residue.
+    passed: whether all of it is within `tolerance`, the manifest's.
+    """
+
+    name: str
+    seed: int
+    code_agreement: float
+    differences: dict[str, float]
+    tolerance: dict[str, float]
+
+    @property
+    def passed(self) -> bool:
+        limits = {key.removesuffix("_max_abs"): limit for key, limit in self.tolerance.items()}
+        return self.code_agreement >= limits["code_agreement"] and all(
+            difference <= limits[array] for array, difference in self.differences.items() if array in limits
+        )
+
+
+def parity(
+    name: str, manifest: Mapping[str, Any] | str | Path, golden: str | Path, seed: int | None = None
+) -> ParityReport:
+    """Run a variant on a golden's input, from a synthetic checkpoint converted like the published file.
+
+    Args:
+        name: the variant.
+        manifest: parsed, or the path of its JSON.
+        golden: path of the `.npz`: `input`, `codes`, `reconstruction` unless the system only encodes, optionally
+            `latent`, `quantized`, `mask` and arrays named like an option of `decode` (`noise`), in the axes that the
+            manifest states. With an array `names` it holds one such group for each, as `NAME.input`, ...
+        seed: of the checkpoint, instead of the manifest's.
+
+    Raises:
+        UnknownTokenizerError, CheckpointError, InputError.
+    """
+    if not isinstance(manifest, Mapping):
+        manifest = read_manifest(manifest)
+    seed = manifest.get("seed", 0) if seed is None else seed
+    cases = read_golden(golden)
+    variant = registry.info(name)
+    if variant.keys is None:
+        raise InputError(f"{variant.name} was trained here: there is no published file to compare with")
+    with checkpoints.without_storage():
+        tokenizer = variant.build()
+    state = variant.keys.convert(
+        synthetic_checkpoint(manifest, seed), tokenizer.state_dict(), f"synthetic {variant.name}"
+    )
+    checkpoints.assign(tokenizer, state)
+    tokenizer.eval()
+    agreements, differences = [], {}
+    for expected in cases:
+        agreement, found = compare(tokenizer, expected, manifest["axes"])
+        agreements.append(agreement)
+        differences = {key: max(value, differences.get(key, 0.0)) for key, value in found.items()}
+    return ParityReport(
+        name=variant.name,
+        seed=seed,
+        code_agreement=min(agreements),
+        differences=differences,
+        tolerance={key: value for key, value in manifest["tolerance"].items() if not isinstance(value, str)},
+    )
+
+
+def compare(
+    tokenizer: Tokenizer, expected: Mapping[str, Tensor], axes: Mapping[str, str]
+) -> tuple[float, dict[str, float]]:
+    """Share of equal codes, and the greatest difference per array, for one of a golden's cases."""
+    if "reconstruction" not in expected and tokenizer.encode_only is None:
+        raise InputError("expected a golden with a reconstruction")
+    ours = run_network(tokenizer, expected, axes)
+    golden = {key: to_ours(expected[key], axes.get(key), tokenizer) for key in ours if key in expected}
+    for key, array in golden.items():
+        if is_atoms(axes.get(key)):  # the reference makes the first few of our five
+            ours[key] = ours[key][:, :, : array.shape[2]]
+        if array.squeeze().shape != ours[key].squeeze().shape:
+            raise InputError(f"golden {key} is {list(array.shape)}, ours is {list(ours[key].shape)}")
+        golden[key] = array.reshape(ours[key].shape)
+    differences = {key: (golden[key] - ours[key]).abs() for key in golden if key != "codes"}
+    if "mask" in expected:
+        absent = ~expected["mask"].bool().reshape(len(golden["codes"]), -1)  # [batch, residues]
+        for key, difference in differences.items():
+            difference.movedim(1 if is_atoms(axes.get(key)) else 2, 1)[absent] = 0
+    agreement = float((golden.pop("codes") == ours["codes"]).float().mean())
+    return agreement, {key: float(difference.max()) for key, difference in differences.items()}
+
+
+def read_manifest(path: str | Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: no manifest ({error})") from None
+    if not isinstance(manifest, dict) or not {"tensors", "axes", "tolerance"} <= manifest.keys():
+        raise InputError(f"{path}: expected a manifest with tensors, axes and tolerance")
+    return manifest
+
+
+def read_golden(path: str | Path) -> list[dict[str, Tensor]]:
+    """The cases of a golden: the file's arrays, or one group of them for each of its `names`."""
+    try:
+        with np.load(path) as file:
+            arrays = {key: file[key] for key in file.files}
+    except Exception as error:  # a damaged archive makes NumPy's reader raise nearly anything
+        raise InputError(f"{path}: no golden ({error})") from None
+    names = arrays.get("names")
+    tensors = {key: torch.from_numpy(array) for key, array in arrays.items() if array.dtype.kind in "biuf"}
+    cases = [tensors] if names is None else [_group(tensors, f"{name}.") for name in names.tolist()]
+    for case in cases:
+        if not {"input", "codes"} <= case.keys():
+            raise InputError(f"{path}: expected input and codes, found {', '.join(arrays)}")
+    return cases
+
+
+def _group(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+
+
+@torch.inference_mode()
+def run_network(tokenizer: Tokenizer, golden: Mapping[str, Tensor], axes: Mapping[str, str]) -> dict[str, Tensor]:
+    """What the network below `preprocess` makes of the golden's input, in our axes.
+
+    The decoder gets the golden's own codes, so that one differing code does not hide what it does.
+    """
+    signal = to_ours(golden["input"], axes["input"], tokenizer)
+    if is_atoms(axes["input"]):
+        signal = _all_atoms(signal, golden.get("mask"))
+    latent = tokenizer.to_latent(signal)
+    arrays = {"latent": latent, "codes": tokenizer.quantizer.encode(latent.movedim(1, -1)).movedim(-1, 1)}
+    arrays["quantized"] = tokenizer.embed(to_ours(golden["codes"], axes["codes"], tokenizer))
+    if tokenizer.encode_only is None:
+        options = {key: golden[key] for key in tokenizer.decode_options if key in golden}
+        arrays["reconstruction"] = tokenizer.from_latent(arrays["quantized"], **options)
+    return arrays
+
+
+def _all_atoms(coordinates: Tensor, mask: Tensor | None) -> Tensor:
+    """`[B, residues, atoms, 3]` as the public `[B, residues, 5, 3]`, NaN where the mask says that nothing is.
+
+    A mask can also be of the codes alone: a residue that it leaves out but that has coordinates is kept.
+    """
+    atoms = coordinates.new_full((*coordinates.shape[:2], len(ATOMS), 3), torch.nan)
+    atoms[:, :, : coordinates.shape[2]] = coordinates
+    if mask is not None:
+        empty = (coordinates == 0).flatten(2).all(dim=2)
+        atoms[empty & ~mask.bool().reshape(empty.shape)] = torch.nan
+    return atoms
+
+
+def is_atoms(axes: str | None) -> bool:
+    """Whether these are the axes of coordinates."""
+    return axes is not None and "a" in axes.split()
+
+
+def to_ours(array: Tensor, axes: str | None, tokenizer: Tokenizer) -> Tensor:
+    """A golden array with the axes of this project: batch, channels or codebooks, grid or signal; atoms as they are.
+
+    An axis that the reference leaves out (one chain, one channel, one codebook) is added, and positions that it has in
+    one row are put on the grid where there is only one; None: the axes are ours.
+    """
+    if axes is None:
+        return array
+    letters = axes.split()
+    if "b" not in letters:
+        array, letters = array[None], ["b", *letters]
+    if is_atoms(axes):
+        return array
+    second = next((letter for letter in letters if letter in "qc"), None)
+    if second is None:
+        array, letters, second = array[..., None], [*letters, "q"], "q"
+    others = [letter for letter in letters if letter not in ("b", second)]
+    array = array.permute([letters.index(letter) for letter in ("b", second, *others)])
+    spec = tokenizer.spec
+    grid = None if spec.variable_size else spec.grid(spec.resolution)
+    if grid and len(others) == 1 and array.shape[2] == math.prod(grid):
+        return array.unflatten(2, grid)
+    if len(others) not in (len(tokenizer.modality.axes), len(spec.grid_axes)):
+        raise InputError(f"cannot turn axes {axes!r} into those of {spec.modality}")
+    return array

@@ -1,0 +1,60 @@
+"""`zoo encode`: files and folders to code files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zoo.cli.files import load, run
+from zoo.cli.options import (
+    ChainOption,
+    CodeFormat,
+    CropOption,
+    DeviceOption,
+    Dtype,
+    DtypeOption,
+    InputsArgument,
+    JsonOption,
+    NameArgument,
+    OverwriteOption,
+    ResampleOption,
+    ResolutionOption,
+    SecondsOption,
+)
+
+
+def encode(
+    name: NameArgument,
+    inputs: InputsArgument,
+    out: Annotated[Path, typer.Option(help="Folder of the code files; for one input also the file.")],
+    format: Annotated[CodeFormat, typer.Option(help="Format of the code files in a folder.")] = CodeFormat.npz,
+    batch_size: Annotated[int, typer.Option(min=1, help="Signals of one size encoded at once.")] = 1,
+    resolution: ResolutionOption = None,
+    crop: CropOption = None,
+    seconds: SecondsOption = None,
+    resample: ResampleOption = None,
+    chain: ChainOption = None,
+    overwrite: OverwriteOption = False,
+    device: DeviceOption = "cpu",
+    dtype: DtypeOption = Dtype.float32,
+    json: JsonOption = False,
+) -> None:
+    """Encode images, audio, video or protein structures to code files."""
+    import zoo
+
+    results = zoo.encode_files(
+        load(name, device, dtype),
+        inputs,
+        out,
+        format=format.value,
+        resolution=resolution,
+        crop=crop,
+        seconds=seconds,
+        resample=resample,
+        chain=chain,
+        batch_size=batch_size,
+        overwrite=overwrite,
+    )
+    run("encoding", results, json)

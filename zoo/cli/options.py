@@ -1,0 +1,54 @@
+"""Arguments and options that several commands have."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class CodeFormat(StrEnum):
+    npz = "npz"
+    safetensors = "safetensors"
+
+
+class Dtype(StrEnum):
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+def names(incomplete: str) -> list[str]:
+    """Variants and aliases of zoo that begin so, for the shell to complete."""
+    from zoo import index
+
+    known = index.read()
+    return sorted(name for name in (*known.variants, *known.aliases) if name.startswith(incomplete))
+
+
+VariantArgument = Annotated[
+    str, typer.Argument(metavar="NAME", help="Variant or alias, as `zoo list` names them.", autocompletion=names)
+]
+NameArgument = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="Variant, alias, Hub repository, saved folder or file.", autocompletion=names),
+]
+InputsArgument = Annotated[list[Path], typer.Argument(metavar="INPUTS", help="Files, and folders of them.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")]
+ResolutionOption = Annotated[
+    int | None, typer.Option(min=1, help="Images, video: resize the short side to this, and crop the centre square.")
+]
+CropOption = Annotated[
+    int | None, typer.Option(min=0, help="Images, video: side of the centre square; default: --resolution; 0: none.")
+]
+SecondsOption = Annotated[float | None, typer.Option(help="Audio, video: take only so much from the start.")]
+ResampleOption = Annotated[
+    bool | None,
+    typer.Option("--resample/--no-resample", help="Audio: resample another rate (default), or refuse it."),
+]
+ChainOption = Annotated[str | None, typer.Option(help="Structures: id of the chain to take; default: the only one.")]
+DeviceOption = Annotated[str, typer.Option(help="Where the network runs, such as cuda.")]
+DtypeOption = Annotated[Dtype, typer.Option(help="Data type of the weights.")]

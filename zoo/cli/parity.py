@@ -1,0 +1,42 @@
+"""`zoo parity`: a tokenizer against its reference's outputs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zoo.cli.options import JsonOption, VariantArgument
+from zoo.cli.terminal import print_json, print_table, progress_bar
+
+
+def parity(
+    name: VariantArgument,
+    manifest: Annotated[Path, typer.Option(help="JSON: the published file's tensors, axes, tolerance.")],
+    golden: Annotated[Path, typer.Option(help="NPZ: input and outputs of the reference.")],
+    seed: Annotated[int | None, typer.Option(help="Seed of the synthetic checkpoint; default: the manifest's.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Compare a tokenizer with its reference's outputs.
+
+    Exit status 0 within the tolerance, 1 beyond it.
+    """
+    import zoo
+
+    with progress_bar(f"running {name}"):
+        report = zoo.parity(name, manifest, golden, seed)
+    if json:
+        print_json({**asdict(report), "passed": report.passed})
+    else:
+        rows = [
+            [tensor, f"{difference:.3g}", f"{report.tolerance.get(f'{tensor}_max_abs', '-')}"]
+            for tensor, difference in report.differences.items()
+        ]
+        print_table(["tensor", "greatest difference", "tolerance"], rows)
+        required = report.tolerance["code_agreement"]
+        typer.echo(f"codes: {report.code_agreement:.4%} agree, {required:.4%} required")
+        typer.echo("passed" if report.passed else "failed")
+    if not report.passed:
+        raise typer.Exit(1)

@@ -1,0 +1,20 @@
+"""`zoo pull`: weights fetched ahead of time."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from zoo.cli.options import names
+
+
+def pull(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Variant, alias or Hub repository.", autocompletion=names)
+    ],
+) -> None:
+    """Fetch a tokenizer's weights for use without a network."""
+    import zoo
+
+    typer.echo(zoo.pull(name))

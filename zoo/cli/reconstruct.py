@@ -1,0 +1,56 @@
+"""`zoo reconstruct`: files encoded and decoded again, with what is lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zoo.cli.files import load, run
+from zoo.cli.options import (
+    ChainOption,
+    CropOption,
+    DeviceOption,
+    Dtype,
+    DtypeOption,
+    InputsArgument,
+    JsonOption,
+    NameArgument,
+    OverwriteOption,
+    ResampleOption,
+    ResolutionOption,
+    SecondsOption,
+)
+
+
+def reconstruct(
+    name: NameArgument,
+    inputs: InputsArgument,
+    out: Annotated[Path, typer.Option(help="Folder of the reconstructions; for one input also the file.")],
+    resolution: ResolutionOption = None,
+    crop: CropOption = None,
+    seconds: SecondsOption = None,
+    resample: ResampleOption = None,
+    chain: ChainOption = None,
+    overwrite: OverwriteOption = False,
+    device: DeviceOption = "cpu",
+    dtype: DtypeOption = Dtype.float32,
+    json: JsonOption = False,
+) -> None:
+    """Encode and decode images, audio, video or protein structures, and measure what is lost."""
+    import zoo
+
+    tokenizer = load(name, device, dtype)
+    results = zoo.reconstruct_files(
+        tokenizer,
+        inputs,
+        out,
+        resolution=resolution,
+        crop=crop,
+        seconds=seconds,
+        resample=resample,
+        chain=chain,
+        overwrite=overwrite,
+    )
+    run("reconstructing", results, json, tokenizer.spec.modality)

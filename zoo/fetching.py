@@ -1,0 +1,181 @@
+"""The Hub and its cache: finding, downloading and converting published files, and what to do where that fails."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from torch import Tensor
+
+from zoo import registry
+from zoo.checkpoints import read_checkpoint, write_checkpoint
+from zoo.errors import CheckpointError, MediaError, WeightsUnavailableError
+from zoo.files import atomic_path
+from zoo.registry import FileSource, HubSource, Variant
+
+NAMESPACE = "tokenizer-zoo"  # on the Hub: our converted weights of the variants
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+
+
+def variant_weights(
+    variant: Variant,
+    expected: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    fits: Callable[[Path], bool],
+) -> Path:
+    """Return the safetensors file with a variant's weights; what is on this machine goes before the network.
+
+    Looked for, in this order: our converted repository and earlier conversions in the cache, published files in the
+    cache, our repository on the Hub, published files on the Hub. A published file is converted once.
+
+    Args:
+        expected: the network's tensors.
+        metadata: what a converted file says of the network.
+        fits: whether a cached file is whole and of this network.
+
+    Raises:
+        WeightsUnavailableError, CheckpointError.
+        MediaError: the converted file cannot be written.
+    """
+    published = [source for source in variant.sources if isinstance(source, HubSource)]
+    # A plug-in is never looked up in our namespace.
+    ours = [HubSource(f"{NAMESPACE}/{variant.name}", WEIGHTS)] if variant.package == "zoo" else []
+    ready = [*ours, *(source for source in published if source.keys is None)]
+    for path in (*map(_cached, ready), *_conversions(variant)):
+        if path is not None and fits(path):
+            return path
+    for source in published:
+        if source.keys is not None and (path := _cached(source)) is not None:
+            return _convert(variant, source, path, expected, metadata)
+    if not published and not ours:
+        places = [source.where for source in variant.sources if isinstance(source, FileSource) and source.where]
+        where = f"; the authors offer theirs at {', '.join(places)}" if places else ""
+        raise WeightsUnavailableError(
+            f"{variant.name} has no weights on the Hub, and {variant.package} ships none; "
+            f"zoo.load({variant.name!r}, weights=FILE) reads a file of yours{where}"
+        )
+    source = _source_on_hub(variant, ours, published)
+    with fetching(source, variant.name, variant.spec.modality):
+        path = Path(hf_hub_download(source.repo, source.filename, revision=source.revision))
+    if source.keys is None:
+        return path
+    return _convert(variant, source, path, expected, metadata)
+
+
+def _source_on_hub(variant: Variant, ours: list[HubSource], published: list[HubSource]) -> HubSource:
+    """Our repository where it holds the variant, else the first published file."""
+    if ours:
+        with fetching((published or ours)[0], variant.name, variant.spec.modality):
+            if not published or HfApi().file_exists(ours[0].repo, ours[0].filename):
+                return ours[0]
+    return published[0]
+
+
+def _cached(source: HubSource) -> Path | None:
+    path = try_to_load_from_cache(source.repo, source.filename, revision=source.revision)
+    return Path(path) if isinstance(path, str) else None
+
+
+def _conversion(variant: Variant, commit: str) -> Path:
+    return Path(constants.HF_HUB_CACHE).parent / "zoo" / f"{variant.name}-{commit}.safetensors"
+
+
+def _conversions(variant: Variant) -> list[Path]:
+    """The variant's files that were converted on this machine, the newest first."""
+    found: set[Path] = set()
+    for source in variant.sources:
+        if isinstance(source, HubSource):
+            pinned = re.fullmatch("[0-9a-f]{40}", source.revision)
+            pattern = _conversion(variant, source.revision if pinned else "[0-9a-f]" * 40)
+            found.update(pattern.parent.glob(pattern.name))
+    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+
+
+def _convert(
+    variant: Variant, source: HubSource, published: Path, expected: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> Path:
+    """Write a published file in the Hub's cache as a safetensors file of ours; neither is ever held in memory whole."""
+    if source.keys is None:
+        raise CheckpointError(f"{variant.name}: no key map says how to read {source.filename}")
+    commit = published.parents[source.filename.count("/")].name
+    origin = {
+        "repository": source.repo,
+        "file": source.filename,
+        "commit": commit,
+        "etag": published.resolve().name if published.is_symlink() else "",
+    }
+    state = source.keys.convert(read_checkpoint(published), expected, str(published))
+    path = _conversion(variant, commit)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MediaError(f"{path.parent}: cannot be written ({error.strerror})") from error
+    with atomic_path(path, overwrite=True) as temporary:
+        write_checkpoint(temporary, state, {**metadata, **origin})
+    return path
+
+
+def fetch_saved(repo: str, *, revision: str | None = None, **options: Any) -> Path:
+    """Return the folder in the Hub's cache that holds a repository's configuration and weights, of one commit.
+
+    Args:
+        repo: `owner/name`.
+        revision: branch, tag or commit; None: main.
+        options: of `hf_hub_download`: `token`, `cache_dir`, `force_download`, `local_files_only`.
+
+    Raises:
+        WeightsUnavailableError: with what is needed and how to get it.
+    """
+    with fetching(HubSource(repo, CONFIG, revision or "main"), repo):
+        folder = Path(hf_hub_download(repo, CONFIG, revision=revision, **options)).parent
+    with fetching(HubSource(repo, WEIGHTS, folder.name), repo):
+        hf_hub_download(repo, WEIGHTS, revision=folder.name, **options)
+    return folder
+
+
+@contextmanager
+def fetching(source: HubSource, name: str, modality: str | None = None) -> Iterator[None]:
+    """Turn whatever the Hub's client raises into an error that says what is needed and how to get it."""
+    try:
+        yield
+    except Exception as error:
+        needed = f"{name} needs {source.filename} of {source.repo}"
+        raise WeightsUnavailableError(f"{needed}, {_why_not(error, source, name, modality)}") from error
+
+
+def _why_not(error: Exception, source: HubSource, name: str, modality: str | None) -> str:
+    if isinstance(error, GatedRepoError):
+        page = f"{constants.ENDPOINT}/{source.repo}"
+        return f"which is gated: accept its licence at {page}, then log in with `hf auth login`"
+    if isinstance(error, RepositoryNotFoundError):
+        return f"which {constants.ENDPOINT} does not show; if it is private, log in with `hf auth login`"
+    if isinstance(error, RevisionNotFoundError):
+        return f"which has no revision {source.revision!r}"
+    if isinstance(error, RemoteEntryNotFoundError):
+        return f"where there is no such file at revision {source.revision!r}"
+    if isinstance(error, HfHubHTTPError):
+        hint = "; log in anew with `hf auth login`" if error.response.status_code in (401, 403) else ""
+        return f"but {constants.ENDPOINT} answered {error.response.status_code}{hint}"
+    if "Consistency check failed" in str(error):
+        return "but the download ended before the file did; nothing was kept, try again"
+    if isinstance(error, OSError) and error.errno:
+        return f"which cannot be stored: {error.strerror}"
+    cause = str(error.__cause__ or error).partition("\n")[0]
+    why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"{constants.ENDPOINT} is out of reach ({cause})"
+    variants = (registry.info(other) for other in registry.list_tokenizers(modality=modality))
+    shipped = [variant.name for variant in variants if variant.weights is not None]
+    return (
+        f"which is not on this machine, and {why}; where there is a network, `zoo pull {name}` fetches it "
+        f"ahead; without one these work: {', '.join(shipped) if shipped else 'none'}"
+    )

@@ -1,0 +1,34 @@
+"""Reading and writing images, sound, video and protein structures.
+
+The functions are those of `zoo.modalities`, whose objects treat all four kinds alike.
+"""
+
+from zoo.modalities import MediaBytes, media_files, modality_of
+from zoo.modalities.audio import load_audio, read_audio, resample, stream_audio, to_channels, write_audio
+from zoo.modalities.image import center_crop, load_image, read_image, resize_short_side, to_image_tensor, write_image
+from zoo.modalities.structure import Structure, read_structure, write_structure
+from zoo.modalities.video import load_video, read_video, write_video
+
+__all__ = [
+    "MediaBytes",
+    "Structure",
+    "center_crop",
+    "load_audio",
+    "load_image",
+    "load_video",
+    "media_files",
+    "modality_of",
+    "read_audio",
+    "read_image",
+    "read_structure",
+    "read_video",
+    "resample",
+    "resize_short_side",
+    "stream_audio",
+    "to_channels",
+    "to_image_tensor",
+    "write_audio",
+    "write_image",
+    "write_structure",
+    "write_video",
+]

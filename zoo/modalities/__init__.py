@@ -1,0 +1,93 @@
+"""Modalities: one object each, which knows axes, layout, checks, padding, files and units of its signals.
+
+`get(name)` is the one place where a modality's name is looked up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+from zoo.errors import InputError, MediaError
+from zoo.modalities.base import Batch, Modality, Signal
+from zoo.modalities.files import MediaBytes, MediaFile
+
+NAMES = ("image", "audio", "video", "structure")
+
+__all__ = [
+    "NAMES",
+    "Batch",
+    "MediaBytes",
+    "MediaFile",
+    "Modality",
+    "Signal",
+    "every",
+    "get",
+    "media_files",
+    "modality_of",
+]
+
+
+@cache
+def get(name: str) -> Modality:
+    """Return the modality called `name`, in any case; InputError for a name that there is not."""
+    if not isinstance(name, str) or name.lower() not in NAMES:
+        raise InputError(f"expected a modality among {', '.join(NAMES)}, got {name!r}")
+    return import_module(f"zoo.modalities.{name.lower()}").MODALITY
+
+
+def every() -> list[Modality]:
+    """All modalities, in the order of `NAMES`."""
+    return [get(name) for name in NAMES]
+
+
+def modality_of(path: str | Path) -> str:
+    """Return the name of a file's modality, by its suffix; InputError for any other."""
+    suffix = Path(path).suffix.lower()
+    for modality in every():
+        if suffix in modality.suffixes:
+            return modality.name
+    known = " ".join(suffix for modality in every() for suffix in modality.suffixes)
+    raise InputError(f"{path}: expected a suffix among {known}, got {suffix!r}")
+
+
+def media_files(paths: str | Path | Iterable[str | Path], *modalities: str) -> list[Path]:
+    """Files and folders to files.
+
+    Args:
+        paths: one or several. A file is taken whatever its suffix; of a folder, all files of `modalities` in it
+            and below, sorted, without hidden ones.
+        modalities: names of modalities.
+
+    Raises:
+        InputError: an unknown modality.
+        MediaError: a path that does not exist, or a folder that holds no file of `modalities`.
+    """
+    wanted = [get(name) for name in modalities]
+    files = []
+    for path in [paths] if isinstance(paths, str | Path) else paths:
+        path = Path(path)
+        if path.is_dir():
+            files += _files_below(path, wanted)
+        elif path.exists():
+            files.append(path)
+        else:
+            raise MediaError(f"{path}: no such file or folder")
+    return files
+
+
+def _files_below(folder: Path, modalities: list[Modality]) -> list[Path]:
+    suffixes = [suffix for modality in modalities for suffix in modality.suffixes]
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in suffixes
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    if not files:
+        names = " or ".join(modality.name for modality in modalities)
+        raise MediaError(f"{folder}: holds no {names} file ({' '.join(suffixes)})")
+    return files

@@ -1,0 +1,298 @@
+"""What every modality's object knows: axes, layout, checks, padding, files and units of its signals."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zoo.errors import InputError
+from zoo.tracing import values_are_readable
+
+if TYPE_CHECKING:
+    from zoo.spec import TokenizerSpec
+
+
+class Signal(NamedTuple):
+    """One signal from a file or from memory.
+
+    values: floating, in the public layout without the batch axis.
+    frame_rate: of video, in frames per second; None where it is not known.
+    """
+
+    values: Tensor
+    frame_rate: float | None = None
+
+
+class Batch(NamedTuple):
+    """Several signals as `Tokenizer.encode(*batch)` takes them.
+
+    signal: in the public layout; shorter items are padded at the end.
+    lengths: int64 `[batch]`, valid steps of each item's first axis; None where all are equal.
+    """
+
+    signal: Tensor
+    lengths: Tensor | None
+
+
+class Modality(ABC):
+    """One kind of signal. There is one object of each class, which `zoo.modalities.get` returns.
+
+    Attributes:
+        name: as in `spec.modality`. title, noun: for headings, and one or several of its signals.
+        axes: names of the axes that the size of a signal counts. axis: where the first of them is in a batch.
+        suffixes: of its files, in lower case. signal_suffix, lossless_suffix: of the files that `decode` and the
+            benchmark write.
+        options: what `preprocess` takes beside the source.
+        has_unit_range: whether values lie in [0, 1] and are clamped to it.
+        is_sampled: whether values lie on a regular grid, so that a signal can be shifted and has a level.
+        networks_pad: whether networks pad signals to their grid themselves.
+        keeps_float32: whether signals stay float32 whatever the network's dtype.
+        batches_have_lengths: whether signals of unequal size can share a padded batch.
+        network_range: mean and deviation that turn the public range into [-1, 1]; None where there is no such range.
+        raw_bits: of one value, uncompressed.
+        unit, reference, reference_size: what tokens and bits are counted for: the unit's short form, its name, and
+            the signal's size; a size of None counts seconds.
+        rate_unit, speed_unit: of the benchmark. amount_noun: what `amount` counts.
+        quality: metrics that a reconstruction is reported with. validation_metrics: those of a training run.
+    """
+
+    name: str
+    title: str
+    noun: tuple[str, str]
+    axes: tuple[str, ...]
+    axis = 2
+    suffixes: tuple[str, ...]
+    signal_suffix: str
+    lossless_suffix: str
+    options: tuple[str, ...]
+    has_unit_range = False
+    is_sampled = True
+    networks_pad = False
+    keeps_float32 = False
+    batches_have_lengths = True
+    network_range: tuple[float, float] | None
+    raw_bits: int
+    unit: str
+    reference: str
+    reference_size: tuple[int, ...] | None
+    rate_unit: str
+    speed_unit: str
+    rate_scale = 1.0
+    speed_scale = 1.0
+    quality: tuple[str, ...]
+    validation_metrics: tuple[str, ...]
+
+    # Sizes
+
+    def layout(self, spec: TokenizerSpec) -> str:
+        """Shape of a batch in words, as "[batch, 3, height, width]"."""
+        return f"[batch, {spec.channels}, {', '.join(self.axes)}]"
+
+    def size_of(self, x: Tensor) -> tuple[int, ...]:
+        """The axes of a batch that `decode(size=)` and `spec.grid` count."""
+        return tuple(x.shape[self.axis : self.axis + len(self.axes)])
+
+    def code_length(self, spec: TokenizerSpec, length: int, window: int | None) -> int:
+        """Grid positions along the first axis for `length` steps; `window` is for modalities encoded in windows."""
+        return math.ceil(length / spec.downsample[0])
+
+    def window(self, spec: TokenizerSpec, options: dict[str, Any]) -> int | None:
+        """Take the length of the windows that a signal is encoded in out of `options`; None: it is encoded whole."""
+        return None
+
+    @property
+    def window_options(self) -> tuple[str, ...]:
+        """Options of `encode` and `decode` that all its tokenizers have."""
+        return ()
+
+    def windows(self, signal: Tensor, window: int | None) -> Sequence[Tensor]:
+        """Parts of a batch `[B, channels, steps, ...]` that are encoded one after the other."""
+        return [signal]
+
+    def amount(self, size: tuple[int, ...], sample_rate: float | None) -> float:
+        """What rates are relative to: pixels, seconds or residues of a signal of `size`.
+
+        `sample_rate`: of audio in Hz, of video its frames per second.
+        """
+        return float(math.prod(size))
+
+    # Checks
+
+    def check(self, x: Tensor, spec: TokenizerSpec) -> None:
+        """InputError unless `x` is a batch in the public layout, of finite values and a size that the network takes."""
+        layout = self.layout(spec)
+        if not isinstance(x, Tensor):
+            raise InputError(f"expected a tensor {layout}, got {type(x).__name__}; see preprocess()")
+        if not self.has_layout(x, spec):
+            raise InputError(f"expected {self.name} as {layout}, got {list(x.shape)}{self.hint(x)}")
+        if not x.is_floating_point():
+            raise InputError(f"expected floating {self.name}, got {x.dtype}; see preprocess()")
+        if x.numel() == 0:
+            raise InputError(f"expected {self.name} as {layout}, got an empty tensor {list(x.shape)}")
+        if values_are_readable(x):
+            self.check_values(x)
+        if not spec.variable_size and x.shape[-2:] != spec.resolution:
+            wanted, got = ("x".join(map(str, size)) for size in (spec.resolution or (), x.shape[-2:]))
+            raise InputError(f"{spec.name} takes {self.name} of {wanted}, got {got}; see preprocess()")
+
+    def has_layout(self, x: Tensor, spec: TokenizerSpec) -> bool:
+        """Whether `x` has the axes and channels of the public layout."""
+        return x.ndim == 2 + len(self.axes) and x.shape[1] == spec.channels
+
+    def hint(self, x: Tensor) -> str:
+        """What may help with a tensor of another layout, to follow an error."""
+        return ""
+
+    def check_values(self, x: Tensor) -> None:
+        """InputError unless all values can be encoded."""
+        if not bool(x.isfinite().all()):
+            raise InputError(f"{self.name} has values that are not finite (NaN or infinite)")
+
+    def check_range(self, x: Tensor, what: str) -> None:
+        """InputError where `what` lies outside the public range, if that has bounds."""
+        if self.has_unit_range and (float(x.min()) < -1e-3 or float(x.max()) > 1 + 1e-3):
+            raise InputError(
+                f"expected {what} in the public range [0, 1], got {float(x.min()):g} to {float(x.max()):g}"
+            )
+
+    def check_lengths(self, lengths: Any, x: Tensor) -> Tensor:
+        """Valid steps of each item of the batch `x` as a tensor; InputError unless there is one for each, in range."""
+        lengths = torch.as_tensor(lengths)
+        if lengths.shape != (len(x),) or lengths.is_floating_point():
+            raise InputError(f"expected lengths as int [{len(x)}], got {lengths.dtype} {list(lengths.shape)}")
+        steps = x.shape[self.axis]
+        if int(lengths.min()) < 1 or int(lengths.max()) > steps:
+            raise InputError(
+                f"expected lengths between 1 and the batch's {steps} {self.axes[0]}, got {lengths.tolist()}"
+            )
+        return lengths
+
+    # Before and after the network
+
+    def pad(self, x: Tensor, spec: TokenizerSpec) -> Tensor:
+        """Sides up to what the grid counts, by replication."""
+        pads = [-length % step for length, step in zip(self.size_of(x), spec.downsample, strict=True)]
+        return replicate(x, pads)
+
+    def crop(self, x: Tensor, size: int | tuple[int, ...] | None) -> Tensor:
+        """A batch cut to `size` at its ends; InputError for a size beyond it."""
+        if size is None:
+            return x
+        size = (size,) if isinstance(size, int) else tuple(size)
+        given = self.size_of(x)
+        if len(size) != len(given) or any(not 0 < n <= m for n, m in zip(size, given, strict=True)):
+            raise InputError(f"expected size as ({', '.join(self.axes)}) of at most {given}, got {size}")
+        for offset, length in enumerate(size):
+            x = x.narrow(self.axis + offset, 0, length)
+        return x
+
+    def finish(self, x: Tensor) -> Tensor:
+        """A decoded batch in its public range."""
+        return x.clamp(0, 1) if self.has_unit_range else x
+
+    def like(self, x: Tensor, original: Tensor) -> Tensor:
+        """A decoded batch in which what is absent from `original` is absent too."""
+        return x
+
+    def join(self, signals: Sequence[Tensor]) -> Batch:
+        """Signals without batch axis as one batch.
+
+        Raises:
+            InputError: sizes that cannot share a batch.
+        """
+        first = self.axis - 1
+        others = {(*signal.shape[:first], *signal.shape[first + 1 :]) for signal in signals}
+        lengths = [signal.shape[first] for signal in signals]
+        equal = len(set(lengths)) == 1
+        if not signals or len(others) > 1 or not (equal or self.batches_have_lengths):
+            sizes = ", ".join(str(self.size_of(signal[None])) for signal in signals)
+            raise InputError(f"{self.noun[1]} of a batch have one size, got {sizes or 'none'}{self.size_hint}")
+        if equal:
+            return Batch(torch.stack(list(signals)), None)
+        batch = torch.stack([self.lengthened(signal, max(lengths)) for signal in signals])
+        return Batch(batch, torch.tensor(lengths))
+
+    size_hint = ""
+
+    def lengthened(self, signal: Tensor, length: int) -> Tensor:
+        """A signal without batch axis, with zeros after its end along the first axis."""
+        rest = list(signal.shape)
+        rest[self.axis - 1] = length - rest[self.axis - 1]
+        return torch.cat([signal, signal.new_full(rest, self.padding_value)], dim=self.axis - 1)
+
+    padding_value = 0.0
+
+    # Files
+
+    @abstractmethod
+    def load(self, source: Any, spec: TokenizerSpec, **options: Any) -> Signal:
+        """One signal from a file or from memory, as the network of `spec` takes it, on the CPU.
+
+        Args:
+            source: a path, bytes, a file object, or what the modality has in memory.
+            options: those in `options`, each given.
+
+        Raises:
+            InputError: what is not such a signal.
+            MediaError: a file that cannot be read.
+        """
+
+    def stream(self, source: Any, spec: TokenizerSpec, **options: Any) -> Iterator[Signal]:
+        """A signal part by part, each as long as one window of `encode`; whole where there are no windows."""
+        yield self.load(source, spec, **options)
+
+    @abstractmethod
+    def write(
+        self,
+        path: str | Path,
+        signal: Tensor | Iterable[Tensor],
+        spec: TokenizerSpec,
+        *,
+        frame_rate: float | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        """Write a signal without batch axis, or its windows one after the other, whole or not at all.
+
+        Raises:
+            InputError: a suffix or values that the format does not take.
+            MediaError: the file exists or cannot be written.
+        """
+
+    def write_lossless(self, path: Path, signal: Signal, spec: TokenizerSpec) -> None:
+        """Write a file that loses nothing but the rounding that any file has: 8 bits a colour, 16 bits a sample."""
+        self.write(path, signal.values, spec, frame_rate=signal.frame_rate, overwrite=True)
+
+    def read_lossless(self, path: Path, like: Tensor, spec: TokenizerSpec) -> Tensor:
+        """Read what `write_lossless` wrote, without batch axis, in the size of the signal `like`."""
+        return self.load(path, spec).values
+
+
+def replicate(x: Tensor, pads: Sequence[int]) -> Tensor:
+    """`x` with its last values repeated at the end of its last `len(pads)` axes."""
+    if not any(pads):
+        return x
+    return F.pad(x, [n for pad in reversed(pads) for n in (0, pad)], mode="replicate")
+
+
+def cut_square(options: dict[str, Any], spec: TokenizerSpec) -> tuple[int | None, int | None]:
+    """The short side to resize to and the side of the centre square to keep, of images and video.
+
+    Both are None where the signal stays as it is. A network that takes one size decides where nothing is asked for;
+    `resolution` alone also crops, `crop=0` keeps the whole image.
+    """
+    resolution, crop = options.get("resolution"), options.get("crop")
+    for name, value in (("resolution", resolution), ("crop", crop)):
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < (name != "crop")):
+            raise InputError(f"expected {name} as a number of pixels, got {value!r}")
+    if resolution is None and crop is None and not spec.variable_size and spec.resolution is not None:
+        resolution = spec.resolution[0]
+    if crop is None:
+        crop = resolution
+    return resolution, crop or None

@@ -1,0 +1,47 @@
+"""Media files on disk and in memory, for the readers of every modality."""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class MediaBytes:
+    """The bytes of a media file, as members of archives and cells of tables hold them.
+
+    name: what errors call it. Its suffix tells the format where the bytes alone do not.
+    """
+
+    content: bytes
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+MediaFile = str | Path | MediaBytes
+
+
+def opened(file: MediaFile) -> str | Path | io.BytesIO:
+    """Return what libraries that take a path or a binary file are given, at its start."""
+    return io.BytesIO(file.content) if isinstance(file, MediaBytes) else file
+
+
+def as_file(source: Any) -> MediaFile | None:
+    """Return a path, bytes or a binary file object as a `MediaFile`; None for anything else.
+
+    A file object is read from where it stands to its end, and keeps its name for errors.
+    """
+    if isinstance(source, str | Path | MediaBytes):
+        return source
+    if isinstance(source, os.PathLike):
+        return Path(os.fspath(source))
+    if isinstance(source, bytes | bytearray | memoryview):
+        return MediaBytes(bytes(source), "bytes")
+    if callable(getattr(source, "read", None)):
+        return MediaBytes(source.read(), str(getattr(source, "name", "file object")))
+    return None

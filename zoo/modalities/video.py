@@ -1,0 +1,277 @@
+"""Video: files to windows of frames and back.
+
+Video is `[3, T, H, W]`, uint8 as read or float in [0, 1].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo.errors import InputError, MediaError
+from zoo.files import atomic_path
+from zoo.modalities.base import Modality, Signal, cut_square, replicate
+from zoo.modalities.files import MediaFile, as_file, opened
+from zoo.modalities.image import center_crop, resize_short_side
+
+if TYPE_CHECKING:
+    from zoo.spec import TokenizerSpec
+
+WINDOW = 16  # frames that are read at once where a network states no window
+
+
+class VideoModality(Modality):
+    """Video `[B, 3, T, H, W]` in [0, 1], encoded in windows of `chunk_frames`."""
+
+    name = "video"
+    title = "Video"
+    noun = ("video", "videos")
+    axes = ("frames", "height", "width")
+    suffixes = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v")
+    signal_suffix = ".mp4"
+    lossless_suffix = ".mkv"
+    options = ("resolution", "crop", "interpolation", "seconds", "frames")
+    has_unit_range = True
+    network_range = (0.5, 0.5)
+    raw_bits = 8
+    unit = "/clip"
+    reference = "17 frames of 256x256"
+    reference_size = (17, 256, 256)
+    rate_unit = "kbit/s"
+    speed_unit = "x real time"
+    rate_scale = 1e-3
+    quality = ("psnr", "ssim")
+    validation_metrics = ("psnr", "ssim", "flicker")
+    window_options = ("chunk_frames",)
+    size_hint = "; resolution= resizes them to one"
+
+    def code_length(self, spec: TokenizerSpec, length: int, window: int | None) -> int:
+        window = window or spec.chunk_frames or length
+        windows, rest = divmod(length, window)
+        return windows * _grid_steps(spec, window) + (_grid_steps(spec, rest) if rest else 0)
+
+    def window(self, spec: TokenizerSpec, options: dict[str, Any]) -> int | None:
+        frames = options.pop("chunk_frames", spec.chunk_frames)
+        if not isinstance(frames, int) or frames < 1:
+            raise InputError(f"expected chunk_frames of at least 1, got {frames}")
+        return frames
+
+    def windows(self, signal: Tensor, window: int | None) -> Sequence[Tensor]:
+        return signal.split(window or signal.shape[2], dim=2)
+
+    def amount(self, size: tuple[int, ...], sample_rate: float | None) -> float:
+        if sample_rate is None:
+            raise InputError("expected the frame rate of video, got none")
+        return size[0] / sample_rate
+
+    def pad(self, x: Tensor, spec: TokenizerSpec) -> Tensor:
+        frames, *sides = (-length % step for length, step in zip(x.shape[2:], spec.downsample, strict=True))
+        if spec.causal:  # the first frame has a grid step of its own
+            frames = (1 - x.shape[2]) % spec.downsample[0]
+        return replicate(x, [frames, *sides])
+
+    def load(self, source: Any, spec: TokenizerSpec, **options: Any) -> Signal:
+        parts = list(self.stream(source, spec, **options))
+        return Signal(torch.cat([part.values for part in parts], dim=1), parts[-1].frame_rate)
+
+    def stream(self, source: Any, spec: TokenizerSpec, **options: Any) -> Iterator[Signal]:
+        """Windows of `spec.chunk_frames` frames, in constant memory; `seconds` and `frames` end them early."""
+        seconds, most = options.get("seconds"), options.get("frames")
+        if seconds is not None and not seconds > 0:
+            raise InputError(f"expected more than 0 seconds, got {seconds}")
+        resolution, crop = cut_square(options, spec)
+        interpolation = options.get("interpolation", "bilinear")
+        size = spec.chunk_frames or WINDOW
+        file = as_file(source)
+        windows = _windows_of(source, size) if file is None else read_video(file, size)
+        taken = 0
+        for window, rate in windows:
+            if seconds is not None:
+                if rate is None:
+                    raise InputError("expected seconds= with a file that states its frame rate, got frames alone")
+                most = max(1, round(seconds * rate))
+            window = window if most is None else window[:, : most - taken]
+            taken += window.shape[1]
+            if resolution is not None or crop is not None:
+                frames = [_square(frame, resolution, crop, interpolation) for frame in window.unbind(1)]
+                window = torch.stack(frames, dim=1)
+            yield Signal(window if window.is_floating_point() else window.float() / 255, rate)
+            if most is not None and taken >= most:
+                return
+        if taken == 0:
+            raise MediaError(f"{file}: holds no frame")
+
+    def write(
+        self,
+        path: str | Path,
+        signal: Tensor | Iterable[Tensor],
+        spec: TokenizerSpec,
+        *,
+        frame_rate: float | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        if frame_rate is None:
+            raise InputError(f"{path}: expected the frame rate of the video, got none")
+        write_video(path, signal, frame_rate, overwrite=overwrite)
+
+    def write_lossless(self, path: Path, signal: Signal, spec: TokenizerSpec) -> None:
+        if signal.frame_rate is None:
+            raise InputError(f"{path}: expected the frame rate of the video, got none")
+        write_lossless_video(path, signal.values, signal.frame_rate)
+
+    def read_lossless(self, path: Path, like: Tensor, spec: TokenizerSpec) -> Tensor:
+        return load_video(path)
+
+
+def _grid_steps(spec: TokenizerSpec, frames: int) -> int:
+    """Grid positions along time of one window."""
+    step = spec.downsample[0]
+    return 1 + math.ceil((frames - 1) / step) if spec.causal else math.ceil(frames / step)
+
+
+def _square(frame: Tensor, resolution: int | None, crop: int | None, interpolation: Any) -> Tensor:
+    if resolution is not None:
+        frame = resize_short_side(frame, resolution, interpolation)
+    return frame if crop is None else center_crop(frame, crop)
+
+
+def _windows_of(source: Any, frames: int) -> Iterator[tuple[Tensor, float | None]]:
+    """Windows of a video in memory."""
+    if isinstance(source, np.ndarray):
+        if source.ndim != 4 or source.shape[3] != 3:
+            raise InputError(f"expected a video array [frames, height, width, 3], got {list(source.shape)}")
+        source = torch.from_numpy(source).permute(3, 0, 1, 2)
+    if not isinstance(source, Tensor):
+        kinds = "path, bytes, array [frames, height, width, 3] or tensor [3, frames, height, width]"
+        raise InputError(f"expected a video as {kinds}, got {type(source).__name__}")
+    _as_bytes(source)  # checks layout, dtype and values
+    return ((window, None) for window in source.split(frames, dim=1))
+
+
+def read_video(path: MediaFile, frames: int) -> Iterator[tuple[Tensor, float]]:
+    """A video file window by window, in constant memory.
+
+    Args:
+        path: whatever FFmpeg reads.
+        frames: length of a window; the last one is what remains.
+
+    Yields:
+        uint8 `[3, T, H, W]`, turned as the file says, and the frames per second (the mean, where they vary).
+
+    Raises:
+        InputError: windows of less than a frame.
+        MediaError: a file that is missing, damaged or holds no video, when the damage is reached.
+    """
+    if frames < 1:
+        raise InputError(f"expected windows of at least 1 frame, got {frames}")
+    return _windows(path, frames)
+
+
+def load_video(path: MediaFile) -> Tensor:
+    """A whole video file as float32 `[3, T, H, W]` in [0, 1]; MediaError as `read_video`, which takes less memory."""
+    windows = [window for window, _ in read_video(path, 64)]
+    if not windows:
+        raise MediaError(f"{path}: holds no frame")
+    return torch.cat(windows, dim=1).float() / 255
+
+
+def write_video(path: str | Path, video: Tensor | Iterable[Tensor], fps: float, overwrite: bool = False) -> None:
+    """Write H.264 at a quality close to the eye's limit (CRF 18), whole or not at all.
+
+    Args:
+        path: ends in `.mp4`, `.mkv` or `.mov`.
+        video: float `[3, T, H, W]` in [0, 1], what is beyond clamped; or uint8; or windows of such video, which are
+            written as they come, in constant memory.
+        fps: frames per second.
+        overwrite: whether a file that is there already is replaced.
+
+    Raises:
+        InputError: another suffix, shape or dtype, windows that differ in height or width, a value that is not
+            finite, or no positive `fps`.
+        MediaError: the file exists or cannot be written.
+    """
+    import av
+
+    path = Path(path)
+    if path.suffix.lower() not in (".mp4", ".mkv", ".mov"):
+        raise InputError(f"{path}: expected a file ending in .mp4, .mkv or .mov, got {path.suffix!r}")
+    if not fps > 0:
+        raise InputError(f"expected fps > 0, got {fps}")
+    windows = map(_as_bytes, [video] if isinstance(video, Tensor) else video)
+    first = next(windows, None)
+    if first is None:
+        raise InputError("expected video of at least one frame, got no window")
+    height, width = first.shape[2:]
+    with atomic_path(path, overwrite) as temporary, av.open(temporary, "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": "18"})
+        stream.height, stream.width = height, width
+        stream.pix_fmt = "yuv444p" if height % 2 or width % 2 else "yuv420p"  # halved colour needs even sides
+        for window in chain([first], windows):
+            if window.shape[2:] != first.shape[2:]:
+                raise InputError(f"expected windows of {height}x{width} pixels, got {list(window.shape)}")
+            for picture in window.permute(1, 2, 3, 0).cpu().numpy():
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24")))
+        container.mux(stream.encode())
+
+
+def write_lossless_video(path: Path, video: Tensor, frame_rate: float) -> None:
+    """Write float `[3, T, H, W]` in [0, 1] as FFV1 with 8 bits of red, green and blue; an older file is replaced."""
+    import av
+
+    with atomic_path(path, overwrite=True) as temporary, av.open(temporary, "w") as container:
+        stream = container.add_stream("ffv1", rate=Fraction(frame_rate).limit_denominator(1001))
+        stream.height, stream.width = video.shape[2:]
+        stream.pix_fmt = "bgr0"
+        for image in _as_bytes(video).permute(1, 2, 3, 0).cpu().numpy():
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24")))
+        container.mux(stream.encode())
+
+
+def _as_bytes(video: Tensor) -> Tensor:
+    if video.ndim != 4 or video.shape[0] != 3 or video.numel() == 0:
+        raise InputError(f"expected video as [3, frames, height, width], got {list(video.shape)}")
+    if video.is_floating_point():
+        if not video.isfinite().all():
+            raise InputError("expected video in [0, 1], got values that are not finite")
+        video = (video.float().clamp(0, 1) * 255).round().to(torch.uint8)
+    if video.dtype != torch.uint8:
+        raise InputError(f"expected video of uint8, or floats in [0, 1], got {video.dtype}")
+    return video
+
+
+def _windows(path: MediaFile, frames: int) -> Iterator[tuple[Tensor, float]]:
+    import av
+
+    window: list[np.ndarray] = []
+    try:
+        with av.open(opened(path), metadata_errors="ignore") as container:
+            if not container.streams.video:
+                raise MediaError(f"{path}: holds no video")
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            for frame in container.decode(stream):
+                if frame.is_corrupt:
+                    raise MediaError(f"{path}: holds a damaged frame")
+                window.append(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
+                if len(window) == frames:
+                    yield _stack(window), float(stream.average_rate)
+                    window = []
+            if window:
+                yield _stack(window), float(stream.average_rate)
+    except av.FFmpegError as error:
+        raise MediaError(f"{path}: cannot be read as video: {error.strerror}") from error
+
+
+def _stack(window: list[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(window)).permute(3, 0, 1, 2).contiguous()
+
+
+MODALITY = VideoModality()

@@ -1,0 +1,128 @@
+"""Facts about a tokenizer that need no network: what it takes, what it gives, what it costs."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from zoo import modalities
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NON_COMMERCIAL = re.compile(r"\bnc\b|non-?commercial", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerSpec:
+    """What a variant takes and gives, without its network.
+
+    name: of the variant; `zoo.register` sets it. modality: a name in `zoo.modalities.NAMES`.
+    codebook_sizes: entries of each codebook; one token per codebook and grid position.
+    downsample: signal steps per grid step, one per axis: audio `(hop_length,)`, image `(height, width)`,
+        video `(frames, height, width)`, structure `(1,)`; `()` for images whose tokens lie on no grid.
+    channels: of audio, images and video; of structures the atoms of a residue, 5.
+    sample_rate: Hz (audio). resolution: height and width that the published figures are for (image, video).
+    num_tokens: grid positions of an image whatever its size (1D tokenizers). tail_drop: whether the first few of
+        them decode as well.
+    chunk_frames: frames that are encoded together (video); longer clips are taken in windows of as many.
+    causal: whether codes depend on the past alone; in video the first frame then has a grid step of its own.
+    variable_size: whether any length or size is taken; if not, `resolution` alone is.
+    weights_license: as stated by the authors; "not stated" where they state none.
+    """
+
+    name: str = ""
+    modality: str
+    quantizer: str
+    codebook_sizes: tuple[int, ...]
+    downsample: tuple[int, ...]
+    channels: int
+    sample_rate: int | None = None
+    resolution: tuple[int, int] | None = None
+    num_tokens: int | None = None
+    tail_drop: bool = False
+    chunk_frames: int | None = None
+    causal: bool = False
+    variable_size: bool = True
+    code_license: str
+    weights_license: str
+    paper: str
+    source: str
+
+    @property
+    def allows_commercial_use(self) -> bool:
+        """Whether the license of the weights, as the authors state it, does not forbid commercial use."""
+        return not NON_COMMERCIAL.search(self.weights_license)
+
+    @property
+    def num_codebooks(self) -> int:
+        return len(self.codebook_sizes)
+
+    @property
+    def bits_per_position(self) -> float:
+        """Bits that all codebooks together spend on one grid position."""
+        return sum(math.log2(size) for size in self.codebook_sizes)
+
+    @property
+    def hop_length(self) -> int:
+        """Samples per frame (audio)."""
+        return self.downsample[0]
+
+    @property
+    def frame_rate(self) -> float | None:
+        """Grid positions per second (audio)."""
+        return self.sample_rate / self.hop_length if self.sample_rate else None
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Tokens of all codebooks per second (audio)."""
+        return None if self.frame_rate is None else self.frame_rate * self.num_codebooks
+
+    @property
+    def bits_per_second(self) -> float | None:
+        """Bits of all codebooks per second (audio)."""
+        return None if self.frame_rate is None else self.frame_rate * self.bits_per_position
+
+    @property
+    def grid_axes(self) -> tuple[str, ...]:
+        """Names of the codes' axes after batch and codebooks."""
+        return ("tokens",) if self.num_tokens is not None else modalities.get(self.modality).axes
+
+    def grid(self, size: tuple[int, ...], chunk_frames: int | None = None) -> tuple[int, ...]:
+        """Shape of the codes' grid for a signal of `size`, its axes as `Modality.axes` has them.
+
+        Video: encoded in windows of `chunk_frames`; None: of the spec's.
+        """
+        if self.num_tokens is not None:
+            return (self.num_tokens,)
+        first, *others = size
+        return self.code_length(first, chunk_frames), *(
+            math.ceil(length / step) for length, step in zip(others, self.downsample[1:], strict=True)
+        )
+
+    def code_length(self, length: int, chunk_frames: int | None = None) -> int:
+        """Grid positions along the first axis for a signal of `length` steps (samples, frames, residues)."""
+        return modalities.get(self.modality).code_length(self, length, chunk_frames)
+
+    def tokens(self, size: tuple[int, ...]) -> int:
+        """Tokens of all codebooks for one signal of `size`."""
+        return math.prod(self.grid(size)) * self.num_codebooks
+
+    def bits(self, size: tuple[int, ...]) -> float:
+        """Bits for one signal of `size`."""
+        return math.prod(self.grid(size)) * self.bits_per_position
+
+
+class TokenizerOutput(NamedTuple):
+    """What `forward` returns.
+
+    reconstruction: as the input, not clamped. codes: int64 `[batch, num_codebooks, *grid]`.
+    latent: what the decoder received, `[batch, dim, *grid]`. losses: the quantizer's unweighted terms.
+    """
+
+    reconstruction: Tensor
+    codes: Tensor
+    latent: Tensor
+    losses: dict[str, Tensor]

@@ -1,0 +1,21 @@
+"""Files and folders through a tokenizer: to codes, from codes, and there and back with the figures of the loss.
+
+Each function checks what it is asked before it starts and returns `FileResults`, which does the work as it is read:
+one `FileResult` per file, so that a damaged file is reported and skipped.
+"""
+
+from zoo.transcode.decoding import decode_files
+from zoo.transcode.encoding import encode_files
+from zoo.transcode.reconstruction import reconstruct, reconstruct_files
+from zoo.transcode.results import Figures, FileResult, FileResults, Reconstruction
+
+__all__ = [
+    "Figures",
+    "FileResult",
+    "FileResults",
+    "Reconstruction",
+    "decode_files",
+    "encode_files",
+    "reconstruct",
+    "reconstruct_files",
+]

@@ -1,0 +1,89 @@
+"""Code files and folders of them to signals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from zoo import loading, modalities, registry
+from zoo.codes import CodeFile, load_codes
+from zoo.errors import InputError, MediaError, UnknownTokenizerError
+from zoo.tokenizer import Tokenizer
+from zoo.transcode.paths import Outputs, code_files, find_sources
+from zoo.transcode.results import FileResult, FileResults
+
+
+def decode_files(
+    inputs: Sequence[str | Path],
+    out: str | Path,
+    *,
+    name: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    overwrite: bool = False,
+) -> FileResults:
+    """Decode code files to signals: PNG, WAV, MP4 or PDB, or for one file what the suffix of `out` names.
+
+    Args:
+        inputs: code files, and folders of them.
+        out: as in `encode_files`.
+        name: the tokenizer, as `zoo.load` takes it; codes of another are an error. None: the one each file names.
+        device, dtype: where the weights go, and their data type.
+        overwrite: whether files that are there already are replaced.
+
+    Raises:
+        As `encode_files`; and what `zoo.load` raises for `name`.
+    """
+    sources = find_sources(inputs, code_files)
+    suffixes = tuple(suffix for modality in modalities.every() for suffix in modality.suffixes)
+    outputs = Outputs(sources, Path(out), suffixes, overwrite)
+    load = lru_cache(maxsize=1)(lambda name: loading.load(name, device=device, dtype=dtype))
+    named = load(name) if name is not None else None
+
+    def results() -> Iterator[FileResult]:
+        for source, relative in sources:
+            try:
+                file = load_codes(source)
+                if len(file.codes) > 1 or file.lengths is not None:
+                    raise InputError(f"{source}: holds a batch, which Tokenizer.decode takes; expected one signal")
+                spec = named.spec if named is not None else registry.info(file.name).spec
+                file.check(spec.name)
+                target = outputs.claim(source, relative, modalities.get(spec.modality).signal_suffix)
+                tokenizer = named if named is not None else load(file.name)
+                decode_file(tokenizer, file, target, overwrite)
+                yield FileResult(source, target, tuple(file.codes.shape[1:]))
+            except (InputError, MediaError, UnknownTokenizerError) as error:
+                yield FileResult(source, error=error)
+
+    return FileResults(len(sources), results())
+
+
+def decode_file(tokenizer: Tokenizer, file: CodeFile, target: Path, overwrite: bool) -> None:
+    """Decode one code file to a file, where the modality has windows one after the other."""
+    spec, modality = tokenizer.spec, tokenizer.modality
+    window = modality.window(spec, {})
+    if window is None:
+        signal = tokenizer.decode(file.codes, size=file.size)[0].float().cpu()
+        modality.write(target, signal, spec, overwrite=overwrite)
+        return
+    if file.frame_rate is None or file.size is None:
+        raise InputError("expected codes of a video with their frame rate and size, as `zoo encode` writes them")
+    modality.write(
+        target,
+        decoded_windows(tokenizer, file.codes, file.size, window),
+        spec,
+        frame_rate=file.frame_rate,
+        overwrite=overwrite,
+    )
+
+
+def decoded_windows(tokenizer: Tokenizer, codes: Tensor, size: tuple[int, ...], window: int) -> Iterator[Tensor]:
+    """The windows of a signal of `size`, without batch axis, each decoded when it is asked for."""
+    length, *sides = size
+    for number, part in enumerate(codes.split(tokenizer.spec.code_length(window, window), dim=2)):
+        part_size = (min(window, length - number * window), *sides)
+        yield tokenizer.decode(part, size=part_size)[0].float().cpu()

@@ -1,0 +1,139 @@
+"""Signals and files encoded and decoded again, with what that costs and what is lost."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from zoo import modalities
+from zoo.errors import ZooError
+from zoo.metrics import METRICS
+from zoo.spec import TokenizerSpec
+from zoo.tokenizer import Tokenizer
+from zoo.transcode.encoding import loaded
+from zoo.transcode.paths import Outputs, find_sources
+from zoo.transcode.results import Figures, FileResult, FileResults, Reconstruction
+
+
+def reconstruct_files(
+    tokenizer: Tokenizer | str | Path,
+    inputs: Sequence[str | Path],
+    out: str | Path,
+    *,
+    resolution: int | None = None,
+    crop: int | None = None,
+    seconds: float | None = None,
+    resample: bool | None = None,
+    chain: str | None = None,
+    overwrite: bool = False,
+) -> FileResults:
+    """Encode and decode signals, with what it cost and what was lost; arguments and files as in `encode_files`.
+
+    Raises:
+        As `encode_files`; InputError for a system that only encodes.
+    """
+    tokenizer = loaded(tokenizer)
+    tokenizer.check_decodes()
+    options = tokenizer.file_options(resolution=resolution, crop=crop, seconds=seconds, resample=resample, chain=chain)
+    spec, modality = tokenizer.spec, tokenizer.modality
+    sources = find_sources(inputs, lambda path: modalities.media_files(path, spec.modality))
+    outputs = Outputs(sources, Path(out), modality.suffixes, overwrite)
+
+    def results() -> Iterator[FileResult]:
+        for source, relative in sources:
+            try:
+                target = outputs.claim(source, relative, modality.signal_suffix)
+                yield reconstruct_file(tokenizer, source, target, overwrite, options)
+            except ZooError as error:
+                yield FileResult(source, error=error)
+
+    return FileResults(len(sources), results())
+
+
+def reconstruct_file(
+    tokenizer: Tokenizer, source: Path, target: Path, overwrite: bool, options: dict[str, Any]
+) -> FileResult:
+    """Encode and decode a file, where the modality has windows one after the other."""
+    spec, modality = tokenizer.spec, tokenizer.modality
+    originals = modality.stream(source, spec, **options)
+    first = next(originals)
+    shapes: list[tuple[int, ...]] = []
+    figures: list[Figures] = []
+    lengths: list[int] = []
+
+    def windows() -> Iterator[Tensor]:
+        for original in itertools.chain([first], originals):
+            result = reconstruct(tokenizer, original.values[None])
+            shapes.append(tuple(result.codes.shape[1:]))
+            figures.append(result.figures)
+            lengths.append(tokenizer.size_of(result.original)[0])
+            yield result.reconstruction[0]
+
+    parts = windows()
+    signal = parts if modality.window_options else next(parts)
+    modality.write(target, signal, spec, frame_rate=first.frame_rate, overwrite=overwrite)
+    num_codebooks, _, *sides = shapes[0]
+    codes_shape = (num_codebooks, sum(shape[1] for shape in shapes), *sides)
+    return FileResult(source, target, codes_shape, joined(figures, lengths))
+
+
+def joined(windows: Sequence[Figures], lengths: Sequence[int]) -> Figures:
+    """Return the figures of a signal from those of its windows and the length of each."""
+    if len(windows) == 1:
+        return windows[0]
+    bits = sum(window.bits for window in windows)
+    quality: dict[str, float | None] = {}
+    for name in windows[0].quality:
+        values = [window.quality[name] for window in windows]
+        known = [(value, length) for value, length in zip(values, lengths, strict=True) if value is not None]
+        whole = len(known) == len(values)
+        quality[name] = sum(value * length for value, length in known) / sum(lengths) if whole else None
+    return Figures(
+        tokens=sum(window.tokens for window in windows),
+        bits=bits,
+        compression_ratio=sum(window.compression_ratio * window.bits for window in windows) / bits,
+        quality=quality,
+        seconds=sum(window.seconds for window in windows),
+    )
+
+
+def reconstruct(tokenizer: Tokenizer, signal: Tensor) -> Reconstruction:
+    """Encode and decode one signal, a video in one window.
+
+    Args:
+        signal: a batch of one, as `preprocess` gives it.
+
+    Raises:
+        InputError: as `Tokenizer.encode`.
+    """
+    start = time.perf_counter()
+    codes = tokenizer.encode(signal)
+    decoded = tokenizer.restore(codes, signal)
+    original, reconstruction = signal.float().cpu(), decoded.float().cpu()
+    seconds = time.perf_counter() - start
+    bits = codes[0, 0].numel() * tokenizer.spec.bits_per_position
+    return Reconstruction(
+        original,
+        codes.cpu(),
+        reconstruction,
+        Figures(
+            tokens=codes.numel(),
+            bits=bits,
+            compression_ratio=tokenizer.modality.raw_bits * int(signal.isfinite().sum()) / bits,
+            quality=quality(reconstruction, original, tokenizer.spec),
+            seconds=seconds,
+        ),
+    )
+
+
+def quality(reconstruction: Tensor, original: Tensor, spec: TokenizerSpec) -> dict[str, float | None]:
+    """Return the metrics of `Figures.quality` for one signal; None where it has no finite value."""
+    metrics = {name: METRICS[spec.modality][name] for name in modalities.get(spec.modality).quality}
+    values = {name: float(metric.per_item(reconstruction, original, spec)) for name, metric in metrics.items()}
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}

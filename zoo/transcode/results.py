@@ -1,0 +1,66 @@
+"""What comes of each file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from zoo.errors import ZooError
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a signal costs in codes, and what is lost.
+
+    compression_ratio: bits of the signal per bit of the codes; 8 for a value of an image or video, 16 for a sample of
+        audio, 32 for a coordinate of an atom.
+    quality: `psnr` (dB) and `ssim` (of video the mean over frames), `mel_distance` and `stoi`, or `ca_rmsd` and `rmsd`
+        of the backbone (angstrom, after superposition); None where it is not defined or infinite.
+    seconds: what encoding and decoding took.
+    """
+
+    tokens: int
+    bits: float
+    compression_ratio: float
+    quality: dict[str, float | None]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """original, reconstruction: float32 `[1, channels, *size]` on the CPU. codes: `[1, num_codebooks, *grid]`."""
+
+    original: Tensor
+    codes: Tensor
+    reconstruction: Tensor
+    figures: Figures
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """What became of one file: either `target` was written, or there is an `error`.
+
+    codes_shape: `[num_codebooks, *grid]`. figures: of `reconstruct_files`.
+    """
+
+    source: Path
+    target: Path | None = None
+    codes_shape: tuple[int, ...] | None = None
+    figures: Figures | None = None
+    error: ZooError | None = None
+
+
+class FileResults:
+    """Results in the order of the files, each made when it is asked for; `len` is the number of files."""
+
+    def __init__(self, count: int, results: Iterator[FileResult]):
+        self._count, self._results = count, results
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[FileResult]:
+        return self._results
