@@ -1,6 +1,7 @@
 """Tiny tokenizers with random weights that are registered and load by name, as if they shipped, for one test."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,8 +19,15 @@ def registrations() -> Iterator[None]:
 
 
 @pytest.fixture
-def install(tmp_path_factory, registrations) -> Callable[..., zoo.Tokenizer]:
+def install(tmp_path_factory, registrations, monkeypatch) -> Callable[..., zoo.Tokenizer]:
     folder = tmp_path_factory.mktemp("weights")
+    shipped = zoo.Variant.shipped.fget
+
+    def shipped_here(variant: zoo.Variant) -> Path | None:
+        ours = variant.weights is not None and folder not in Path(variant.weights).parents
+        return None if ours else shipped(variant)
+
+    monkeypatch.setattr(zoo.Variant, "shipped", property(shipped_here))  # only what this test installs
 
     def install(name: str, like: str, spec: dict, config: dict) -> zoo.Tokenizer:
         variant = zoo.info(like)

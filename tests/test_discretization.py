@@ -339,7 +339,7 @@ X = signal(2, 3, 16, 16)
         (Patches(3, 4, 4), X, {"bits": 0}, "positive dim, bits"),
         (Patches(3, 4, 4), X, {"mean": [0.0]}, "expected mean as one finite number or 6"),
         (Patches(3, 4, 4), X, {"scale": 0.0}, "expected a positive scale"),
-        (Patches(3, 4, 4), X, {"modality": "structure"}, "expected modality as one of image, video, audio"),
+        (Patches(3, 4, 4), X, {"modality": "structure"}, "expected modality as one of image, audio, video"),
         (Patches(1, 4), X[:, :1, 0], {"modality": "audio"}, "expected a sample_rate for audio"),
         (Patches(3, 4, 4, output="codes"), X, {}, r"Patches.encode to give a tensor .*, got SimpleNamespace"),
         (Flattening(3, 4, 4), X, {}, r"Flattening.encode to give a tensor .* 2 axes\], got \[1, 6, 16\]"),

@@ -16,7 +16,7 @@ from lightning_fabric.plugins.environments import TorchElasticEnvironment
 from torch.utils.data import DataLoader
 
 from zoo.errors import InputError
-from zoo.hub import load_into
+from zoo.loading import load_into
 from zoo.metrics import METRICS, Metric
 from zoo.trainers.data import Crops, Excerpts, Files, training_batches, training_files, validation_batches
 from zoo.trainers.recipe import Recipe, create_tokenizer, load_recipe

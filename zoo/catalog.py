@@ -89,7 +89,8 @@ def facts(name: str) -> dict[str, Any]:
         "parameters": entry.parameters,
         "config": dict(variant.config),
         "weights": entry.weights,
-        "source_files": [source_file(source) for source in variant.sources],
+        "source_file": source_file(variant.sources[0]) if variant.sources else None,
+        "other_source_files": [source_file(source) for source in variant.sources[1:]],
         "figures": dict(variant.figures),
         "aliases": entry.aliases,
     }

@@ -149,7 +149,7 @@ def build(configuration: Mapping[str, Any]) -> Tokenizer:
         TypeError: arguments or facts that the class does not take.
     """
     architecture = registry.architecture(configuration["architecture"])
-    return architecture(TokenizerSpec(**_tuples(configuration["spec"])), **_tuples(configuration["config"]))
+    return architecture(TokenizerSpec(**as_tuples(configuration["spec"])), **as_tuples(configuration["config"]))
 
 
 def as_metadata(configuration: Mapping[str, Any]) -> dict[str, str]:
@@ -161,11 +161,11 @@ def _from_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
     return {key: json.loads(value) if key in ("spec", "config") else value for key, value in metadata.items()}
 
 
-def _tuples(value: Any) -> Any:
-    """JSON's lists as the tuples that they were."""
+def as_tuples(value: Any) -> Any:
+    """Return JSON's lists as the tuples that they were."""
     if isinstance(value, dict):
-        return {key: _tuples(item) for key, item in value.items()}
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+        return {key: as_tuples(item) for key, item in value.items()}
+    return tuple(map(as_tuples, value)) if isinstance(value, list) else value
 
 
 # Saved tokenizers
@@ -249,7 +249,7 @@ def _local_weights(variant: Variant, path: Path, network: Tokenizer) -> Mapping[
         state = read_checkpoint(path)
         saved, wanted = _from_metadata(metadata), configuration(network)
         for key in ("architecture", "config"):
-            if key in saved and _tuples(saved[key]) != _tuples(wanted[key]):
+            if key in saved and as_tuples(saved[key]) != as_tuples(wanted[key]):
                 raise CheckpointError(f"{path}: {key} is {saved[key]}, not {wanted[key]}; nothing was loaded")
     else:
         packaged = [source for source in variant.sources if isinstance(source, PackageSource)]

@@ -3,13 +3,16 @@
 The functions are those of `zoo.modalities`, whose objects treat all four kinds alike.
 """
 
-from zoo.modalities import MediaBytes, media_files, modality_of
+from zoo.modalities import MediaBytes, every, media_files, modality_of
 from zoo.modalities.audio import load_audio, read_audio, resample, stream_audio, to_channels, write_audio
 from zoo.modalities.image import center_crop, load_image, read_image, resize_short_side, to_image_tensor, write_image
 from zoo.modalities.structure import Structure, read_structure, write_structure
 from zoo.modalities.video import load_video, read_video, write_video
 
+SUFFIXES = {modality.name: modality.suffixes for modality in every()}
+
 __all__ = [
+    "SUFFIXES",
     "MediaBytes",
     "Structure",
     "center_crop",

@@ -233,7 +233,7 @@ def replace(
         spec=dataclasses.replace(base.spec, name=name, **spec),
         builder=base.builder,
         config={**base.config, **(config or {})},
-        sources=_sources(hub, keys or base.keys),
+        sources=() if hub is None else _sources(hub, keys or base.keys),
         weights=weights,
         card=card or base.card,
         figures=dict(figures or {}),

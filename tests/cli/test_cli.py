@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from huggingface_hub import constants
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -16,7 +17,6 @@ import zoo
 from tests.support.cli import error_line, run
 from tests.support.paths import ROOT
 from tests.support.plain_wetok import register_small, write_golden
-from zoo import hub
 from zoo.catalog import LIST_END, LIST_START
 from zoo.checkpoints import read_metadata
 from zoo.cli import app
@@ -315,11 +315,11 @@ def test_parity_names_a_file_that_is_not_there(install, tmp_path):
 
 def test_pull_prints_where_the_weights_are(tiny_wetok):
     path = Path(run("pull", "tiny-wetok").stdout.strip())
-    assert path == hub.SHIPPED / "tiny-wetok.safetensors"
+    assert path == zoo.info("tiny-wetok").shipped
 
 
 def test_pull_without_a_network_says_what_is_needed(monkeypatch):
-    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     line = error_line(run("pull", "wetok-imagenet-f8", status=1))
     assert "GrayShine/WeTok" in line
     assert "HF_HUB_OFFLINE" in line
@@ -327,7 +327,7 @@ def test_pull_without_a_network_says_what_is_needed(monkeypatch):
 
 def test_push_without_a_token_says_how_to_get_one(tiny_wetok, monkeypatch, tmp_path):
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setattr(hub.constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
     assert "hf auth login" in error_line(run("push", "tiny-wetok", "someone/tiny-wetok", status=1))
 
 

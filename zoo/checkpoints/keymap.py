@@ -79,10 +79,10 @@ class KeyMap:
             try:
                 converted[ours] = transform(value) if transform else value
             except Exception as error:
-                misshapen.append(f"{key}: {_described(value)}, which cannot be converted ({error})")
+                misshapen.append(f"{key}: {described(value)}, which cannot be converted ({error})")
                 continue
             if _shape(converted[ours]) != expected[ours].shape:
-                misshapen.append(f"{key}: {_described(value)}, expected {list(expected[ours].shape)}")
+                misshapen.append(f"{key}: {described(value)}, expected {list(expected[ours].shape)}")
         left_over = [key for key in state if key not in used and not key.startswith(self.ignore)]
         _raise_unless_whole(source, missing, left_over, misshapen)
         return converted
@@ -121,7 +121,7 @@ def descend(checkpoint: Mapping[str, Any], layout: tuple[str, ...], source: str)
 def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str) -> None:
     """CheckpointError unless `state` has exactly the tensors of `expected`, by name and shape."""
     misshapen = [
-        f"{key}: {_described(state[key])}, expected {list(expected[key].shape)}"
+        f"{key}: {described(state[key])}, expected {list(expected[key].shape)}"
         for key in expected
         if key in state and _shape(state[key]) != expected[key].shape
     ]
@@ -143,5 +143,6 @@ def _shape(value: Any) -> torch.Size | None:
     return value.shape if isinstance(value, Tensor) else None
 
 
-def _described(value: Any) -> str:
+def described(value: Any) -> str:
+    """Return the shape of a tensor, or what else a value is, for errors."""
     return str(list(value.shape)) if isinstance(value, Tensor) else f"a {type(value).__name__}, no tensor"

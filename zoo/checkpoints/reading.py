@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from zoo.checkpoints.keymap import described
 from zoo.checkpoints.torchscript import is_torchscript, read_torchscript
 from zoo.errors import CheckpointError
 
@@ -56,7 +57,7 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
         reason = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
         raise CheckpointError(f"{path}: truncated or not a checkpoint ({reason})") from None
     if not isinstance(checkpoint, Mapping):
-        raise CheckpointError(f"{path}: expected named tensors, found a {type(checkpoint).__name__}")
+        raise CheckpointError(f"{path}: expected named tensors, found {described(checkpoint)}")
     return checkpoint
 
 

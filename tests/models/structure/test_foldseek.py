@@ -11,7 +11,7 @@ from biotite.structure.io.pdb import PDBFile
 
 import zoo
 from tests.support.paths import GOLDENS, SHARED
-from zoo import hub, media
+from zoo import media
 from zoo.checkpoints import assign, without_storage
 from zoo.models.structure import foldseek
 from zoo.models.structure.foldseek import CHECKPOINT, describe_contacts, virtual_centers
@@ -21,7 +21,7 @@ GOLDEN = GOLDENS / "foldseek-3di"
 MANIFEST = json.loads((GOLDEN / "manifest.json").read_text())
 CHAINS = [str(name) for name in np.load(GOLDEN / "golden.npz")["names"]]
 PROTEINS = SHARED / "data" / "proteins"
-PUBLISHED = hub.pull("foldseek-3di")
+PUBLISHED = zoo.pull("foldseek-3di")
 LETTERS = "ACDEFGHIKLMNPQRSTVWY"
 
 
