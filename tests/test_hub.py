@@ -16,7 +16,7 @@ import zoo
 from tests.support.hub_server import HubServer
 from zoo import registry
 from zoo.checkpoints import without_storage
-from zoo.loading import as_tuples
+from zoo.saved import as_tuples
 from zoo.parity import synthetic_checkpoint
 
 PUBLISHED = "weights/tiny.ckpt"

@@ -13,7 +13,7 @@ from torch import Tensor
 from zoo.checkpoints import read_checkpoint, write_checkpoint
 from zoo.errors import InputError
 from zoo.files import atomic_path
-from zoo.loading import configuration
+from zoo.saved import configuration
 from zoo.tokenizer import Tokenizer
 from zoo.trainers.recipe import Recipe, create_tokenizer, load_recipe
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo import loading, modalities
+from zoo import modalities, saved
 from zoo.errors import CheckpointError, InputError
 from zoo.quantizers import DimensionwiseQuantizer
 from zoo.spec import TokenizerSpec
@@ -188,7 +188,7 @@ class DiscretizedTokenizer(Tokenizer):
     """What `discretize` makes: an autoencoder with a `DimensionwiseQuantizer` in between.
 
     Args:
-        autoencoder: a tokenizer, another module, or what `loading.configuration` returns for a tokenizer.
+        autoencoder: a tokenizer, another module, or what `saved.configuration` returns for a tokenizer.
         bits, value_range, mean, scale: of the quantizer.
     """
 
@@ -203,7 +203,7 @@ class DiscretizedTokenizer(Tokenizer):
         scale: float | Sequence[float] = 1.0,
     ):
         super().__init__(spec)
-        self.autoencoder = loading.build(autoencoder) if isinstance(autoencoder, Mapping) else autoencoder
+        self.autoencoder = saved.build(autoencoder) if isinstance(autoencoder, Mapping) else autoencoder
         self.quantizer = DimensionwiseQuantizer(
             len(spec.codebook_sizes), bits=bits, value_range=value_range, mean=mean, scale=scale
         )
@@ -224,7 +224,7 @@ class DiscretizedTokenizer(Tokenizer):
                 "is no tokenizer of zoo; save that by its own means, and zoo.discretize it again with the mean and "
                 "scale of this quantizer"
             )
-        return {**super().arguments(), "autoencoder": loading.configuration(self.autoencoder)}
+        return {**super().arguments(), "autoencoder": saved.configuration(self.autoencoder)}
 
     @torch.no_grad()
     def measure(self, batches: Iterable[Tensor]) -> ChannelStatistics:

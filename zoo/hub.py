@@ -16,17 +16,8 @@ from zoo import registry
 from zoo.checkpoints import write_checkpoint
 from zoo.errors import CheckpointError, MediaError, PublishError
 from zoo.files import atomic_path
-from zoo.loading import (
-    CARD,
-    CONFIG,
-    WEIGHTS,
-    as_metadata,
-    configuration,
-    find_saved,
-    load,
-    load_saved,
-    warn_if_non_commercial,
-)
+from zoo.loading import find_saved, load
+from zoo.saved import CARD, CONFIG, WEIGHTS, as_metadata, configuration, load_saved, warn_if_non_commercial
 
 if TYPE_CHECKING:
     import torch

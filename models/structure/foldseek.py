@@ -186,13 +186,13 @@ class Foldseek(Tokenizer):
             lengths: int `[B]`, as in `encode`.
 
         Returns:
-            bool `[B, residues]`, false behind an item's length.
+            bool `[B, residues]`, false after an item's length.
 
         Raises:
             InputError: as `encode`.
         """
         x = self._check_signal(x)
-        lengths = [x.shape[1]] * len(x) if lengths is None else self._check_lengths(lengths, x).tolist()
+        lengths = [x.shape[1]] * len(x) if lengths is None else self.modality.check_lengths(lengths, x).tolist()
         valid = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
         for i, length in enumerate(lengths):
             valid[i, :length] = describe_contacts(x[i : i + 1, :length].double()).valid[0]

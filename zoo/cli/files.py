@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 def load(name: str, device: str, dtype: Dtype) -> Tokenizer:
     import zoo
+    from zoo.loading import resolve
 
+    resolve(name)  # a mistyped name is told before torch is imported
     with progress_bar(f"loading {name}"):
         return zoo.load(name, device=parse_device(device), dtype=parse_dtype(dtype))
 

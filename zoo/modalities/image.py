@@ -243,7 +243,7 @@ def _from_memory(source: Image.Image | np.ndarray | Tensor) -> Tensor:
             raise InputError(f"expected an image array of uint8, or floats in [0, 1], got {source.dtype}")
         source = torch.from_numpy(np.array(source)).permute(2, 0, 1)
     elif not isinstance(source, Tensor):
-        kinds = "path, bytes, Pillow image, array [H, W, 3] or tensor [3, H, W]"
+        kinds = "path, Pillow image, bytes, array [H, W, 3] or tensor [3, H, W]"
         raise InputError(f"expected an image as {kinds}, got {type(source).__name__}")
     _check_image(source)
     if source.is_floating_point():

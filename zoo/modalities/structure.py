@@ -143,7 +143,10 @@ def read_structure(path: MediaFile, chain: str | None = None, model: int = 1) ->
         MediaError: a file that is missing, damaged, cut short or holds no residue. What is cut behind a whole
             atom of a PDB or mmCIF file cannot be noticed: no length is stated there.
     """
-    file, path = path, Path(_named(path))
+    file = as_file(path)
+    if file is None:
+        raise InputError(f"expected a structure as the path of a file, got {type(path).__name__}")
+    path = Path(_named(file))
     _check_suffix(path)
     atoms = _read_atoms(file, path, model)
     # Calcium is called CA too, and taken for carbon where the file names no elements.
@@ -319,7 +322,7 @@ def _atom_array(coordinates: np.ndarray, names: list[str], ids: list[int], codes
 
 def _check_suffix(path: Path) -> None:
     if path.suffix.lower() not in SUFFIXES:
-        raise InputError(f"{path}: expected a suffix among {' '.join(SUFFIXES['structure'])}, got {path.suffix!r}")
+        raise InputError(f"{path}: expected a suffix among {' '.join(SUFFIXES)}, got {path.suffix!r}")
 
 
 def _check_coordinates(coordinates: Tensor) -> np.ndarray:
