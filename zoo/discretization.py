@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -80,6 +81,7 @@ def discretize(
     first = next(batches, None)
     if first is None:
         raise InputError("expected at least one batch of calibration, got none")
+    network: Tokenizer | Continuous
     if isinstance(autoencoder, Tokenizer):
         if any(told is not None for told in (modality, input_mean, input_std, sample_rate, causal)):
             raise InputError(
@@ -89,22 +91,23 @@ def discretize(
         autoencoder.check_decodes()
         network, spec, dim = autoencoder, autoencoder.spec, autoencoder.quantizer.dim
     else:
-        network = Continuous(autoencoder, modality or "image", input_mean, input_std).eval()
-        spec, dim = network.probe(first, sample_rate, causal or False)
+        network = continuous = Continuous(autoencoder, modality or "image", input_mean, input_std).eval()
+        spec, dim = continuous.probe(first, sample_rate, causal or False)
     spec = replace(
         spec, name=name or f"{spec.name}-{bits}bit", quantizer="dimensionwise", codebook_sizes=(2**bits,) * dim
     )
-    options = {"autoencoder": network, "bits": bits, "value_range": value_range}
-    measured = DiscretizedTokenizer(spec, **options).eval().measure(chain([first], batches))
+    new = partial(DiscretizedTokenizer, spec, autoencoder=network, bits=bits, value_range=value_range)
+    measured = new().eval().measure(chain([first], batches))
     mean = measured.mean.tolist() if mean is None else mean
     scale = measured.scale() if scale is None else scale
-    return DiscretizedTokenizer(spec, **options, mean=mean, scale=scale).eval()
+    return new(mean=mean, scale=scale).eval()
 
 
 class Continuous(nn.Module):
-    """A module that is no tokenizer of zoo, with as much of one's interface as is needed here."""
+    """A module that is not a tokenizer of zoo, with as much of the interface of one as is needed here."""
 
-    encode_options = decode_options = ()
+    encode_options: tuple[str, ...] = ()
+    decode_options: tuple[str, ...] = ()
 
     def __init__(self, module: nn.Module, modality: str, input_mean: float | None, input_std: float | None):
         super().__init__()
@@ -118,7 +121,7 @@ class Continuous(nn.Module):
         ranges = {kind.name: kind.network_range for kind in modalities.every() if kind.network_range is not None}
         if modality not in ranges:
             raise InputError(f"expected modality as one of {', '.join(ranges)}, got {modality!r}")
-        self.module = module
+        self.module: Any = module  # with `encode` and `decode`, of whatever signature
         self.modality = modalities.get(modality)
         default_mean, default_std = ranges[modality]
         self.input_mean = default_mean if input_mean is None else input_mean

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from huggingface_hub import ModelHubMixin
+from torch import nn
 
 from zoo import registry
 from zoo.checkpoints import write_checkpoint
@@ -34,7 +35,7 @@ HUB_LICENSES = (
 )
 
 
-class HubMixin(ModelHubMixin):
+class HubMixin(ModelHubMixin, nn.Module):
     """`save_pretrained`, `from_pretrained` and `push_to_hub`, as Hub libraries have them.
 
     The arguments that a tokenizer is built with are recorded, to be saved; a class needs no line of its own for that.
@@ -101,7 +102,7 @@ class HubMixin(ModelHubMixin):
         return self.push_to_hub(repo_id or folder.name, **push_to_hub_kwargs) if push_to_hub else None
 
     @classmethod
-    def from_pretrained(
+    def from_pretrained(  # type: ignore[override]  # options that only a network has, and no others
         cls,
         pretrained_model_name_or_path: str | Path,
         *,
@@ -144,9 +145,9 @@ class HubMixin(ModelHubMixin):
             raise CheckpointError(f"{pretrained_model_name_or_path}: no such folder; zoo.load takes variants by name")
         tokenizer = load_saved(path, dtype, cls)
         warn_if_non_commercial(tokenizer.spec)
-        return tokenizer.to(device).eval()
+        return cast(Self, tokenizer.to(device).eval())
 
-    def push_to_hub(
+    def push_to_hub(  # type: ignore[override]  # no options for files that are not ours
         self,
         repo_id: str,
         *,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
-import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -377,5 +376,7 @@ def _model_files() -> list[str]:
 
 @cache
 def _import_plugins() -> None:
-    for entry_point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+    from importlib.metadata import entry_points  # slow to import, and rarely needed
+
+    for entry_point in entry_points(group=ENTRY_POINTS):
         entry_point.load()

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -34,7 +34,15 @@ CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 # Configurations
 
 
-def configuration(tokenizer: Tokenizer) -> dict[str, Any]:
+class Configured(Protocol):
+    """What has a configuration: every tokenizer."""
+
+    spec: TokenizerSpec
+
+    def arguments(self) -> dict[str, Any]: ...
+
+
+def configuration(tokenizer: Configured) -> dict[str, Any]:
     """Return all that it takes to build the network again, as `config.json` holds it.
 
     Raises:

@@ -18,7 +18,7 @@ from zoo.spec import TokenizerOutput, TokenizerSpec
 PREPROCESS_OPTIONS = ("resolution", "crop", "sample_rate", "resample", "seconds", "chain")
 
 
-class Tokenizer(HubMixin, nn.Module):
+class Tokenizer(HubMixin):
     """Signal to codes and back.
 
     Public layouts, batch first: images `[B, 3, H, W]` and video `[B, 3, T, H, W]` in [0, 1]; audio

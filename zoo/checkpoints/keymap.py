@@ -69,7 +69,7 @@ class KeyMap:
             published, transform = self.published_key(ours)
             published = _weight_norm_key(published, state)
             key = published
-            if ours.partition(".")[0] in averaged_modules:
+            if self.averaged is not None and ours.partition(".")[0] in averaged_modules:
                 key = self.averaged + published.replace(".", "")
             if key not in state:
                 missing.append(key)

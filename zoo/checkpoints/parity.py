@@ -77,7 +77,8 @@ def parity(
     )
     checkpoints.assign(tokenizer, state)
     tokenizer.eval()
-    agreements, differences = [], {}
+    agreements: list[float] = []
+    differences: dict[str, float] = {}
     for expected in cases:
         agreement, found = compare(tokenizer, expected, manifest["axes"])
         agreements.append(agreement)
@@ -199,7 +200,7 @@ def to_ours(array: Tensor, axes: str | None, tokenizer: Tokenizer) -> Tensor:
     others = [letter for letter in letters if letter not in ("b", second)]
     array = array.permute([letters.index(letter) for letter in ("b", second, *others)])
     spec = tokenizer.spec
-    grid = None if spec.variable_size else spec.grid(spec.resolution)
+    grid = None if spec.variable_size else spec.grid(spec.resolution or ())
     if grid and len(others) == 1 and array.shape[2] == math.prod(grid):
         return array.unflatten(2, grid)
     if len(others) not in (len(tokenizer.modality.axes), len(spec.grid_axes)):

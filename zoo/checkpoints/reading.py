@@ -6,7 +6,7 @@ import pickle
 import re
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,7 @@ def write_checkpoint(path: str | Path, state: Mapping[str, Tensor], metadata: Ma
 class _DroppedMapping:
     """Stands for the class of an object that is dropped, and makes nothing but empty mappings."""
 
-    def __new__(cls, *args: Any) -> OrderedDict:
+    def __new__(cls, *args: Any) -> OrderedDict:  # type: ignore[misc]  # it stands for another class
         return OrderedDict()
 
 
@@ -111,7 +111,7 @@ class _DroppedArray:
         pass
 
 
-def _bystanders(path: Path) -> list[tuple[type, str]]:
+def _bystanders(path: Path) -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
     return [
         (_DroppedArray if name.startswith("numpy.") else _DroppedMapping, name)
         for name in torch.serialization.get_unsafe_globals_in_checkpoint(path)

@@ -35,7 +35,7 @@ def demo(
             if result.error is not None:
                 print_error(result.error, of=result.input)
             advance()
-    good = [result for result in results if result.error is None]
+    good = [(result, result.figures) for result in results if result.figures is not None]
     if json:
         print_json(
             {
@@ -44,16 +44,16 @@ def demo(
                     {
                         "input": result.input,
                         "variant": result.variant,
-                        **figures_as_json(result.figures),
+                        **figures_as_json(figures),
                         "files": list(map(str, result.files)),
                     }
-                    for result in good
+                    for result, figures in good
                 ],
             }
         )
     else:
         for modality in MODALITIES:
-            rows = [([r.variant, r.input], r.figures) for r in good if r.modality == modality]
+            rows = [([r.variant, r.input], figures) for r, figures in good if r.modality == modality]
             if rows:
                 print_figures(["variant", "input"], rows, modality)
                 typer.echo()

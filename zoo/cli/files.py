@@ -44,7 +44,8 @@ def run(description: str, results: FileResults, json: bool, modality: str | None
     if json:
         print_json([as_json(result) for result in done])
     elif good and modality is not None:
-        print_figures(["file"], [([str(result.source)], result.figures) for result in good], modality)
+        rows = [([str(result.source)], result.figures) for result in good if result.figures is not None]
+        print_figures(["file"], rows, modality)
     else:
         for result in good:
             typer.echo(f"{result.source} -> {result.target}")

@@ -47,7 +47,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: 
     console.print(table, crop=False)
 
 
-def print_figures(columns: Sequence[str], rows: Sequence[tuple[Sequence[str], Figures]], modality: str) -> None:
+def print_figures(columns: Sequence[str], rows: Sequence[tuple[list[str], Figures]], modality: str) -> None:
     """A table of what signals of one modality cost and lost, after the cells of `columns`."""
     from zoo.metrics import METRICS
 

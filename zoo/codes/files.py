@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -81,11 +82,11 @@ def save_codes(
         arrays["lengths"] = check_lengths(lengths, codes).cpu().numpy()
     if size is not None:
         size = check_size(size, codes)
-    header = {"format": FORMAT, "name": name, "codebook_sizes": sizes, "size": size}
-    header = json.dumps(header if frame_rate is None else header | {"frame_rate": float(frame_rate)})
+    fields: dict[str, Any] = {"format": FORMAT, "name": name, "codebook_sizes": sizes, "size": size}
+    header = json.dumps(fields if frame_rate is None else fields | {"frame_rate": float(frame_rate)})
     with atomic_path(path, overwrite) as temporary:
         if path.suffix == ".npz":
-            np.savez(temporary, zoo_codes=np.array(header), **arrays)
+            np.savez(temporary, allow_pickle=False, zoo_codes=np.array(header), **arrays)
         else:
             temporary.write_bytes(safetensors.numpy.save(arrays, {"zoo_codes": header}))
 

@@ -129,10 +129,11 @@ def _from_fields(stream: np.ndarray, bits: tuple[int, ...], span: np.ndarray) ->
 @lru_cache(maxsize=64)
 def _block_positions(sizes: tuple[int, ...]) -> int:
     radix = math.prod(sizes)
-    for positions in count(1):
+    for positions in count(1):  # ends: the longer the block, the less rounding costs
         num_bytes = _block_bytes(sizes, positions)
         if radix**positions >= 2 ** (8 * num_bytes - num_bytes // 128):
-            return positions
+            break
+    return positions
 
 
 def _block_bytes(sizes: tuple[int, ...], positions: int) -> int:
@@ -195,8 +196,8 @@ def _from_integers(stream: np.ndarray, sizes: tuple[int, ...], blocks: np.ndarra
     for i in reversed(range(len(levels))):
         number = _number_type(levels[i])
         values = values.astype(number, copy=False)
-        right = np.array(levels[i][1::2], number)
-        digits = np.empty((len(values), len(levels[i])), number)
+        right: np.ndarray = np.array(levels[i][1::2], number)
+        digits: np.ndarray = np.empty((len(values), len(levels[i])), number)
         digits[:, ::2] = values // right
         digits[:, 1::2] = values - digits[:, ::2] * right
         values = digits[:, -(len(levels[i - 1]) // 2 if i else blocks.shape[1]) :]

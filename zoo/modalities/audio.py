@@ -321,7 +321,7 @@ def _decode_with_av(
 
     position = 0
     try:
-        with av.open(opened(path), metadata_errors="ignore") as container:
+        with av.open(opened(path), mode="r", metadata_errors="ignore") as container:
             if not container.streams.audio:
                 raise MediaError(f"{path}: holds no sound")
             to_float = av.AudioResampler(format="fltp")

@@ -88,8 +88,8 @@ def read_image(path: MediaFile) -> Tensor:
     try:
         with Image.open(opened(path)) as image:
             image.load()
-            image = ImageOps.exif_transpose(image)
-        return _pixels(image)
+            turned = ImageOps.exif_transpose(image)
+        return _pixels(turned)
     except OSError as error:
         raise MediaError(f"{path}: cannot be read as an image: {error.strerror or error}") from error
     except Exception as error:  # a damaged file makes Pillow's decoders raise nearly anything

@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -194,20 +195,20 @@ def write_structure(
     """
     path = Path(path)
     _check_suffix(path)
-    coordinates = _check_coordinates(coordinates)
-    residues = len(coordinates)
+    array = _check_coordinates(coordinates)
+    residues = len(array)
     names = [UNKNOWN_RESIDUE] * residues if residue_names is None else list(residue_names)
     ids = list(range(1, residues + 1)) if residue_ids is None else list(residue_ids)
     codes = [""] * residues if insertion_codes is None else list(insertion_codes)
     for what, values in (("residue_names", names), ("residue_ids", ids), ("insertion_codes", codes)):
         if len(values) != residues:
             raise InputError(f"expected {residues} {what}, one a residue, got {len(values)}")
-    _check_fits(path, coordinates, names, ids, codes, chain)
-    atoms = _atom_array(coordinates, names, ids, codes, chain)
+    _check_fits(path, array, names, ids, codes, chain)
+    atoms = _atom_array(array, names, ids, codes, chain)
     from biotite.structure.io import pdb, pdbx
 
     if path.suffix.lower() in PDB_SUFFIXES:
-        file = pdb.PDBFile()
+        file: Any = pdb.PDBFile()
         file.set_structure(atoms)
     else:
         file = pdbx.BinaryCIFFile() if path.suffix.lower() == ".bcif" else pdbx.CIFFile()
@@ -244,18 +245,16 @@ def _read_atoms(file: MediaFile, path: Path, model: int) -> AtomArray:
 
     is_binary = path.suffix.lower() == ".bcif"
     try:
+        opened: Any = file
         if isinstance(file, MediaBytes):
-            file = io.BytesIO(file.content) if is_binary else io.StringIO(file.content.decode())
+            opened = io.BytesIO(file.content) if is_binary else io.StringIO(file.content.decode())
+        parsed: Any
         if path.suffix.lower() in PDB_SUFFIXES:
-            file = pdb.PDBFile.read(file)
-            models, get_structure = file.get_model_count(), file.get_structure
+            parsed = pdb.PDBFile.read(opened)
+            models, get_structure = parsed.get_model_count(), parsed.get_structure
         else:
-            file = (pdbx.BinaryCIFFile if is_binary else pdbx.CIFFile).read(file)
-            models = pdbx.get_model_count(file)
-
-            def get_structure(model: int) -> AtomArray:
-                return pdbx.get_structure(file, model)
-
+            parsed = (pdbx.BinaryCIFFile if is_binary else pdbx.CIFFile).read(opened)
+            models, get_structure = pdbx.get_model_count(parsed), partial(pdbx.get_structure, parsed)
         if models == 0:
             raise MediaError(f"{path}: holds no atom")
         if not 1 <= model <= models:

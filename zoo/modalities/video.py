@@ -252,20 +252,23 @@ def _windows(path: MediaFile, frames: int) -> Iterator[tuple[Tensor, float]]:
 
     window: list[np.ndarray] = []
     try:
-        with av.open(opened(path), metadata_errors="ignore") as container:
+        with av.open(opened(path), mode="r", metadata_errors="ignore") as container:
             if not container.streams.video:
                 raise MediaError(f"{path}: holds no video")
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
+            if stream.average_rate is None:
+                raise MediaError(f"{path}: states no frame rate")
+            rate = float(stream.average_rate)
             for frame in container.decode(stream):
                 if frame.is_corrupt:
                     raise MediaError(f"{path}: holds a damaged frame")
                 window.append(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
                 if len(window) == frames:
-                    yield _stack(window), float(stream.average_rate)
+                    yield _stack(window), rate
                     window = []
             if window:
-                yield _stack(window), float(stream.average_rate)
+                yield _stack(window), rate
     except av.FFmpegError as error:
         raise MediaError(f"{path}: cannot be read as video: {error.strerror}") from error
 

@@ -106,7 +106,8 @@ def encode_windows(
     tokenizer: Tokenizer, source: Path, target: Path, overwrite: bool, options: dict[str, Any]
 ) -> FileResult:
     """Encode a file window by window."""
-    codes, length, frame_rate, sides = [], 0, None, ()
+    codes, length, frame_rate = [], 0, None
+    sides: list[int] = []
     for window in tokenizer.modality.stream(source, tokenizer.spec, **options):
         codes.append(tokenizer.encode(window.values[None]).cpu())
         first, *sides = tokenizer.size_of(window.values[None])

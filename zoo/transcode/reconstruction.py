@@ -135,5 +135,9 @@ def reconstruct(tokenizer: Tokenizer, signal: Tensor) -> Reconstruction:
 def quality(reconstruction: Tensor, original: Tensor, spec: TokenizerSpec) -> dict[str, float | None]:
     """Return the metrics of `Figures.quality` for one signal; None where it has no finite value."""
     metrics = {name: METRICS[spec.modality][name] for name in modalities.get(spec.modality).quality}
-    values = {name: float(metric.per_item(reconstruction, original, spec)) for name, metric in metrics.items()}
+    values = {
+        name: float(metric.per_item(reconstruction, original, spec))
+        for name, metric in metrics.items()
+        if metric.per_item is not None
+    }
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
