@@ -12,11 +12,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import zoo
-from zoo import media
+from benchmarks import make_samples
+from zoo import catalog, media
 from zoo.cli import app
 from zoo.demo import Demo
+from zoo.demo.samples import samples
 from zoo.metrics import METRICS, psnr
-from zoo.samples import make, samples
 
 ALPHA = 1  # of a residue's atoms
 # What each shipped variant reaches on every sample, at least or at most as its metric has it.
@@ -64,7 +65,7 @@ def test_the_sample_protein_is_a_chain_that_folds_without_clashes():
 
 
 def test_the_sample_protein_is_made_anew_as_it_is():
-    made = torch.from_numpy(make.backbone(make.BUNDLE)).float()
+    made = torch.from_numpy(make_samples.backbone(make_samples.BUNDLE)).float()
     assert torch.allclose(made, media.read_structure(samples("structure")["bundle"]).coordinates, atol=6e-4)
 
 
