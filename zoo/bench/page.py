@@ -1,48 +1,15 @@
-"""What the report is written with: elements whose text is escaped, the style, and the frame of the page."""
+"""The frame of the report: the HTML document, its style and its tables."""
 
 from __future__ import annotations
 
-import base64
-from html import escape
+from zoo.pictures.markup import Markup, element
 
-VOID = ("br", "img", "meta")
-# Nothing is fetched, and nothing runs: a browser refuses whatever the page does not hold itself.
+# Nothing is fetched and no script runs: a browser refuses whatever the page does not hold itself.
 POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
 
 
-class Markup(str):
-    """Text that is HTML already."""
-
-
-def element(name: str, /, *children: str | None, **attributes: str | float | bool | None) -> Markup:
-    """An element; children that are no `Markup` are escaped, and so are attributes.
-
-    `class_` and `for_` stand for `class` and `for`, `_` in a name for `-`; True is an attribute without a value,
-    None and False are none.
-    """
-    written = "".join(
-        f" {key.rstrip('_').replace('_', '-')}" + ("" if value is True else f'="{escape(str(value))}"')
-        for key, value in attributes.items()
-        if value is not None and value is not False
-    )
-    if name in VOID:
-        return Markup(f"<{name}{written}>")
-    return Markup(f"<{name}{written}>{joined(*children)}</{name}>")
-
-
-def joined(*children: str | None) -> Markup:
-    """Children one after another, escaped where they are no `Markup`."""
-    return Markup(
-        "".join(child if isinstance(child, Markup) else escape(child) for child in children if child is not None)
-    )
-
-
-def data_uri(content: bytes, media_type: str) -> str:
-    return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
-
-
 def document(title: str, *body: str) -> str:
-    """A whole page that takes nothing from outside."""
+    """Write a whole page that loads nothing from outside."""
     head = element(
         "head",
         element("meta", charset="utf-8"),
@@ -56,7 +23,14 @@ def document(title: str, *body: str) -> str:
 
 
 def table(caption: str, columns: list[str], rows: list[list[str]], *, numeric_from: int = 1) -> Markup:
-    """A table that scrolls by itself where the page is narrower; the first cell of a row is its heading."""
+    """Write a table that scrolls by itself where the page is narrower.
+
+    Args:
+        caption: what the table holds.
+        columns: headings.
+        rows: of cells; the first cell of a row is its heading.
+        numeric_from: index of the first column of numbers.
+    """
 
     def kind(index: int) -> str | None:
         return "number" if index >= numeric_from else None
@@ -111,15 +85,15 @@ small, figcaption, caption, .soft { color: var(--soft); }
 small, figcaption, .soft { font-size: .85rem; }
 nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; margin: 1rem 0 0; padding: 0; list-style: none; }
 nav a { font-size: .9rem; display: inline-block; padding: .2rem 0; }
-.family { font-weight: 650; color: var(--c); white-space: nowrap; }
-@media (max-width: 40rem) { .family { white-space: normal; } }
+.curve-name { font-weight: 650; color: var(--c); white-space: nowrap; }
+@media (max-width: 40rem) { .curve-name { white-space: normal; } }
 
 .verdicts { list-style: none; margin: 1rem 0 0; padding: 0; }
 .verdicts > li { padding: .85rem 0 1rem; border-top: 1px solid var(--line); }
 .verdicts > li:first-child { border-top: 0; }
 .verdicts h3 { margin: 0; font-size: .85rem; font-weight: 600; color: var(--soft); }
 .verdicts p { font-size: 1.1rem; line-height: 1.4; margin: .1rem 0 .6rem; max-width: none; text-wrap: pretty; }
-.verdicts .behind { font-size: .9rem; margin: .5rem 0 0; color: var(--soft); }
+.verdicts .others { font-size: .9rem; margin: .5rem 0 0; color: var(--soft); }
 .strip { position: relative; display: flex; height: 1.7rem; gap: 2px; }
 .strip > span {
   min-width: 0; overflow: hidden; white-space: nowrap; text-overflow: ellipsis; font-size: .8rem; line-height: 1.55rem;
