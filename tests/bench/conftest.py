@@ -12,9 +12,9 @@ from zoo.bench.report import write_report
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """Four pictures of 48 by 64 pixels, and one that is damaged."""
-    folder = tmp_path / "pictures"
+def image_folder(tmp_path):
+    """Four images of 48 by 64 pixels."""
+    folder = tmp_path / "images"
     folder.mkdir()
     rows, columns = np.mgrid[:48, :64]
     for number in range(4):

@@ -15,7 +15,7 @@ RATE = 24000
 
 
 @pytest.mark.parametrize("height, width", [(48, 64), (33, 47)])
-def test_picture_codecs_get_better_with_bytes(height, width):
+def test_image_codecs_get_better_with_bytes(height, width):
     found, _ = codecs.classical_codecs(ImagePreprocessing())
     rows, columns = np.mgrid[:height, :width]
     waves = np.stack([np.sin(rows / 4) + np.cos(columns / (3 + k)) for k in range(3)])
@@ -32,14 +32,14 @@ def test_picture_codecs_get_better_with_bytes(height, width):
 
 
 def test_payloads_are_what_the_containers_say():
-    picture = Image.effect_noise((64, 64), 60).convert("RGB")
+    image = Image.effect_noise((64, 64), 60).convert("RGB")
     webp, avif = io.BytesIO(), io.BytesIO()
-    picture.save(webp, "WEBP")
+    image.save(webp, "WEBP")
     assert codecs.webp_payload(webp.getvalue()) in (
         int.from_bytes(webp.getvalue()[16:20], "little") + k for k in (0, 1)
     )
     if "AVIF" in Image.SAVE:
-        picture.save(avif, "AVIF")
+        image.save(avif, "AVIF")
         file = avif.getvalue()
         start = file.index(b"mdat") - 4
         assert codecs.avif_payload(file) == int.from_bytes(file[start : start + 4], "big") - 8

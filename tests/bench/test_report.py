@@ -39,11 +39,11 @@ def test_report_has_every_section_and_takes_nothing_from_outside(reports, modali
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
-def test_pictures_and_sound_in_the_page_decode_and_are_described(reports, modality):
+def test_images_and_sound_in_the_page_decode_and_are_described(reports, modality):
     page = Page(reports(modality).read_text(encoding="utf-8"))
     for attributes in page.all("img"):
-        picture = Image.open(io.BytesIO(content_of(attributes["src"], "image/")))
-        assert picture.size == (int(attributes["width"]), int(attributes["height"]))
+        image = Image.open(io.BytesIO(content_of(attributes["src"], "image/")))
+        assert image.size == (int(attributes["width"]), int(attributes["height"]))
         assert "file" in attributes["alt"]
     for attributes in page.all("audio"):
         samples, rate = soundfile.read(io.BytesIO(content_of(attributes["src"], "audio/")))
@@ -103,7 +103,7 @@ def test_what_cannot_be_shown_is_said_in_its_place(tmp_path):
     assert len(page.all("img")) == 7
 
 
-def test_large_pictures_are_reduced(tmp_path):
+def test_large_images_are_reduced(tmp_path):
     results = write_benchmark(tmp_path, "image")
     noise = torch.randint(0, 256, (3, 700, 900), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     for path in [*(tmp_path / "data").iterdir(), *(tmp_path / "cache").iterdir()]:
@@ -114,7 +114,7 @@ def test_large_pictures_are_reduced(tmp_path):
     assert all(attributes["src"].startswith("data:image/jpeg") for attributes in page.all("img"))
 
 
-def test_report_without_examples_has_no_picture_or_sound(tmp_path):
+def test_report_without_examples_has_no_image_or_sound(tmp_path):
     results = write_benchmark(tmp_path, "image")
     write_report(results, tmp_path, tmp_path / "report.html")
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))

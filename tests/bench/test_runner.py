@@ -46,22 +46,22 @@ def written(out):
 # Results
 
 
-def test_bytes_are_those_of_the_packed_codes(tiny_wetok, pictures, tmp_path):
-    results = run("tiny-wetok", pictures, tmp_path / "out")
+def test_bytes_are_those_of_the_packed_codes(tiny_wetok, image_folder, tmp_path):
+    results = run("tiny-wetok", image_folder, tmp_path / "out")
     (point,) = results.points
     for item in point.items:
         codes = load_codes((tmp_path / "out" / item.reconstruction).with_suffix(".npz")).codes
-        assert torch.equal(codes, tiny_wetok.encode(media.load_image(pictures / item.source)[None]))
+        assert torch.equal(codes, tiny_wetok.encode(media.load_image(image_folder / item.source)[None]))
         assert item.bytes == len(pack(codes, tiny_wetok.spec.codebook_sizes)) == 12 * 16 * 2
     assert point.rate == 8 * point.bytes / (48 * 64)
     assert point.codes["tokens"] == 12 * 16 * 2
     assert [sum(counts) for counts in point.codes["histogram"]] == [4 * 12 * 16] * 2
 
 
-def test_figures_are_those_of_the_reconstructions_that_are_kept(tiny_wetok, pictures, tmp_path):
-    results = run("tiny-wetok", pictures, tmp_path / "out")
+def test_figures_are_those_of_the_reconstructions_that_are_kept(tiny_wetok, image_folder, tmp_path):
+    results = run("tiny-wetok", image_folder, tmp_path / "out")
     for item in results.points[0].items:
-        original = media.load_image(pictures / item.source)
+        original = media.load_image(image_folder / item.source)
         kept = media.load_image(tmp_path / "out" / item.reconstruction)
         assert (tiny_wetok.reconstruct(original[None])[0] - kept).abs().max() <= 0.5001 / 255
         assert item.metrics["psnr"] == pytest.approx(float(-10 * (kept - original).square().mean().log10()), abs=1e-4)
@@ -71,8 +71,8 @@ def test_figures_are_those_of_the_reconstructions_that_are_kept(tiny_wetok, pict
     assert min(figures) <= interval.low <= interval.value <= interval.high <= max(figures)
 
 
-def test_results_come_back_from_their_file(tiny_wetok, pictures, tmp_path):
-    results = run("tiny-wetok", pictures, tmp_path / "out", baselines=True, limit=2)
+def test_results_come_back_from_their_file(tiny_wetok, image_folder, tmp_path):
+    results = run("tiny-wetok", image_folder, tmp_path / "out", baselines=True, limit=2)
     assert Results.load(tmp_path / "out" / "results.json") == results
     assert (tmp_path / "out" / "report.html").stat().st_size > 1000
     assert {entry["reference"] for entry in results.comparisons} >= {"JPEG", "WebP"}
@@ -83,24 +83,24 @@ def test_results_come_back_from_their_file(tiny_wetok, pictures, tmp_path):
 # The cache
 
 
-def test_a_second_run_encodes_nothing(tiny_wetok, pictures, tmp_path):
-    first = run("tiny-wetok", pictures, tmp_path / "out", baselines=True, limit=2)
+def test_a_second_run_encodes_nothing(tiny_wetok, image_folder, tmp_path):
+    first = run("tiny-wetok", image_folder, tmp_path / "out", baselines=True, limit=2)
     before = written(tmp_path / "out")
-    second = run("tiny-wetok", pictures, tmp_path / "out", baselines=True, limit=2)
+    second = run("tiny-wetok", image_folder, tmp_path / "out", baselines=True, limit=2)
     assert written(tmp_path / "out") == before
     assert encode_times(second) == encode_times(first)  # measured anew, they would differ
     assert second == first
 
 
-def test_another_metric_encodes_nothing(tiny_wetok, pictures, tmp_path):
-    run("tiny-wetok", pictures, tmp_path / "out")
+def test_another_metric_encodes_nothing(tiny_wetok, image_folder, tmp_path):
+    run("tiny-wetok", image_folder, tmp_path / "out")
     before = written(tmp_path / "out")
-    results = run("tiny-wetok", pictures, tmp_path / "out", metrics=["ssim"])
+    results = run("tiny-wetok", image_folder, tmp_path / "out", metrics=["ssim"])
     assert written(tmp_path / "out") == before
     assert list(results.metrics) == ["ssim"] and results.points[0].metrics["ssim"].value is not None
 
 
-def test_an_interrupted_run_goes_on(tiny_wetok, pictures, tmp_path):
+def test_an_interrupted_run_goes_on(tiny_wetok, image_folder, tmp_path):
     steps = iter(range(3))
 
     def interrupt():
@@ -108,20 +108,20 @@ def test_an_interrupted_run_goes_on(tiny_wetok, pictures, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Benchmark(["tiny-wetok"], pictures, out=tmp_path / "out", baselines=False).run(interrupt)
+        Benchmark(["tiny-wetok"], image_folder, out=tmp_path / "out", baselines=False).run(interrupt)
     before = written(tmp_path / "out")
     assert len(before) == 8 and not (tmp_path / "out" / "results.json").exists()
     next((tmp_path / "out" / "cache").rglob("*.json")).unlink()  # as if it had been killed before the record
-    results = run("tiny-wetok", pictures, tmp_path / "out")
+    results = run("tiny-wetok", image_folder, tmp_path / "out")
     after = written(tmp_path / "out")
     assert sum(after[path] == time for path, time in before.items()) == 6
     assert len(results.points[0].items) == 4
 
 
-def test_what_changed_is_encoded_again(tiny_wetok, pictures, tmp_path):
-    first = run("tiny-wetok", pictures, tmp_path / "out")
-    Image.fromarray(np.full((48, 64, 3), 200, np.uint8)).save(pictures / "2.png")
-    second = run("tiny-wetok", pictures, tmp_path / "out")
+def test_what_changed_is_encoded_again(tiny_wetok, image_folder, tmp_path):
+    first = run("tiny-wetok", image_folder, tmp_path / "out")
+    Image.fromarray(np.full((48, 64, 3), 200, np.uint8)).save(image_folder / "2.png")
+    second = run("tiny-wetok", image_folder, tmp_path / "out")
     same = [a == b for a, b in zip(first.points[0].items, second.points[0].items, strict=True)]
     assert same == [True, True, False, True]
     assert second.data["sha256"] != first.data["sha256"]
@@ -130,42 +130,42 @@ def test_what_changed_is_encoded_again(tiny_wetok, pictures, tmp_path):
 # Files and candidates that fail
 
 
-def test_a_damaged_file_is_reported_and_the_rest_goes_on(tiny_wetok, pictures, tmp_path):
-    whole = run("tiny-wetok", pictures, tmp_path / "out")
-    damage(pictures)
-    results = run("tiny-wetok", pictures, tmp_path / "out")
+def test_a_damaged_file_is_reported_and_the_rest_goes_on(tiny_wetok, image_folder, tmp_path):
+    whole = run("tiny-wetok", image_folder, tmp_path / "out")
+    damage(image_folder)
+    results = run("tiny-wetok", image_folder, tmp_path / "out")
     assert list(results.damaged) == ["damaged.png"] and "damaged.png" in results.damaged["damaged.png"]
     assert results.data["files"] == 4 and results.points == whole.points
 
 
-def test_no_good_file_is_an_error(tiny_wetok, pictures, tmp_path):
-    damage(pictures)
+def test_no_good_file_is_an_error(tiny_wetok, image_folder, tmp_path):
+    damage(image_folder)
     with pytest.raises(MediaError, match="none of its files can be used"):
-        run("tiny-wetok", pictures / "damaged.png", tmp_path / "out")
+        run("tiny-wetok", image_folder / "damaged.png", tmp_path / "out")
 
 
-def test_a_full_cache_is_no_damaged_file(tiny_wetok, pictures, tmp_path):
+def test_a_full_cache_is_no_damaged_file(tiny_wetok, image_folder, tmp_path):
     (tmp_path / "cache").write_text("not a folder")
     with pytest.raises(MediaError, match="cannot be made"):
-        run("tiny-wetok", pictures, tmp_path / "out", cache=tmp_path / "cache")
+        run("tiny-wetok", image_folder, tmp_path / "out", cache=tmp_path / "cache")
 
 
-def test_what_cannot_be_had_is_said_before_the_work(tiny_wetok, pictures, tmp_path, monkeypatch):
+def test_what_cannot_be_had_is_said_before_the_work(tiny_wetok, image_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "empty"))
-    work = Benchmark(["tiny-wetok"], pictures, out=tmp_path / "out", metrics=["psnr", "lpips"], baselines=False)
+    work = Benchmark(["tiny-wetok"], image_folder, out=tmp_path / "out", metrics=["psnr", "lpips"], baselines=False)
     assert "vgg16" in work.left_out["LPIPS"]
     assert not (tmp_path / "out").exists()
     results = work.run()
     assert list(results.metrics) == ["psnr"] and "LPIPS" in results.left_out
 
 
-def test_what_does_not_compare_is_refused(tiny_wetok, tiny_wavtokenizer, pictures, tmp_path):
+def test_what_does_not_compare_is_refused(tiny_wetok, tiny_wavtokenizer, image_folder, tmp_path):
     with pytest.raises(InputError, match="compare apart"):
-        bench(["tiny-wetok", "tiny-wavtokenizer"], pictures, out=tmp_path)
+        bench(["tiny-wetok", "tiny-wavtokenizer"], image_folder, out=tmp_path)
     with pytest.raises(InputError, match="unknown image metric 'pesq'"):
-        bench(["tiny-wetok"], pictures, out=tmp_path, metrics=["pesq"])
+        bench(["tiny-wetok"], image_folder, out=tmp_path, metrics=["pesq"])
     with pytest.raises(zoo.UnknownTokenizerError):
-        bench(["tiny-wetok", "no-such"], pictures, out=tmp_path)
+        bench(["tiny-wetok", "no-such"], image_folder, out=tmp_path)
 
 
 # Sound and the terminal
@@ -183,9 +183,9 @@ def test_speech_beside_opus(tiny_wavtokenizer, tmp_path):
     assert {point.method for point in others} == {"Opus", "MP3", "Vorbis"}
 
 
-def test_the_command_prints_a_table_and_fails_with_a_file(tiny_wetok, pictures, tmp_path):
-    damage(pictures)
-    options = ["--data", str(pictures), "--out", str(tmp_path / "out"), "--metrics", "psnr,ssim", "--no-baselines"]
+def test_the_command_prints_a_table_and_fails_with_a_file(tiny_wetok, image_folder, tmp_path):
+    damage(image_folder)
+    options = ["--data", str(image_folder), "--out", str(tmp_path / "out"), "--metrics", "psnr,ssim", "--no-baselines"]
     result = CliRunner().invoke(app, ["bench", "tiny-wetok", *options])
     assert result.exit_code == 1
     assert "tiny-wetok" in result.stdout and "PSNR (dB)" in result.stdout and "error: " in result.stderr
@@ -216,13 +216,13 @@ class Covariance(torchmetrics.Metric):
         return products / count - x * y / count**2
 
 
-def test_a_figure_of_the_set_is_that_of_all_files_with_an_interval(tiny_wetok, pictures, tmp_path, monkeypatch):
+def test_a_figure_of_the_set_is_that_of_all_files_with_an_interval(tiny_wetok, image_folder, tmp_path, monkeypatch):
     metric = Metric(name="set", label="Set", higher_is_better=True, of_set=lambda spec: Covariance())
     monkeypatch.setitem(METRICS["image"], "set", metric)
-    (point,) = run("tiny-wetok", pictures, tmp_path / "out", metrics=["set"]).points
+    (point,) = run("tiny-wetok", image_folder, tmp_path / "out", metrics=["set"]).points
     whole = Covariance()
     for item in point.items:
-        original = media.load_image(pictures / item.source)
+        original = media.load_image(image_folder / item.source)
         whole.update(media.load_image(tmp_path / "out" / item.reconstruction), original)
     interval = point.metrics["set"]
     assert interval.value == pytest.approx(float(whole.compute()), rel=1e-6)
@@ -234,7 +234,7 @@ def test_a_figure_of_the_set_is_that_of_all_files_with_an_interval(tiny_wetok, p
 
 @pytest.mark.slow
 def test_memory_stays_flat_from_10_to_100_items(tmp_path):
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     draw = np.random.default_rng(0)
     for number in range(100):
