@@ -9,14 +9,14 @@ from PIL import Image
 
 from tests.support.bench import voice
 from zoo.bench import baselines as codecs
-from zoo.bench.signals import AudioPreprocessing, ImagePreprocessing, StructurePreprocessing, VideoPreprocessing
+from zoo.bench.signals import Preprocessing
 
 RATE = 24000
 
 
 @pytest.mark.parametrize("height, width", [(48, 64), (33, 47)])
 def test_image_codecs_get_better_with_bytes(height, width):
-    found, _ = codecs.classical_codecs(ImagePreprocessing())
+    found, _ = codecs.classical_codecs(Preprocessing(modality="image"))
     rows, columns = np.mgrid[:height, :width]
     waves = np.stack([np.sin(rows / 4) + np.cos(columns / (3 + k)) for k in range(3)])
     image = torch.from_numpy((waves * 0.2 + 0.5).astype(np.float32))[None]
@@ -45,7 +45,7 @@ def test_payloads_are_what_the_containers_say():
         assert codecs.avif_payload(file) == int.from_bytes(file[start : start + 4], "big") - 8
 
 
-SOUNDS, _ = codecs.classical_codecs(AudioPreprocessing(sample_rate=RATE, channels=1))
+SOUNDS, _ = codecs.classical_codecs(Preprocessing(modality="audio", sample_rate=RATE, channels=1))
 
 
 @pytest.mark.parametrize("codec", SOUNDS, ids=lambda codec: codec.label)
@@ -72,7 +72,7 @@ def test_sound_bytes_are_those_of_the_packets():
 
 
 def test_a_rate_that_a_codec_does_not_take_is_resampled():
-    found, _ = codecs.classical_codecs(AudioPreprocessing(sample_rate=22050, channels=2))
+    found, _ = codecs.classical_codecs(Preprocessing(modality="audio", sample_rate=22050, channels=2))
     audio = voice(1.0, 22050).repeat(2, 1)[None]
     codec = next(codec for codec in found if codec.method == "Opus")
     _, file = codec.compress(audio)
@@ -81,7 +81,7 @@ def test_a_rate_that_a_codec_does_not_take_is_resampled():
 
 @pytest.mark.parametrize("method", ["H.264", "H.265", "AV1"])
 def test_video_codecs_keep_frames_and_odd_sides(method):
-    preprocessing = VideoPreprocessing()
+    preprocessing = Preprocessing(modality="video")
     found, left_out = codecs.classical_codecs(preprocessing)
     if method in left_out:
         pytest.skip(left_out[method])
@@ -100,7 +100,7 @@ def test_video_codecs_keep_frames_and_odd_sides(method):
 def test_rounded_coordinates_lose_at_most_half_a_step():
     atoms = torch.randn(1, 30, 5, 3, generator=torch.Generator().manual_seed(0)) * 10
     atoms[0, 3, 2] = torch.nan
-    found, _ = codecs.classical_codecs(StructurePreprocessing())
+    found, _ = codecs.classical_codecs(Preprocessing(modality="structure"))
     for codec in found:
         num_bytes, payload = codec.compress(atoms)
         restored = codec.restore(payload, (30,))

@@ -5,7 +5,7 @@ import torch
 import zoo
 from tests.support.bench import voice
 from zoo.bench.candidates import LazyTokenizer, TokenizerCandidate, doublings
-from zoo.bench.signals import AudioPreprocessing, preprocessing_for
+from zoo.bench.signals import Preprocessing
 
 
 def test_first_tokens_are_a_curve(install):
@@ -14,7 +14,7 @@ def test_first_tokens_are_a_curve(install):
     lazy = LazyTokenizer("tiny-piece")
     assert [setting["num_tokens"] for setting in lazy.settings] == [1, 2, 4, 8, 16, 32, 64, 128, 256]
     assert doublings(12) == [1, 2, 4, 8] and doublings(1) == []
-    preprocessing = preprocessing_for([tokenizer.spec], resolution=None, seconds=None)
+    preprocessing = Preprocessing.of([tokenizer.spec], resolution=None, seconds=None)
     assert preprocessing.resolution == 256
     image = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0))
     whole = tokenizer.encode(image)
@@ -26,7 +26,7 @@ def test_first_tokens_are_a_curve(install):
 
 
 def test_a_tokenizer_of_another_rate_gives_back_the_length(tiny_wavtokenizer):
-    preprocessing = AudioPreprocessing(sample_rate=32000, channels=1)
+    preprocessing = Preprocessing(modality="audio", sample_rate=32000, channels=1)
     candidate = TokenizerCandidate("tiny", LazyTokenizer("tiny-wavtokenizer"), {}, preprocessing, 0)
     signal = voice(1.0, 32000)[None, :, :31111]
     _, codes = candidate.compress(signal)

@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import zoo
-from zoo import catalog, media
+from zoo import media
 from zoo.cli import app
 from zoo.demo import Demo
 from zoo.demo.samples import samples

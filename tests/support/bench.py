@@ -1,13 +1,14 @@
 """Signals, points and results made by hand, and a benchmark's folder written without running one."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from zoo.bench.results import Interval, Item, Point, Results
-from zoo.bench.signals import Signal, saved_preprocessing
+from zoo.bench.signals import Preprocessing
+from zoo.modalities import Signal
 
 METRIC = {
     "image": ("psnr", {"label": "PSNR", "unit": "dB", "digits": 2, "higher_is_better": True, "per_item": True}),
@@ -32,14 +33,14 @@ def make_signal(modality: str, number: int) -> Signal:
     generator = torch.Generator().manual_seed(number)
     if modality == "image":
         across, down = torch.meshgrid(torch.linspace(0, 1, 40), torch.linspace(0, 1, 56), indexing="ij")
-        return Signal(torch.stack([across, down, (across * (number + 2) * 3).sin() / 2 + 0.5])[None])
+        return Signal(torch.stack([across, down, (across * (number + 2) * 3).sin() / 2 + 0.5]))
     if modality == "audio":
-        return Signal((torch.arange(8000) * 0.05 * (number + 1)).sin()[None, None] * 0.5)
+        return Signal((torch.arange(8000) * 0.05 * (number + 1)).sin()[None] * 0.5)
     if modality == "video":
-        return Signal(torch.rand(1, 3, 5, 1, 1, generator=generator).expand(-1, -1, -1, 32, 48).contiguous(), 10.0)
+        return Signal(torch.rand(3, 5, 1, 1, generator=generator).expand(-1, -1, 32, 48).contiguous(), 10.0)
     turn = torch.arange(30) * (1.75 + number * 0.01)
     helix = torch.stack([2.3 * turn.cos(), 2.3 * turn.sin(), torch.arange(30) * 1.5], dim=1)
-    return Signal((helix[:, None] + torch.randn(30, 5, 3, generator=generator) * 0.1)[None])
+    return Signal(helix[:, None] + torch.randn(30, 5, 3, generator=generator) * 0.1)
 
 
 def make_point(method: str, rate: float, values: dict[str, float], *, baseline: bool = True, **fields) -> Point:
@@ -95,9 +96,11 @@ def write_benchmark(folder: Path, modality: str) -> Results:
     data = folder / "data"
     data.mkdir(parents=True)
     rates = {"sample_rate": 8000, "channels": 1} if modality == "audio" else {}
-    preprocessing = saved_preprocessing(modality, rates)
+    preprocessing = Preprocessing(modality=modality, **rates)
+    settings = asdict(preprocessing)
+    del settings["modality"]
     name = METRIC[modality][0]
-    sources = [f"file {number}{preprocessing.suffix}" for number in range(3)]
+    sources = [f"file {number}{preprocessing.kind.lossless_suffix}" for number in range(3)]
     originals = [make_signal(modality, number) for number in range(3)]
     for source, original in zip(sources, originals, strict=True):
         preprocessing.write(data / source, original)
@@ -115,7 +118,7 @@ def write_benchmark(folder: Path, modality: str) -> Results:
             target = f"cache/{method}-{rate:g}-{item.source}"
             (folder / target).parent.mkdir(exist_ok=True)
             noise = torch.randn(original.values.shape, generator=torch.Generator().manual_seed(0)) * 0.05
-            preprocessing.write(folder / target, replace(original, values=(original.values + noise)))
+            preprocessing.write(folder / target, original._replace(values=original.values + noise))
             items.append(replace(item, reconstruction=target))
         histogram = [[9, 5, 1, 0], [2, 2, 2, 2]]
         codes = {
@@ -131,7 +134,7 @@ def write_benchmark(folder: Path, modality: str) -> Results:
     return make_results(
         points,
         modality,
-        data={"name": "data", "files": 3, "sha256": "cd" * 32, "preprocessing": preprocessing.settings()},
+        data={"name": "data", "files": 3, "sha256": "cd" * 32, "preprocessing": settings},
         left_out={"LPIPS": "its weights are not on this machine", "JPEG XL": "Pillow does not write it"},
         damaged={"broken.file": "cut short"},
         comparisons=[{**comparison, "kind": "bd", "bd_rate": -12.34, "bd_metric": 1.5, "reason": None}],

@@ -28,9 +28,9 @@ from torch import Tensor
 import zoo
 from zoo import media
 from zoo.bench.candidates import Candidate
-from zoo.bench.signals import AudioPreprocessing, Preprocessing
+from zoo.bench.signals import Preprocessing
+from zoo.modalities.structure import ATOMS
 from zoo.pictures.images import to_pixels
-from zoo.tokenizer import ATOMS, Modality
 
 IMAGE_QUALITIES = {
     "JPEG": (1, 5, 10, 20, 40, 75),
@@ -193,11 +193,12 @@ class SoundCodec(Codec):
         setting: dict[str, Any],
         version: str,
         note: str,
-        preprocessing: AudioPreprocessing,
+        preprocessing: Preprocessing,
         rates: Sequence[int] | None,
         delay: int = 0,
     ):
         super().__init__(method, setting, version, note)
+        assert preprocessing.sample_rate is not None  # of audio
         self.rate, self.delay = preprocessing.sample_rate, delay
         self.coded_rate = self.rate if rates is None or self.rate in rates else 48000
 
@@ -257,8 +258,8 @@ class Vorbis(SoundCodec):
 
 
 def sound_codecs(preprocessing: Preprocessing) -> Found:
-    assert isinstance(preprocessing, AudioPreprocessing)
     channels, rate = preprocessing.channels, preprocessing.sample_rate
+    assert channels is not None and rate is not None  # of audio
     ffmpeg = f"PyAV {av.__version__}, FFmpeg {av.ffmpeg_version_info}"
     if channels > 2:
         for method in ("Opus", "MP3", "Vorbis"):
@@ -455,7 +456,7 @@ def structure_codecs(preprocessing: Preprocessing) -> Found:
     yield "Rounded coordinates", [RoundedCoordinates(step) for step in GRID_STEPS]
 
 
-CODECS: dict[Modality, Callable[[Preprocessing], Found]] = {
+CODECS: dict[str, Callable[[Preprocessing], Found]] = {
     "image": image_codecs,
     "audio": sound_codecs,
     "video": video_codecs,

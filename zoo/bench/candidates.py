@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import zoo
-from zoo import registry
+from zoo import loading
 from zoo.bench.signals import Preprocessing
 from zoo.codes import packed_size
 from zoo.spec import TokenizerSpec

@@ -13,15 +13,15 @@ import numpy as np
 from torch import Tensor
 
 from zoo.bench.results import Item, Point, Results
-from zoo.bench.signals import AudioPreprocessing, Signal, saved_preprocessing
+from zoo.bench.signals import Preprocessing
 from zoo.bench.verdict import points_by_method, rate_text
 from zoo.errors import ZooError
+from zoo.modalities import Signal
 from zoo.pictures.images import image_grid, shrunk, still_indices, to_image
 from zoo.pictures.markup import JPEG_QUALITY, PNG_BYTES, Markup, data_uri, element, image_element, joined
 from zoo.pictures.plots import Palette, trace_plot
 from zoo.pictures.spectrograms import DYNAMIC_RANGE, spectrogram
 from zoo.pictures.structures import ca_atoms, superposed
-from zoo.tokenizer import Modality
 
 MOST_METHODS = 6  # shown; a page has to be opened, too
 MOST_RATES = 5  # of one method, for the median item
@@ -70,7 +70,7 @@ class Exhibits:
     def __init__(self, results: Results, folder: Path, data: Path, palette: Palette, metric: str):
         self.results, self.folder, self.data, self.palette, self.metric = results, folder, data, palette, metric
         self.facts = results.metrics[metric]
-        self.preprocessing = saved_preprocessing(results.modality, results.data.get("preprocessing", {}))
+        self.preprocessing = Preprocessing(modality=results.modality, **results.data.get("preprocessing", {}))
         self.original: Callable[[str], Signal] = lru_cache(maxsize=1)(self._load)
         self.panel = PANELS[self.preprocessing.modality]
 
@@ -150,11 +150,11 @@ class Exhibits:
         return self.preprocessing.load(self.data / source)
 
     def values(self, exhibit: Exhibit) -> Tensor:
-        """Return the signal of an exhibit without the axis of the batch."""
+        """Return the signal of an exhibit, without batch axis."""
         original = self.original(exhibit.item.source)
         if exhibit.point is None:
-            return original.values[0]
-        return self.preprocessing.read(self.folder / exhibit.item.reconstruction, original)[0]
+            return original.values
+        return self.preprocessing.read(self.folder / exhibit.item.reconstruction, original)
 
 
 # One panel of each modality; None where there is nothing to show.
@@ -173,11 +173,11 @@ def video_panel(shown: Exhibits, exhibit: Exhibit, title: str) -> Markup:
 
 
 def audio_panel(shown: Exhibits, exhibit: Exhibit, title: str) -> Markup:
-    assert isinstance(shown.preprocessing, AudioPreprocessing)
     rate = shown.preprocessing.sample_rate
+    assert rate is not None  # of audio
     length = round(SECONDS * rate)
     sound = shown.values(exhibit)[:, :length]
-    reference = shown.original(exhibit.item.source).values[0][:, :length]
+    reference = shown.original(exhibit.item.source).values[:, :length]
     description = f"Spectrogram of {title}: 0 to {rate / 2000:g} kHz, {sound.shape[1] / rate:.1f} seconds"
     image = image_element(spectrogram(sound, reference, SPECTROGRAM_SIZE), description, png_bytes=math.inf)
     content, media_type = compressed_sound(sound, rate)
@@ -190,7 +190,7 @@ def audio_panel(shown: Exhibits, exhibit: Exhibit, title: str) -> Markup:
 def structure_panel(shown: Exhibits, exhibit: Exhibit, title: str) -> Markup | None:
     if exhibit.point is None:  # the original is in each drawing
         return None
-    original = shown.original(exhibit.item.source).values[0]
+    original = shown.original(exhibit.item.source).values
     moved = superposed(shown.values(exhibit), original)
     chains = [
         (ca_atoms(original), "var(--ghost)"),
@@ -199,13 +199,13 @@ def structure_panel(shown: Exhibits, exhibit: Exhibit, title: str) -> Markup | N
     return trace_plot(chains, f"CA traces of {title}, on the original's")
 
 
-PANELS: dict[Modality, Callable[[Exhibits, Exhibit, str], Markup | None]] = {
+PANELS: dict[str, Callable[[Exhibits, Exhibit, str], Markup | None]] = {
     "image": image_panel,
     "audio": audio_panel,
     "video": video_panel,
     "structure": structure_panel,
 }
-EXPLANATIONS: dict[Modality, str] = {
+EXPLANATIONS: dict[str, str] = {
     "image": f"Images have sides of at most {SIDE} pixels, as PNG, or as JPEG of quality {JPEG_QUALITY} where that "
     f"would take more than {PNG_BYTES / 1000:.0f} kB.",
     "audio": f"The first {SECONDS:.0f} seconds at most, as FLAC, or as MP3 of the highest quality where that would "
@@ -214,7 +214,7 @@ EXPLANATIONS: dict[Modality, str] = {
     "video": f"{STILLS} frames of each, at most {STILL_SIDE} pixels wide, as JPEG of quality {JPEG_QUALITY}.",
     "structure": "Curves through the CA atoms, superposed: the original is the wide pale band. Nearer is wider.",
 }
-CLASSES: dict[Modality, str] = {"image": "pictures"}  # of the style, where panels are narrower than usual
+CLASSES: dict[str, str] = {"image": "pictures"}  # of the style, where panels are narrower than usual
 
 
 def _item(point: Point, source: str) -> Item | None:

@@ -8,17 +8,15 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from zoo import modalities
 from zoo.bench.exhibits import exhibits
 from zoo.bench.page import document, table
 from zoo.bench.results import Interval, Point, Results
-from zoo.bench.signals import SPEED_UNIT
 from zoo.bench.verdict import Span, elsewhere, points_by_method, rate_text, sentence, spans
 from zoo.files import atomic_path
 from zoo.pictures.markup import Markup, element, joined
 from zoo.pictures.plots import CurvePoint, Palette, curve_plot, log_ticks, usage_plot
 
-NOUNS = {"image": "images", "audio": "recordings", "video": "videos", "structure": "structures"}
-TITLES = {"image": "Images", "audio": "Audio", "video": "Video", "structure": "Protein structures"}
 FEW_FILES = 10
 MOST_CODEBOOKS = 16  # drawn for one tokenizer
 NONE = "-"
@@ -47,6 +45,7 @@ class ReportPage:
 
     def __init__(self, results: Results, folder: Path, data: Path | None):
         self.results, self.folder, self.data = results, folder, data
+        self.modality = modalities.get(results.modality)
         self.methods = points_by_method(results.points)
         self.palette = Palette({method: points[0].baseline for method, points in self.methods.items()})
 
@@ -64,7 +63,7 @@ class ReportPage:
         }
         sections = {key: (title, content) for key, (title, content) in sections.items() if content}
         links = [element("li", element("a", key.capitalize(), href=f"#{key}")) for key in sections]
-        title = f"{TITLES[self.results.modality]}: which tokenizer at which rate"
+        title = f"{self.modality.title}: which tokenizer at which rate"
         header = element(
             "header",
             element("h1", title),
@@ -85,7 +84,7 @@ class ReportPage:
         files = self.results.data.get("files", 0)
         parts = [
             f"{_count(tokenizers, 'tokenizer')} and {_count(len(self.methods) - tokenizers, 'classical codec')}",
-            f"on {_count(files, NOUNS[self.results.modality].removesuffix('s'))}",
+            f"on {_count(files, self.modality.noun[0])}",
             f"of {self.results.data.get('name', 'the data')}",
         ]
         damaged = len(self.results.damaged)
@@ -247,7 +246,7 @@ class ReportPage:
     # Points
 
     def _points(self) -> Markup:
-        results, speed = self.results, SPEED_UNIT[self.results.modality]
+        results, speed = self.results, self.modality.speed_unit
         columns = ["Candidate", results.rate_unit, "bytes per item"]
         columns += [f"{facts['label']} ({facts['unit']})".replace(" ()", "") for facts in results.metrics.values()]
         columns += [f"encodes, {speed}", f"decodes, {speed}", "peak MB"]

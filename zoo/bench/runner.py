@@ -25,11 +25,12 @@ from zoo.bench.comparisons import compare
 from zoo.bench.machine import machine_facts, metrics_version, versions
 from zoo.bench.report import write_report
 from zoo.bench.results import Interval, Item, Point, Results
-from zoo.bench.signals import Signal, preprocessing_for
+from zoo.bench.signals import Preprocessing
 from zoo.bench.statistics import bootstrap_interval, jackknife_interval
 from zoo.bench.timing import CodecFailure, FileFailure, Outcome, TimedCandidate
 from zoo.errors import InputError, MediaError, UnknownTokenizerError, ZooError
 from zoo.metrics import METRICS, Metric
+from zoo.modalities import Signal
 
 GROUPS = 10  # of files, for the intervals of figures of the whole set
 
@@ -83,8 +84,7 @@ class Benchmark:
         tokenizers = self._tokenizers(names)
         self.variants = {method: lazy.facts() for method, lazy in tokenizers.items()}
         specs = [lazy.spec for lazy in tokenizers.values()]
-        self.preprocessing = preprocessing_for(specs, resolution=resolution, seconds=seconds)
-        self.spec = self.preprocessing.spec_for_metrics(specs)
+        self.preprocessing = Preprocessing.of(specs, resolution=resolution, seconds=seconds)
         self.metrics = self._metrics(metrics)
         self.candidates: list[Candidate] = [
             TokenizerCandidate(method, lazy, setting, self.preprocessing, seed)
@@ -127,7 +127,7 @@ class Benchmark:
         ]
         results = Results(
             modality=self.preprocessing.modality,
-            rate_unit=self.preprocessing.rate_unit,
+            rate_unit=self.preprocessing.kind.rate_unit,
             metrics={name: metric_facts(metric) for name, metric in self.metrics.items()},
             points=points,
             left_out=self.left_out,
@@ -252,13 +252,10 @@ class Benchmark:
         entry.write(record)
 
     def _entry(self, candidate: Candidate, file: DataFile) -> Entry:
-        return self._entry_of(file.sha256, self._preprocessing_key(), candidate.identity())
+        return self._entry_of(file.sha256, asdict(self.preprocessing), candidate.identity())
 
     def _entry_of(self, *parts: Any) -> Entry:
-        return Entry(self.cache, content_key(*parts), self.preprocessing.suffix)
-
-    def _preprocessing_key(self) -> dict[str, Any]:
-        return {"modality": self.preprocessing.modality, **self.preprocessing.settings()}
+        return Entry(self.cache, content_key(*parts), self.preprocessing.kind.lossless_suffix)
 
     def _load(self, file: DataFile) -> Signal:
         try:
@@ -290,9 +287,10 @@ class Benchmark:
     def _figure(self, metric: Metric, reconstruction: torch.Tensor, signal: Signal) -> float | None:
         assert metric.per_item is not None
         try:
-            value = float(metric.per_item(reconstruction, signal.values, self.spec).double().mean())
+            figures = metric.per_item(reconstruction[None], signal.values[None], self.preprocessing.spec)
         except InputError:  # such as an image that is too small
             return None
+        value = float(figures.double().mean())
         return value if math.isfinite(value) else None
 
     # Points
@@ -341,15 +339,15 @@ class Benchmark:
     ) -> Interval:
         """A figure of the whole set, from what the metric sums up of the files in groups; no file is kept."""
         contents = [file.sha256 for file in files]
-        kept = self._entry_of(self._metric_key(name), self._preprocessing_key(), candidate.identity(), contents)
+        kept = self._entry_of(self._metric_key(name), asdict(self.preprocessing), candidate.identity(), contents)
         record = kept.read()
         if record is None:
-            new = functools.partial(metric.streaming, self.spec)
+            new = functools.partial(metric.streaming, self.preprocessing.spec)
             groups = [new() for _ in range(min(GROUPS, len(files)))]
             for number, (file, entry) in enumerate(zip(files, entries, strict=True)):
                 original = self.preprocessing.load(file.path)
                 reconstruction = self.preprocessing.read(entry.reconstruction, original)
-                groups[number % len(groups)].update(reconstruction, original.values)
+                groups[number % len(groups)].update(reconstruction[None], original.values[None])
             record = asdict(jackknife_interval(groups, new))
             kept.write(record)
         return Interval(**record)
@@ -358,11 +356,13 @@ class Benchmark:
         digest = hashlib.sha256()
         for file in files:
             digest.update(f"{file.source} {file.sha256}\n".encode())
+        preprocessing = asdict(self.preprocessing)
+        del preprocessing["modality"]
         return {
             "name": self.data_name,
             "files": len(files),
             "sha256": digest.hexdigest(),
-            "preprocessing": self.preprocessing.settings(),
+            "preprocessing": preprocessing,
         }
 
 

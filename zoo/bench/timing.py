@@ -8,8 +8,9 @@ from typing import Any
 
 from zoo.bench.candidates import Candidate
 from zoo.bench.machine import PeakMemory
-from zoo.bench.signals import Preprocessing, Signal
+from zoo.bench.signals import Preprocessing
 from zoo.errors import InputError, ZooError
+from zoo.modalities import Signal
 
 
 class FileFailure(Exception):
@@ -60,15 +61,16 @@ class TimedCandidate:
             raise
 
     def _measured(self, signal: Signal, memory: PeakMemory) -> Outcome:
+        batch, kind = signal.values[None], self.preprocessing.kind
         with memory.watch():
             start = time.perf_counter()
-            num_bytes, payload = self.candidate.compress(signal.values)
+            num_bytes, payload = self.candidate.compress(batch)
             middle = time.perf_counter()
-            restored = self.candidate.restore(payload, self.preprocessing.size(signal.values))
+            restored = self.candidate.restore(payload, self.preprocessing.size(batch))
             end = time.perf_counter()
-        if restored.shape != signal.values.shape:
-            raise InputError(f"expected {list(signal.values.shape)} back, got {list(restored.shape)}")
-        if not self.preprocessing.is_valid(restored):
-            raise InputError("expected a reconstruction, got values that are not finite")
-        reconstruction = Signal(restored, signal.frame_rate)
+        if restored.shape != batch.shape:
+            raise InputError(f"expected {list(batch.shape)} back, got {list(restored.shape)}")
+        restored = kind.like(restored, batch)
+        kind.check_values(restored)
+        reconstruction = Signal(restored[0], signal.frame_rate)
         return Outcome(num_bytes, payload, reconstruction, middle - start, end - middle, memory.bytes)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from zoo.metrics import METRICS, psnr
 from zoo.pictures import pages
 from zoo.pictures.pages import Panel
-from zoo.tokenizer import Modality, Tokenizer, TokenizerSpec
+from zoo.spec import TokenizerSpec
+from zoo.tokenizer import Tokenizer
 from zoo.transcode import Figures, Reconstruction
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def structure_comparison(title: str, tokenizer: Tokenizer, result: Reconstructio
     return pages.structure_page(title, subtitle, result.original[0], result.reconstruction[0])
 
 
-COMPARISONS: dict[Modality, Callable[[str, Tokenizer, Reconstruction], Figure]] = {
+COMPARISONS: dict[str, Callable[[str, Tokenizer, Reconstruction], Figure]] = {
     "image": image_comparison,
     "audio": audio_comparison,
     "video": video_comparison,

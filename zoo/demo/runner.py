@@ -11,18 +11,48 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from zoo import catalog, media, registry
+from zoo import loading, modalities, registry
 from zoo.demo.comparisons import COMPARISONS
-from zoo.demo.inputs import SIGNALS, DemoInput, DemoSignal
 from zoo.demo.samples import samples
 from zoo.errors import InputError, MediaError, ZooError
 from zoo.files import atomic_path
+from zoo.modalities import Signal
 from zoo.pictures.structures import superposed
-from zoo.tokenizer import Modality, TokenizerSpec
-from zoo.transcode import SIGNAL_SUFFIX, Figures, Reconstruction, find_sources, reconstruct, write_signal
+from zoo.spec import TokenizerSpec
+from zoo.tokenizer import Tokenizer
+from zoo.transcode import Figures, Reconstruction, reconstruct
+from zoo.transcode.paths import find_sources
 
-MODALITIES: tuple[Modality, ...] = tuple(SIGNALS)
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MODALITIES = modalities.NAMES
+# How much of each input is taken, so that the demo stays quick. A network of one size gets that size instead.
+LIMITS: dict[str, dict[str, float]] = {
+    "image": {"resolution": 256},
+    "audio": {"seconds": 10.0},
+    "video": {"resolution": 128, "frames": 33},
+    "structure": {"residues": 256},
+}
+
+
+@dataclass(frozen=True)
+class DemoInput:
+    """One input of the demo.
+
+    Attributes:
+        name: shown, and the stem of the files that are written.
+        modality: name of the source's modality.
+        source: a file, or an image in memory.
+        chain: id of the chain to take from a structure; None: the only one.
+    """
+
+    name: str
+    modality: str
+    source: Path | Image
+    chain: str | None = None
 
 
 @dataclass(frozen=True)
@@ -39,7 +69,7 @@ class DemoResult:
     """
 
     input: str
-    modality: Modality
+    modality: str
     variant: str
     figures: Figures | None = None
     files: tuple[Path, ...] = ()
@@ -78,11 +108,11 @@ class Demo:
         inputs = [
             DemoInput(name, modality, source) for modality in MODALITIES for name, source in samples(modality).items()
         ]
-        variants = [registry.info(name) for name in registry.list_tokenizers() if catalog.is_shipped(name)]
+        variants = [variant for variant in map(registry.info, registry.list_tokenizers()) if variant.shipped]
         specs = [variant.spec for variant in variants if variant.builder.encode_only is None]
-        ready = [modality for modality in MODALITIES if any(spec.modality == modality for spec in specs)]
-        for path, _ in find_sources(paths, lambda path: media.media_files(path, *MODALITIES)):
-            modality = next(modality for modality in MODALITIES if modality == media.modality_of(path))
+        ready = [name for name in MODALITIES if any(spec.modality == name for spec in specs)]
+        for path, _ in find_sources(paths, lambda path: modalities.media_files(path, *MODALITIES)):
+            modality = modalities.modality_of(path)
             if modality not in ready:
                 raise InputError(
                     f"{path}: zoo ships no weights that decode {modality}; the demo takes {', '.join(ready)}"
@@ -96,13 +126,13 @@ class Demo:
         return len(self._work)
 
     def __iter__(self) -> Iterator[DemoResult]:
-        load = cache(registry.load)
+        load = cache(loading.load)
         for item, spec in self._work:
             try:
                 files = self._files(item.name, spec)
                 tokenizer = load(spec.name)
-                signal = SIGNALS[spec.modality](tokenizer, item)
-                result = reconstruct(tokenizer, signal.values)
+                signal = load_input(tokenizer, item)
+                result = reconstruct(tokenizer, signal.values[None])
                 if spec.modality in ALIGNMENTS:
                     result = ALIGNMENTS[spec.modality](result)
                 comparison, *others = files
@@ -110,15 +140,17 @@ class Demo:
                 with atomic_path(comparison, self.overwrite) as temporary:
                     figure.savefig(temporary)
                 for path, values in zip(others, (result.original, result.reconstruction), strict=bool(others)):
-                    FILES[spec.modality](path, replace(signal, values=values), spec, self.overwrite)
+                    tokenizer.modality.write(
+                        path, values[0], spec, frame_rate=signal.frame_rate, overwrite=self.overwrite
+                    )
                 yield DemoResult(item.name, spec.modality, spec.name, result.figures, files)
             except ZooError as error:
                 yield DemoResult(item.name, spec.modality, spec.name, error=error)
 
     def _files(self, name: str, spec: TokenizerSpec) -> tuple[Path, ...]:
         """The files to write, the comparison first, in a folder that is made here."""
-        folder, suffix = self.folder / spec.name, SIGNAL_SUFFIX[spec.modality]
-        suffixes = (".png", f".original{suffix}", suffix) if spec.modality in FILES else (".png",)
+        folder, suffix = self.folder / spec.name, modalities.get(spec.modality).signal_suffix
+        suffixes = (".png",) if spec.modality in SHOWN_WHOLE else (".png", f".original{suffix}", suffix)
         files = tuple(folder / f"{name}{suffix}" for suffix in suffixes)
         for path in files:
             if path.exists() and not self.overwrite:
@@ -130,28 +162,22 @@ class Demo:
         return files
 
 
+def load_input(tokenizer: Tokenizer, item: DemoInput) -> Signal:
+    """Load what the demo takes of an input, as the tokenizer's network takes it."""
+    limits = dict(LIMITS[item.modality])
+    if not tokenizer.spec.variable_size:
+        limits.pop("resolution", None)
+    return tokenizer.modality.load(item.source, tokenizer.spec, **tokenizer.file_options(chain=item.chain), **limits)
+
+
 def on_original(result: Reconstruction) -> Reconstruction:
     """The result with its structure rotated and shifted onto the original."""
     return replace(result, reconstruction=superposed(result.reconstruction[0], result.original[0])[None])
 
 
-def write_clip(path: Path, signal: DemoSignal, spec: TokenizerSpec, overwrite: bool) -> None:
-    assert signal.frame_rate is not None  # of a clip
-    media.write_video(path, signal.values[0], signal.frame_rate, overwrite)
-
-
-def write_other(path: Path, signal: DemoSignal, spec: TokenizerSpec, overwrite: bool) -> None:
-    write_signal(path, signal.values, spec, overwrite)
-
-
 # How a reconstruction is moved before it is shown and written, where it can lie anywhere.
-ALIGNMENTS: dict[Modality, Callable[[Reconstruction], Reconstruction]] = {"structure": on_original}
-# How originals and reconstructions are written as files of their own; the comparison of images shows all there is.
-FILES: dict[Modality, Callable[[Path, DemoSignal, TokenizerSpec, bool], None]] = {
-    "audio": write_other,
-    "video": write_clip,
-    "structure": write_other,
-}
+ALIGNMENTS: dict[str, Callable[[Reconstruction], Reconstruction]] = {"structure": on_original}
+SHOWN_WHOLE = ("image",)  # the comparison shows all there is, so that no signal is written besides
 
 
 def numbered(name: str) -> Iterator[Path]:

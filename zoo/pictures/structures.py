@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.tokenizer import ATOMS
+from zoo.modalities.structure import ATOMS
 
 LONGEST_BOND = 8.0  # angstrom; CA atoms farther apart than this are the two sides of a gap in the chain
 BAND_SHIFT = 2.0  # angstrom by which the first chain is moved away from the viewer, so that it lies below the others
