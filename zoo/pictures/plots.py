@@ -1,8 +1,7 @@
 """Drawings as inline SVG: curves with intervals, the use of a codebook, and traces of proteins.
 
-Colours are variables of the page's style (`STYLE` in `zoo.bench.page`), so that they follow a dark or a light
-background. A drawing is 400 units wide, about the width of a phone in pixels, so that its letters are as large there
-as the page's.
+A page that holds them needs `STYLE`, whose variables are the colours, so that they follow a dark or a light background.
+A drawing is 400 units wide, about the width of a phone in pixels, so that its letters are as large there as the page's.
 """
 
 from __future__ import annotations
@@ -300,3 +299,42 @@ def _polygon(places: Sequence[tuple[float, float]]) -> str:
 
 def _short(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
+
+
+# For the page that holds the drawings; the page takes its own colours from the same variables.
+STYLE = """
+:root {
+  --paper: #fcfcfa; --ink: #16181d; --soft: #5a606b; --line: #dcdcd6; --wash: #f1f1ec; --ghost: #c6c6be;
+  --t0: #0a5fc2; --t1: #c4430a; --t2: #08794c; --t3: #8438ba; --t4: #bd1e66; --t5: #00757f;
+  --b0: #6c727d; --b1: #8c6a12; --b2: #7b4a38; --b3: #4e7350; --b4: #5c5f9e; --b5: #94567c;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --paper: #14161a; --ink: #e9e9e4; --soft: #a0a6b0; --line: #33373f; --wash: #1e2127; --ghost: #4b515c;
+    --t0: #6cb0ff; --t1: #ff8f5a; --t2: #4fcf96; --t3: #c995f5; --t4: #ff7fb3; --t5: #4fd0da;
+    --b0: #9aa1ad; --b1: #d1ae57; --b2: #c79683; --b3: #93bd95; --b4: #a3a7e6; --b5: #d89cc0;
+  }
+}
+.curve-name { font-weight: 650; color: var(--c); white-space: nowrap; }
+@media (max-width: 40rem) { .curve-name { white-space: normal; } }
+svg { display: block; width: 100%; height: auto; overflow: visible; }
+svg text {
+  font: 12px system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "DejaVu Sans", sans-serif;
+  fill: var(--soft);
+}
+svg .grid { stroke: var(--line); stroke-width: 1; }
+svg .axis { stroke: var(--soft); stroke-width: 1; }
+svg .curve { fill: none; stroke: var(--c); stroke-width: 2; stroke-linejoin: round; }
+svg .bar { stroke: var(--c); stroke-width: 1.25; opacity: .55; }
+svg .mark { fill: var(--c); stroke: var(--paper); stroke-width: 1; }
+svg .baseline .curve { stroke-width: 1.5; stroke-dasharray: 5 3; }
+svg .baseline .mark { fill: var(--paper); stroke: var(--c); stroke-width: 1.5; }
+svg .area { fill: color-mix(in srgb, var(--c) 45%, transparent); }
+svg .trace { fill: none; stroke-linecap: round; stroke-linejoin: round; }
+.legend {
+  display: flex; flex-wrap: wrap; gap: .1rem 1rem; list-style: none; margin: .4rem 0 0; padding: 0;
+  font-size: .85rem;
+}
+.legend li { display: flex; align-items: center; gap: .4rem; }
+.legend svg { width: 28px; height: 12px; flex: none; }
+"""
