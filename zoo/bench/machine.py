@@ -63,7 +63,7 @@ def machine_facts(device: str) -> dict[str, Any]:
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "system": platform.platform(),
         "device": torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else device,
-        "peak_memory": PeakMemory.method(device),
+        "peak_memory": PeakMemory.how_measured(device),
     }
 
 
@@ -83,7 +83,7 @@ class PeakMemory:
     It is the memory of this process, or on CUDA that of the device.
 
     Attributes:
-        bytes: the greatest so far in the last `watch`.
+        bytes: what the last `watch` measured, 0 before.
     """
 
     def __init__(self, device: str):
@@ -96,7 +96,7 @@ class PeakMemory:
         self.bytes = 0
 
     @staticmethod
-    def method(device: str) -> str:
+    def how_measured(device: str) -> str:
         """Return how memory is measured here, in words."""
         what = "beyond what was held before the candidate's weights were loaded; greatest of all items"
         if torch.device(device).type == "cuda":
