@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
@@ -24,7 +25,7 @@ def samples(modality: str) -> dict[str, Path | Image.Image]:
     """
     if modality not in SUFFIX:
         raise InputError(f"zoo ships no samples of {modality!r}; it has {', '.join(SUFFIX)}")
-    found: dict[str, Path | Image.Image] = {"hopper": photograph()} if modality == "image" else {}
+    found: dict[str, Path | Image.Image] = {name: make() for name, make in IN_MEMORY.get(modality, {}).items()}
     return found | {path.stem: path for path in sorted(FOLDER.glob(f"*{SUFFIX[modality]}"))}
 
 
@@ -36,3 +37,6 @@ def photograph() -> Image.Image:
     with Image.open(path) as image:
         photograph = image.convert("RGB")
     return photograph.crop(PHOTOGRAPH_CROP).resize((256, 256), Image.Resampling.BICUBIC)
+
+
+IN_MEMORY: dict[str, dict[str, Callable[[], Image.Image]]] = {"image": {"hopper": photograph}}
