@@ -21,7 +21,7 @@ from zoo.catalog import LIST_END, LIST_START
 from zoo.checkpoints import read_metadata
 from zoo.cli import app
 from zoo.codes import load_codes, save_codes
-from zoo.samples import FOLDER
+from zoo.demo.samples import FOLDER
 
 README = ROOT / "README.md"
 

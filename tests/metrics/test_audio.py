@@ -11,11 +11,11 @@ import pyworld
 import torch
 
 import zoo
+from zoo.demo.samples import samples
 from zoo.errors import InputError, WeightsUnavailableError
 from zoo.media import load_audio, resample
 from zoo.metrics import METRICS, log_f0_rmse, si_sdr, speaker_similarity, stft_distance, voicing_error
 from zoo.metrics import speech as speech_metrics
-from zoo.samples import samples
 
 RATE = 24000
 NEW = [stft_distance, si_sdr, log_f0_rmse, voicing_error]

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import zoo
+from zoo.demo.samples import samples
 from zoo.errors import InputError
 from zoo.metrics.codes import CodeStatistics, Noise, Shift, token_change
-from zoo.samples import samples
 
 
 @pytest.fixture(scope="module")

@@ -1,1 +1,5 @@
-"""Which tokenizer at which rate: reconstructions of a folder of files, measured beside the classical codecs."""
+"""Which tokenizer at which rate: reconstructions of a folder of files, compared with those of the classical codecs."""
+
+from zoo.bench.runner import Benchmark, bench
+
+__all__ = ["Benchmark", "bench"]

@@ -1,8 +1,10 @@
-"""Makes the shipped samples anew: `python -m zoo.samples.make FOLDER` (the speech needs espeak-ng).
+"""Make the shipped samples again: `python benchmarks/make_samples.py [FOLDER]` (the speech needs espeak-ng).
 
-The pictures, the clip and the protein are computed here, the speech is espeak-ng's; nothing is taken from anyone's
-recording, photograph or experiment.
+Without a folder they replace those in `zoo/demo/samples`. The images, the clip and the protein are computed here, the
+speech is espeak-ng's; nothing is taken from anyone's recording, photograph or experiment.
 """
+
+from __future__ import annotations
 
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from PIL import Image
 
 from zoo.media import write_structure
 
+SAMPLES = Path(__file__).parents[1] / "zoo" / "demo" / "samples"
 SIZE = 256
 SUPERSAMPLING = 3
 CLIP_SIZE, FRAMES, FRAME_RATE = 128, 33, 24
@@ -23,7 +26,7 @@ SPEECH = {
     "tokens": ("en-us", "A tokenizer turns a signal into a short sequence of numbers."),
     "river": ("en-gb", "The river was calm, and the evening light lay on the water."),
 }
-# (phi, psi) of each residue in degrees: three helices that two turns fold on one another without a clash. The turns
+# (phi, psi) of each residue in degrees: three helices that two turns fold onto one another without a clash. These turns
 # are the most compact that a random search found.
 HELIX = ((-63, -42),) * 17
 TURNS = ((-62, 143), (-96, -1), (-92, -5), (-68, 133), (-71, 165)), ((52, 55), (-84, -48), (-121, 136))
@@ -38,7 +41,7 @@ def rays(size: int = SIZE) -> tuple[np.ndarray, np.ndarray]:
 
 
 def finish(color: np.ndarray) -> Image.Image:
-    """Linear `[side, side, 3]` to a picture: subpixels averaged, display gamma."""
+    """Turn linear `[side, side, 3]` into an image: subpixels averaged, display gamma applied."""
     size = len(color) // SUPERSAMPLING
     color = color.reshape(size, SUPERSAMPLING, size, SUPERSAMPLING, 3).mean(axis=(1, 3))
     return Image.fromarray((np.clip(color, 0, 1) ** (1 / 2.2) * 255).round().astype(np.uint8))
@@ -60,7 +63,7 @@ def noise(x: np.ndarray, y: np.ndarray, octaves: int, seed: int) -> np.ndarray:
 
 
 def lake() -> Image.Image:
-    """Mountain ridges at sunset above a lake that mirrors them."""
+    """Mountain ridges at sunset and a lake that mirrors them."""
     x, y = rays()
     shore = -0.25
     ripples = np.where(y < shore, noise(x * 6, 40 / (shore - y + 0.12), 3, 5) * (shore - y) * 0.07, 0)
@@ -173,7 +176,7 @@ def speak(voice: str, text: str, sample_rate: int = 24000) -> np.ndarray:
 
     command = ["espeak-ng", "-v", voice, "-s", "165", "--stdout", text]
     wav = subprocess.run(command, check=True, capture_output=True).stdout
-    # Written to a pipe, the header's lengths are placeholders: what follows its 44 bytes are the samples.
+    # In a pipe, the header's lengths are placeholders: everything after its 44 bytes is samples.
     given_rate = int.from_bytes(wav[24:28], "little")
     samples = torch.frombuffer(bytearray(wav[44:]), dtype=torch.int16).float()
     speech = resample(samples, given_rate, sample_rate).numpy()
@@ -181,7 +184,7 @@ def speak(voice: str, text: str, sample_rate: int = 24000) -> np.ndarray:
 
 
 def write_clip(path: Path, frames: list[Image.Image]) -> None:
-    """H.264 without subsampled colour, the same bytes on every machine that has this release of x264."""
+    """Write H.264 without subsampled colour: the same bytes on every machine that has this release of x264."""
     with av.open(path, "w", options={"fflags": "+bitexact"}) as container:
         options = {"crf": "12", "preset": "veryslow", "threads": "1"}
         stream = container.add_stream("libx264", rate=FRAME_RATE, options=options)
@@ -208,13 +211,13 @@ def backbone(torsions: tuple[tuple[float, float], ...]) -> np.ndarray:
     ca = np.zeros(3)
     n = np.array([1.458, 0, 0])
     c = 1.525 * np.array([np.cos(np.radians(111.0)), np.sin(np.radians(111.0)), 0])
-    residues = []
+    residues: list[tuple[np.ndarray, ...]] = []
     for i, (phi, psi) in enumerate(torsions):
         if i:
-            before, psi_before = residues[-1], torsions[i - 1][1]
-            n = place(*before[:3], 1.329, 117.2, psi_before)
-            ca = place(before[1], before[2], n, 1.458, 121.7, 180.0)
-            c = place(before[2], n, ca, 1.525, 111.0, phi)
+            n_before, ca_before, c_before, _, _ = residues[-1]
+            n = place(n_before, ca_before, c_before, 1.329, 117.2, torsions[i - 1][1])
+            ca = place(ca_before, c_before, n, 1.458, 121.7, 180.0)
+            c = place(c_before, n, ca, 1.525, 111.0, phi)
         cb = place(c, n, ca, 1.530, 110.5, -122.5)
         o = place(n, ca, c, 1.231, 120.1, psi + 180)
         residues.append((n, ca, c, cb, o))
@@ -223,14 +226,14 @@ def backbone(torsions: tuple[tuple[float, float], ...]) -> np.ndarray:
 
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for name, picture in (("lake", lake()), ("spheres", spheres())):
-        picture.save(folder / f"{name}.png", optimize=True)
-    for name, (voice, text) in SPEECH.items():
-        soundfile.write(folder / f"{name}.flac", speak(voice, text), 24000, subtype="PCM_16")
+    for name, image in (("lake", lake()), ("spheres", spheres())):
+        image.save(folder / f"{name}.png", optimize=True)
     write_clip(folder / "bounce.mkv", bounce())
     chain = torch.from_numpy(backbone(BUNDLE))
     write_structure(folder / "bundle.pdb", chain, residue_names=["ALA"] * len(chain), overwrite=True)
+    for name, (voice, text) in SPEECH.items():
+        soundfile.write(folder / f"{name}.flac", speak(voice, text), 24000, subtype="PCM_16")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else SAMPLES)
