@@ -16,8 +16,8 @@ import zoo
 from tests.support.hub_server import HubServer
 from zoo import registry
 from zoo.checkpoints import without_storage
-from zoo.saved import as_tuples
 from zoo.parity import synthetic_checkpoint
+from zoo.saved import as_tuples
 
 PUBLISHED = "weights/tiny.ckpt"
 

@@ -25,7 +25,8 @@ def demo(
 
     Prints what they cost and lost, and leaves pictures, sound, video and structures to compare. Needs no network.
     """
-    from zoo.demo import MODALITIES, Demo
+    from zoo import modalities
+    from zoo.demo import Demo
 
     work = Demo(paths or (), out, chain=chain, overwrite=overwrite)
     results = []
@@ -52,7 +53,7 @@ def demo(
             }
         )
     else:
-        for modality in MODALITIES:
+        for modality in modalities.NAMES:
             rows = [([r.variant, r.input], figures) for r, figures in good if r.modality == modality]
             if rows:
                 print_figures(["variant", "input"], rows, modality)

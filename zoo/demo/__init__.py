@@ -1,5 +1,11 @@
-"""The demo: samples that ship with zoo, and a user's own files, through every variant whose weights ship too."""
+"""The demo: samples that ship with zoo, and a user's own files, through every variant whose weights ship too.
 
-from zoo.demo.runner import MODALITIES, Demo, DemoResult
+`zoo.demo(...)` runs it.
+"""
 
-__all__ = ["MODALITIES", "Demo", "DemoResult"]
+from zoo.callable_module import make_callable
+from zoo.demo.runner import Demo, DemoResult, demo
+
+__all__ = ["Demo", "DemoResult", "demo"]
+
+make_callable(__name__)

@@ -28,7 +28,6 @@ from zoo.transcode.paths import find_sources
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-MODALITIES = modalities.NAMES
 # How much of each input is taken, so that the demo stays quick. A network of one size gets that size instead.
 LIMITS: dict[str, dict[str, float]] = {
     "image": {"resolution": 256},
@@ -106,12 +105,12 @@ class Demo:
         self.folder = Path(out) if out is not None else next(name for name in numbered("zoo-demo") if not name.exists())
         self.overwrite = overwrite
         inputs = [
-            DemoInput(name, modality, source) for modality in MODALITIES for name, source in samples(modality).items()
+            DemoInput(name, modality, source) for modality in modalities.NAMES for name, source in samples(modality).items()
         ]
         variants = [variant for variant in map(registry.info, registry.list_tokenizers()) if variant.shipped]
         specs = [variant.spec for variant in variants if variant.builder.encode_only is None]
-        ready = [name for name in MODALITIES if any(spec.modality == name for spec in specs)]
-        for path, _ in find_sources(paths, lambda path: modalities.media_files(path, *MODALITIES)):
+        ready = [name for name in modalities.NAMES if any(spec.modality == name for spec in specs)]
+        for path, _ in find_sources(paths, lambda path: modalities.media_files(path, *modalities.NAMES)):
             modality = modalities.modality_of(path)
             if modality not in ready:
                 raise InputError(
@@ -160,6 +159,21 @@ class Demo:
         except OSError as error:
             raise MediaError(f"{folder}: cannot be made: {error.strerror}") from error
         return files
+
+
+def demo(
+    paths: Sequence[str | Path] = (),
+    out: str | Path | None = None,
+    *,
+    chain: str | None = None,
+    overwrite: bool = False,
+) -> list[DemoResult]:
+    """Run the whole demo and return its results, those that failed with their `error`.
+
+    Args, Raises:
+        As `Demo`.
+    """
+    return list(Demo(paths, out, chain=chain, overwrite=overwrite))
 
 
 def load_input(tokenizer: Tokenizer, item: DemoInput) -> Signal:
