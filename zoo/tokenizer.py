@@ -40,7 +40,7 @@ class Tokenizer(HubMixin):
     decode_options: tuple[str, ...] = ()
     encode_only: str | None = None
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    small: Mapping[str, Any] = {}
+    small: ClassVar[Mapping[str, Any]] = {}
 
     encoder: nn.Module
     quantizer: Quantizer

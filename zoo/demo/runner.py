@@ -105,7 +105,9 @@ class Demo:
         self.folder = Path(out) if out is not None else next(name for name in numbered("zoo-demo") if not name.exists())
         self.overwrite = overwrite
         inputs = [
-            DemoInput(name, modality, source) for modality in modalities.NAMES for name, source in samples(modality).items()
+            DemoInput(name, modality, source)
+            for modality in modalities.NAMES
+            for name, source in samples(modality).items()
         ]
         variants = [variant for variant in map(registry.info, registry.list_tokenizers()) if variant.shipped]
         specs = [variant.spec for variant in variants if variant.builder.encode_only is None]
