@@ -20,8 +20,8 @@ class ProductVQ(Quantizer):
 
     Args:
         dim: channels; a multiple of the number of codebooks.
-        codebook_sizes: rows of each codebook, in the order of the parts.
-        options: of `VectorQuantizer`, for every codebook.
+        codebook_sizes: number of rows of each codebook, in the order of the parts.
+        options: options of `VectorQuantizer`, for every codebook.
 
     Losses: those of `VectorQuantizer`, averaged over codebooks.
     """
@@ -59,6 +59,6 @@ class ProductVQ(Quantizer):
         )
 
     def quantize_parts(self, z: Tensor) -> list[QuantizerOutput]:
-        """Latents `[..., dim]` to the output of each part's quantizer, in float32."""
+        """Return the output of each part's quantizer for latents `[..., dim]`, in float32."""
         parts = self.check_latent(z).chunk(self.num_codebooks, dim=-1)
         return [layer(part) for layer, part in zip(self.layers, parts, strict=True)]
