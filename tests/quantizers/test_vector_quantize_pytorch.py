@@ -130,7 +130,7 @@ def test_training_in_half_precision_is_refused():
 def test_the_vectors_of_one_codebook_are_refused():
     quantizer = VectorQuantizePytorch("VectorQuantize", DIM, codebook_size=16).eval()
     output = quantizer(latents(2, 5))
-    with pytest.raises(InputError, match="does not tell"):
+    with pytest.raises(InputError, match="does not return"):
         quantizer.vectors_of(0, output.quantized, output.codes)
 
 

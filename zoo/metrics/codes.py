@@ -351,6 +351,6 @@ def _check_shift(shift: Shift, tokenizer: Tokenizer) -> None:
     grid_steps = spec.downsample[-len(shift.steps) :]
     if any(abs(step) >= grid_step for step, grid_step in zip(shift.steps, grid_steps, strict=True)):
         raise InputError(
-            f"expected a shift of less than {spec.name}'s grid step {grid_steps}, got {shift.steps}: after a longer one, "
-            "a position stands for another part of the signal"
+            f"expected a shift of less than {spec.name}'s grid step {grid_steps}, got {shift.steps}: after a longer "
+            "one, a position stands for another part of the signal"
         )

@@ -162,7 +162,7 @@ class VectorQuantizePytorch(Quantizer):
 
     def vectors_of(self, codebook: int, quantized: Tensor, codes: Tensor) -> Tensor:
         """Raise InputError: the package does not return what each codebook contributes."""
-        raise InputError("a quantizer of vector-quantize-pytorch does not tell its codebooks' vectors apart")
+        raise InputError("a quantizer of vector-quantize-pytorch does not return the vectors of one codebook")
 
     def check_codes(self, codes: Tensor) -> Tensor:
         """As in `Quantizer`, but the codes of the first few residual codebooks, the same number a group, are enough."""
