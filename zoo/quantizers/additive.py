@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -10,19 +11,20 @@ from torch.nn import functional
 
 from zoo.errors import InputError
 from zoo.quantizers.base import Quantizer, QuantizerOutput, straight_through, without_autocast
+from zoo.tracing import values_are_readable
 
 
 class AdditiveVQ(Quantizer):
-    """A sum of codewords, one of each codebook, all of the latent's full length and in no order.
+    """Each vector becomes a sum of rows, one from each codebook, all of the vector's full length.
 
     Source: additive quantization (Babenko & Lempitsky, CVPR 2014), with its beam search: codebook by codebook,
-    the `beam_width` best partial sums are kept. Width 1 is residual quantization; at width 8 the error of
-    trained codebooks is about a third lower, which improving a greedy code afterwards does not reach.
+    the `beam_width` best partial sums are kept. Width 1 is residual quantization. At width 8 the error of trained
+    codebooks is about a third lower; improving the codes of width 1 afterwards does not reach that.
 
     Args:
         dim: length of a vector.
-        codebook_sizes: rows of each codebook.
-        beam_width: partial sums kept.
+        codebook_sizes: number of rows of each codebook.
+        beam_width: number of partial sums kept.
 
     Losses: `commitment_loss` = mean (z - sg(q))², `codebook_loss` = mean (sg(z) - q)²; the codebooks are
     parameters.
@@ -44,8 +46,11 @@ class AdditiveVQ(Quantizer):
         """Latents `[..., dim]` to codes int64 `[..., num_codebooks]`."""
         with without_autocast(z):
             vectors = self.check_latent(z).reshape(-1, self.dim)
-            chunk = max(1, 2**22 // (self.beam_width * max(self.codebook_sizes)))
-            codes = torch.cat([self._search(some) for some in vectors.split(chunk)])
+            if values_are_readable(vectors):
+                chunk = max(1, 2**22 // (self.beam_width * max(self.codebook_sizes)))
+                codes = torch.cat([self._search(some) for some in vectors.split(chunk)])
+            else:  # a traced graph holds for any number of vectors
+                codes = self._search(vectors)
             return codes.reshape(*z.shape[:-1], self.num_codebooks)
 
     def codes_to_latent(self, codes: Tensor) -> Tensor:
@@ -53,8 +58,8 @@ class AdditiveVQ(Quantizer):
         return self._sum(self.check_codes(codes)).to(self.codebooks[0].dtype)
 
     def vectors_of(self, codebook: int, quantized: Tensor, codes: Tensor) -> Tensor:
-        """InputError: no codebook has a meaning without the others."""
-        raise InputError("the codebooks of AdditiveVQ stand in a sum and in no order: none has vectors of its own")
+        """Raise InputError: no codebook has a meaning without the others."""
+        raise InputError("the codebooks of AdditiveVQ are summed in no order: none of them has vectors of its own")
 
     def forward(self, z: Tensor) -> QuantizerOutput:
         """Latents `[..., dim]` to `QuantizerOutput`."""
@@ -73,16 +78,19 @@ class AdditiveVQ(Quantizer):
         """Float32 `[vectors, dim]` to codes `[vectors, num_codebooks]`."""
         residual = vectors[:, None]  # [vectors, beam, dim]
         error = residual.square().sum(dim=-1)
-        codes = torch.empty(len(vectors), 1, 0, dtype=torch.int64, device=vectors.device)
+        codes = torch.empty(vectors.shape[0], 1, 0, dtype=torch.int64, device=vectors.device)
         for codebook in self.codebooks:
             rows = codebook.float()
             errors = (error[..., None] + rows.square().sum(dim=-1) - 2 * residual @ rows.T).flatten(1)
             error, best = errors.topk(min(self.beam_width, errors.shape[1]), largest=False)
             beam, index = best // len(rows), best % len(rows)
-            residual = residual.take_along_dim(beam[..., None], dim=1) - rows[index]
-            codes = torch.cat([codes.take_along_dim(beam[..., None], dim=1), index[..., None]], dim=-1)
+            # (`take_along_dim` broadcasts, which would tie an exported graph to one number of vectors.)
+            kept = [some.gather(1, beam[..., None].expand(-1, -1, some.shape[2])) for some in (residual, codes)]
+            residual = kept[0] - rows[index]
+            codes = torch.cat([kept[1], index[..., None]], dim=-1)
         return codes[:, 0]
 
     def _sum(self, codes: Tensor) -> Tensor:
         indices = codes.unbind(dim=-1)
-        return sum(functional.embedding(*pair).float() for pair in zip(indices, self.codebooks, strict=True))
+        rows = [functional.embedding(*pair).float() for pair in zip(indices, self.codebooks, strict=True)]
+        return reduce(torch.add, rows)

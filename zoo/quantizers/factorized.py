@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from itertools import combinations
 
 import torch
@@ -13,20 +14,22 @@ from zoo.errors import InputError
 from zoo.quantizers.base import QuantizerOutput, without_autocast
 from zoo.quantizers.entropy import codebook_entropy_loss
 from zoo.quantizers.product import ProductVQ
+from zoo.quantizers.residual import total_loss
+from zoo.quantizers.vector import vector_quantizers
 
 
 class FactorizedVQ(ProductVQ):
     """Unit-norm codebooks side by side, one for each equal part of the channels, pushed apart in training.
 
     Source: FQGAN (arXiv 2411.16681). Each part and each row is divided by its norm before the nearest row is
-    sought, and the unit row is what comes out.
+    looked for, and unit rows are returned.
 
     Args:
         dim: channels of all parts together; a multiple of the number of codebooks.
-        codebook_sizes: rows of each codebook, in the order of the parts; at least two.
-        temperature: of the soft assignment in the entropy term, softmax(-squared distance / temperature).
+        codebook_sizes: number of rows of each codebook, in the order of the parts; at least two.
+        temperature: temperature of the soft assignment in the entropy term, softmax(-squared distance / temperature).
 
-    Losses, with u the unit parts and e their rows, the first three summed over codebooks as published:
+    Losses, with u the unit parts and e their rows, the first three summed over codebooks as in the published code:
     `commitment_loss` = mean (u - sg(e))², `codebook_loss` = mean (sg(u) - e)², `entropy_loss` = mean entropy
     of the soft assignments minus the entropy of their mean, `disentanglement_loss` = mean over positions and
     pairs of codebooks of the squared inner product of the straight-through rows.
@@ -44,20 +47,21 @@ class FactorizedVQ(ProductVQ):
         """Latents `[..., dim]` to `QuantizerOutput`."""
         with without_autocast(z):
             outputs = self.quantize_parts(z)
-            losses = {}
+            losses: dict[str, Tensor] = {}
             if self.training:
                 parts = self.check_latent(z).chunk(self.num_codebooks, dim=-1)
                 for name in ("commitment_loss", "codebook_loss"):
-                    losses[name] = sum(output.losses[name] for output in outputs)
-                losses["entropy_loss"] = sum(
+                    losses[name] = total_loss(name, outputs)
+                entropies = [
                     codebook_entropy_loss(functional.normalize(part, dim=-1), layer.rows(), scale=2 / self.temperature)
-                    for part, layer in zip(parts, self.layers, strict=True)
-                )
+                    for part, layer in zip(parts, vector_quantizers(self.layers), strict=True)
+                ]
+                losses["entropy_loss"] = reduce(torch.add, entropies)
                 overlaps = [
                     (one.quantized * other.quantized).sum(dim=-1).square().mean()
                     for one, other in combinations(outputs, 2)
                 ]
-                losses["disentanglement_loss"] = sum(overlaps) / len(overlaps)
+                losses["disentanglement_loss"] = reduce(torch.add, overlaps) / len(overlaps)
             return QuantizerOutput(
                 torch.cat([output.quantized for output in outputs], dim=-1).to(z.dtype),
                 torch.cat([output.codes for output in outputs], dim=-1),
