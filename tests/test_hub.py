@@ -13,29 +13,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import zoo
-from tests.support.hub_server import HubServer
 from zoo import registry
 from zoo.checkpoints import without_storage
 from zoo.parity import synthetic_checkpoint
 from zoo.saved import as_tuples
 
 PUBLISHED = "weights/tiny.ckpt"
-
-
-@pytest.fixture
-def server(tmp_path, monkeypatch):
-    """A Hub that huggingface_hub is pointed at, and a cache of its own; nobody is logged in."""
-    for variable in ("HF_TOKEN", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN_PATH"):
-        monkeypatch.delenv(variable, raising=False)
-    with HubServer() as server:
-        monkeypatch.setenv("HF_ENDPOINT", server.url)
-        monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-        monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        importlib.reload(constants)
-        yield server
-    monkeypatch.undo()
-    importlib.reload(constants)
 
 
 @pytest.fixture
