@@ -9,9 +9,10 @@ from tests.support.media import helix
 from tests.support.recipes import STRUCTURE, VIDEO, losses
 from zoo.errors import InputError
 from zoo.trainers import create_tokenizer, load_recipe, train
-from zoo.trainers.crops import clip, crop_video
-from zoo.trainers.data import Crops, Files, bucketed, training_batches
-from zoo.trainers.recipe import VideoData
+from zoo.trainers.data.batches import Crops, bucketed, training_batches
+from zoo.trainers.data.crops import clip, crop_video
+from zoo.trainers.data.options import VideoData
+from zoo.trainers.data.signals import Signals
 
 
 @pytest.mark.parametrize("values, folder, steps", [(VIDEO, "clips", 80), (STRUCTURE, "chains", 12)])
@@ -43,7 +44,7 @@ def test_a_video_is_trained_against_a_discriminator_of_frames(clips, tmp_path):
 
 def test_structures_have_no_discriminators(chains, tmp_path):
     values = {**STRUCTURE, "adversarial.discriminators.patchgan.weight": 1.0}
-    with pytest.raises(InputError, match="there are no discriminators of a structure"):
+    with pytest.raises(InputError, match="there are no discriminators for dplm2-struct-tokenizer"):
         train({}, values, data=chains, run_dir=tmp_path / "run")
 
 
@@ -60,14 +61,14 @@ def test_the_last_frame_of_a_short_video_is_repeated():
 
 
 def test_of_a_long_video_only_the_first_frames_are_read(clips):
-    files = Files(clips / "train", zoo.info("cosmos-dv").spec, VideoData(max_frames=7))
-    assert [files[number].shape[1] for number in range(3)] == [7, 7, 7]
+    signals = Signals(clips / "train", zoo.info("cosmos-dv").spec, VideoData(max_frames=7))
+    assert [signals[number].shape[1] for number in range(3)] == [7, 7, 7]
 
 
 def test_chains_are_cut_and_padded_with_absent_residues(chains):
     recipe = load_recipe({}, {**STRUCTURE, "data.bucket": 1, "batch_size": 7, "steps": 1})
-    files = Files(chains / "train", create_tokenizer(recipe).spec, recipe.data)
-    (batch,) = training_batches(Crops(files, recipe.data, seed=0), recipe, step=0)
+    signals = Signals(chains / "train", create_tokenizer(recipe).spec, recipe.data)
+    (batch,) = training_batches(Crops(signals, recipe.data, seed=0), recipe, step=0)
     assert batch.shape == (7, 24, 5, 3)
     lengths = (~batch.isnan().flatten(2).any(dim=2)).sum(dim=1)
     assert sorted(lengths.tolist()) == [12, 16, 20, 24, 24, 24, 24]
@@ -75,8 +76,8 @@ def test_chains_are_cut_and_padded_with_absent_residues(chains):
 
 def test_chains_of_a_batch_are_about_as_long(chains):
     recipe = load_recipe({}, {**STRUCTURE, "data.bucket": 7, "data.max_residues": 99, "steps": 3})
-    files = Files(chains / "train", create_tokenizer(recipe).spec, recipe.data)
-    batches = training_batches(Crops(files, recipe.data, seed=0), recipe, step=0)
+    signals = Signals(chains / "train", create_tokenizer(recipe).spec, recipe.data)
+    batches = training_batches(Crops(signals, recipe.data, seed=0), recipe, step=0)
     assert [batch.shape[1] for batch in batches] == [16, 24, 32]
 
 
