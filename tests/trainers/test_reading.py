@@ -140,15 +140,11 @@ def test_importing_the_trainers_and_listing_recipes_takes_no_torch():
         "trainers.train('wetok-nano', ['optimizer.betas=[0.9, 1.5]'], data='x')",
         "trainers.train('wetok-nano', ['data=3'], data='x')",
         "trainers.train({'tokenizer': 'wetok-nano'}, data='x')",
+        "trainers.train('wetok-nano', ['tokenizer=wetok-nanoo'], data='x')",
     ],
 )
 def test_an_error_that_the_recipe_alone_has_is_reported_without_torch(call):
     assert modules_after(error_of(call)) == set()
-
-
-def test_an_unknown_tokenizer_is_reported_without_fabric():
-    call = "trainers.train('wetok-nano', ['tokenizer=wetok-nanoo'], data='x')"
-    assert "lightning_fabric" not in modules_after(error_of(call))
 
 
 def test_a_missing_package_of_the_extra_is_reported_with_the_command_that_installs_it():

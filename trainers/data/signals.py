@@ -106,13 +106,13 @@ class Signals:
             print(f"skipped {error} ({len(self.damaged)} so far)", file=sys.stderr)
             return None
 
-    def _decode(self, held: str, file: Path | MediaBytes) -> Tensor:
+    def _decode(self, modality: str, file: Path | MediaBytes) -> Tensor:
         options = self.options
         if isinstance(options, ImageData):
             image = read_image(file)
             return image if options.shorter_side is None else resize_short_side(image, options.shorter_side)
         if isinstance(options, VideoData):
-            is_clip = held == self.spec.modality
+            is_clip = modality == self.spec.modality
             return read_clip(file, options.max_frames) if is_clip else read_image(file)[:, None]
         if isinstance(options, StructureData):
             return read_structure(file).coordinates
@@ -144,14 +144,14 @@ class Pairs(Signals):
         self.originals, self.inputs = originals, inputs
         super().__init__(inputs, spec, options)
 
-    def _decode(self, held: str, file: Path | MediaBytes) -> Tensor:
+    def _decode(self, modality: str, file: Path | MediaBytes) -> Tensor:
         assert isinstance(file, Path)  # the inputs are a folder of files
         place = self.originals / file.relative_to(self.inputs)
-        suffixes = modalities.get(held).suffixes
+        suffixes = modalities.get(modality).suffixes
         found = [path for suffix in suffixes if (path := place.with_suffix(suffix)).is_file()]
         if not found:
             raise MediaError(f"{file}: {place.with_suffix('')} is not an image file, with any suffix")
-        given, original = super()._decode(held, file), super()._decode(held, found[0])
+        given, original = super()._decode(modality, file), super()._decode(modality, found[0])
         return torch.cat([center_crop(original, (given.shape[1], given.shape[2])), given])
 
 

@@ -1,4 +1,4 @@
-"""Tables of media files, as Hugging Face's `datasets` has them: on the Hub, saved in a folder, or in parquet files."""
+"""Tables of media files that Hugging Face's `datasets` loads: on the Hub, saved in a folder, or in parquet files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.errors import InputError, MediaError
-from zoo.media import MediaBytes
+from zoo.modalities import MediaBytes
 
 if TYPE_CHECKING:
     import datasets
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Table:
-    """A data set that the package `datasets` loads.
+    """Name of a data set that the package `datasets` loads.
 
     path: `owner/name` or `owner/name/configuration` on the Hub, or a folder or parquet file.
-    revision: commit, tag or branch on the Hub. split: as `datasets` takes it; None: "train" or the only one.
-    column: None: the only one that holds the modality.
+    revision: commit, tag or branch on the Hub. split: as `datasets` takes it; None: "train", or the only split.
+    column: name of the column; None: the only one that holds the modality.
     """
 
     path: str
@@ -37,7 +37,15 @@ class Table:
 
 
 class TableFiles:
-    """The media files in a table's column, in the order of its rows."""
+    """The media files in a table's column, in the order of its rows.
+
+    Args:
+        table: where the table is. modalities: those that are read. first: number of rows from the start; None: all.
+
+    Raises:
+        InputError: the table cannot be loaded, or has no column or several columns of `modalities`.
+        MediaError: the table has no row.
+    """
 
     def __init__(self, table: Table, modalities: Sequence[str], first: int | None = None):
         loaded = load_table(table)
@@ -57,7 +65,7 @@ class TableFiles:
         return len(self._rows)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Pickled, the rows are the names of the files that they are in, and the cells would be their contents.
+        # The rows are pickled as the names of their files; the cells would be pickled as the files' contents.
         return {key: value for key, value in self.__dict__.items() if key != "_cells"}
 
     @cached_property
@@ -81,15 +89,15 @@ class TableFiles:
 
 
 def is_saved(folder: Path) -> bool:
-    """Whether `datasets` has saved it."""
+    """Whether `datasets` has saved a data set in this folder."""
     return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
 
 
 def load_table(table: Table) -> datasets.Dataset | dict[str, datasets.Dataset]:
-    """The split, or splits by name, among which the table's is to be chosen.
+    """Load the table's split, or all splits by name if the table names none or is saved with several.
 
     Raises:
-        InputError: the package is missing, or the table is not there, not whole, or has no such split.
+        InputError: the package `datasets` is missing, or the table is not there, not whole, or has no such split.
     """
     try:
         import datasets
@@ -111,6 +119,7 @@ def load_table(table: Table) -> datasets.Dataset | dict[str, datasets.Dataset]:
 
 
 def choose_split(splits: dict[str, datasets.Dataset], table: Table) -> datasets.Dataset:
+    """The split that the table names, or "train", or the only one; InputError if there is no such split."""
     wanted = table.split or ("train" if len(splits) > 1 else next(iter(splits)))
     if wanted not in splits:
         raise InputError(f"{table}: expected a split among {', '.join(splits)}, got {wanted!r}")
@@ -118,7 +127,11 @@ def choose_split(splits: dict[str, datasets.Dataset], table: Table) -> datasets.
 
 
 def choose_column(rows: datasets.Dataset, table: Table, modalities: Sequence[str]) -> tuple[str, str]:
-    """What is read of the table, and its column: the one that the table names, or the only one of such a type."""
+    """Modality and name of the column that is read: the one that the table names, or the only one of `modalities`.
+
+    Raises:
+        InputError: no such column, or none or several of `modalities`.
+    """
     types = media_types()
     known = [modality for modality in modalities if modality in types]
     if not known:
@@ -142,6 +155,7 @@ def choose_column(rows: datasets.Dataset, table: Table, modalities: Sequence[str
 
 
 def media_types() -> dict[str, type[datasets.Image | datasets.Audio | datasets.Video]]:
+    """The type of a column of `datasets`, by the modality that it holds."""
     import datasets
 
     return {"image": datasets.Image, "audio": datasets.Audio, "video": datasets.Video}
