@@ -49,7 +49,7 @@ class Trainer:
     draws the same numbers as an uninterrupted one.
 
     Args:
-        fabric: launched, where it has several processes. tokenizer: as `create_tokenizer` returns it, or with other
+        fabric: launched, if it has several processes. tokenizer: as `create_tokenizer` returns it, or with other
             weights.
 
     Raises:
@@ -123,7 +123,7 @@ class Trainer:
             self._add_losses(values)
             if adversary and not discriminators_first:
                 self._add_losses(adversary.learn(output.reconstruction, original))
-        # Fabric does so for the network's parameters.
+        # Fabric averages those of the network.
         average_gradients(self.fabric, self.losses.parameters())
         norm = self.fabric.clip_gradients(
             self.network, self.optimizer, max_norm=recipe.optimizer.clip_norm, error_if_nonfinite=False

@@ -28,8 +28,6 @@ from zoo.trainers.losses.structure import NEAR, distance_map, fape
 from zoo.trainers.losses.teachers import RepresentationTerms
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-
-
 LossMaker = Callable[[TokenizerSpec], Loss]
 
 

@@ -2,15 +2,16 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
 import zoo
-from tests.support.recipes import AUDIO, IMAGE, VIDEO, losses
+from tests.support.recipes import AUDIO, IMAGE, STRUCTURE, VIDEO, losses
 from zoo.errors import InputError, MediaError
 from zoo.media import center_crop, read_image, write_image
 from zoo.trainers import create_tokenizer, load_recipe, train
-from zoo.trainers.data.batches import Crops, training_batches
+from zoo.trainers.data.batches import Crops, bucketed, training_batches
 from zoo.trainers.data.options import ImageData
 from zoo.trainers.data.signals import Pairs, Signals
 from zoo.trainers.data.tables import Table
@@ -139,3 +140,29 @@ def test_a_camera_moves_over_stills(images):
     assert clips.shape == (6, 3, 5, 16, 16) and clips.dtype == torch.uint8
     assert (clips[:, :, 0] != clips[:, :, 4]).any()
     assert torch.equal(clips[0], crops[0])
+
+
+def test_chains_are_cut_and_padded_with_absent_residues(chains):
+    recipe = load_recipe({}, {**STRUCTURE, "data.bucket": 1, "batch_size": 7, "steps": 1})
+    signals = Signals(chains / "train", create_tokenizer(recipe).spec, recipe.data)
+    (batch,) = training_batches(Crops(signals, recipe.data, seed=0), recipe, step=0)
+    assert batch.shape == (7, 24, 5, 3)
+    lengths = (~batch.isnan().flatten(2).any(dim=2)).sum(dim=1)
+    assert sorted(lengths.tolist()) == [12, 16, 20, 24, 24, 24, 24]
+
+
+def test_chains_of_a_batch_are_about_as_long(chains):
+    recipe = load_recipe({}, {**STRUCTURE, "data.bucket": 7, "data.max_residues": 99, "steps": 3})
+    signals = Signals(chains / "train", create_tokenizer(recipe).spec, recipe.data)
+    batches = training_batches(Crops(signals, recipe.data, seed=0), recipe, step=0)
+    assert [batch.shape[1] for batch in batches] == [16, 24, 32]
+
+
+def test_bucketing_keeps_every_entry_and_turns_at_each_bucket():
+    order = np.random.default_rng(0).permutation(10)
+    sizes = np.arange(10) * 7
+    found = bucketed(order, sizes, 4)
+    assert sorted(found) == list(range(10))
+    assert list(found[:4]) == sorted(order[:4])
+    assert list(found[4:8]) == sorted(order[4:8], reverse=True)
+    assert list(found[8:]) == sorted(order[8:])
