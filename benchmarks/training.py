@@ -257,13 +257,13 @@ def measure_speed(case: Case, data: Path, block: int, rounds: int) -> dict[str, 
     """Seconds of a step of both loops, their ratio, and our share of waiting."""
     torch.set_num_threads(1)
     recipe = case.load(block)
-    files = read_signals(recipe, data)
+    signals = read_signals(recipe, data)
     with (
         tempfile.TemporaryDirectory() as folder,
         open(os.devnull, "w") as silence,
         contextlib.redirect_stderr(silence),
     ):
-        ours, plain = Ours(recipe, files, Path(folder)), Plain(recipe, files)
+        ours, plain = Ours(recipe, signals, Path(folder)), Plain(recipe, signals)
         seconds: dict[str, list[float]] = {"ours": [], "plain": []}
         clock = 0.0
         for number in range(rounds + 1):
@@ -276,7 +276,7 @@ def measure_speed(case: Case, data: Path, block: int, rounds: int) -> dict[str, 
                     loop.step()
                 seconds[name].append((time.process_time() - started) / block)
                 clock += time.perf_counter() - began if loop is ours else 0.0
-        ours.report.writer.close()
+        ours.log.writer.close()
     return {
         "ours_seconds": median(seconds["ours"]),
         "plain_seconds": median(seconds["plain"]),
@@ -288,11 +288,11 @@ def measure_speed(case: Case, data: Path, block: int, rounds: int) -> dict[str, 
 def measure_memory(case: Case, way: str, data: Path) -> int:
     """Bytes that one loop takes at most beside the data, in this process."""
     recipe = case.load(block=2)
-    files = read_signals(recipe, data)
+    signals = read_signals(recipe, data)
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM := VmRSS
     before = resident("VmRSS")
     with tempfile.TemporaryDirectory() as folder:
-        loop = Ours(recipe, files, Path(folder)) if way == "ours" else Plain(recipe, files)
+        loop = Ours(recipe, signals, Path(folder)) if way == "ours" else Plain(recipe, signals)
         for _ in range(MEMORY_STEPS):
             loop.step()
         return resident("VmHWM") - before
