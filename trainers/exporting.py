@@ -9,7 +9,7 @@ from torch import Tensor
 from zoo.checkpoints import write_checkpoint
 from zoo.errors import InputError
 from zoo.files import atomic_path
-from zoo.loading import as_metadata, configuration
+from zoo.saved import as_metadata, configuration
 from zoo.tokenizer import Tokenizer
 from zoo.trainers.building import create_tokenizer
 from zoo.trainers.recipe import Recipe
