@@ -46,7 +46,7 @@ def require(weights: Weights, purpose: str, alternative: str | None = None) -> N
     """
     reason = weights.missing()
     if reason is not None:
-        hint = "no network is used with random weights in its place" + (f"; {alternative}" if alternative else "")
+        hint = "a network with random weights would not do" + (f"; {alternative}" if alternative else "")
         raise InputError(f"{purpose} {reason}; {hint}")
 
 
@@ -63,7 +63,7 @@ def freeze(tokenizer: Tokenizer, names: Sequence[str]) -> None:
             module = None
         if module is None:
             parts = ", ".join(part for part, _ in tokenizer.named_children())
-            raise InputError(f"recipe: freeze: no module {name!r}; there are {parts} and what is in them")
+            raise InputError(f"recipe: freeze: no module {name!r}; there are {parts} and the modules inside them")
         if name.startswith("quantizer."):
             raise InputError(f"recipe: freeze: expected the quantizer as a whole, got {name}")
         module.eval().requires_grad_(False)

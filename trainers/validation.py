@@ -45,7 +45,7 @@ def choose_metrics(options: Validation, modality: str) -> list[Metric]:
     known, names = METRICS[modality], options.metrics or modalities.get(modality).validation_metrics
     for name in names:
         if name not in known:
-            raise InputError(f"recipe: unknown metric {name!r} of {modality}; there are {', '.join(known)}")
+            raise InputError(f"recipe: unknown metric {name!r} for {modality}; there are {', '.join(known)}")
         reason = known[name].missing()
         if reason is not None:
             raise InputError(f"recipe: validation.metrics: {name} {reason}")

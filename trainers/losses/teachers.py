@@ -85,9 +85,8 @@ class ImageTeacher(nn.Module):
         except Exception as error:
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise InputError(
-                f"the teacher {name} needs the weights of {settings.hf_hub_id}, which cannot be had ({reason}); "
-                f"fetch them ahead with `hf download {settings.hf_hub_id}`; no network is used with random weights "
-                "in its place"
+                f"the teacher {name} needs the weights of {settings.hf_hub_id}, which cannot be fetched ({reason}); "
+                f"fetch them ahead with `hf download {settings.hf_hub_id}`; a network with random weights would not do"
             ) from error
         if not teacher.final_norm:
             network.norm = nn.Identity()
