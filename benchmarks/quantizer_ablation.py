@@ -37,8 +37,10 @@ from zoo.files import atomic_path
 from zoo.quantizers import Quantizer, QuantizerOutput, create
 from zoo.spec import TokenizerSpec
 from zoo.tokenizer import Tokenizer
-from zoo.trainers.data import Crops, Excerpts, Files, to_signal, training_batches, validation_batches
-from zoo.trainers.recipe import ImageData, Optimizer, Recipe, Validation
+from zoo.trainers.data.batches import Crops, Excerpts, to_signal, training_batches, validation_batches
+from zoo.trainers.data.options import ImageData
+from zoo.trainers.data.signals import Signals
+from zoo.trainers.recipe import Optimizer, Recipe, Validation
 from zoo.trainers.trainer import Trainer
 from zoo.trainers.validation import choose_metrics, validate
 
@@ -225,7 +227,7 @@ def make_recipe(family: str, seed: int, steps: int) -> Recipe:
     )
 
 
-def run(recipe: Recipe, training: Files, validation: Files) -> dict[str, float]:
+def run(recipe: Recipe, training: Signals, validation: Signals) -> dict[str, float]:
     """Train and measure one tokenizer."""
     trainer = Trainer(Fabric(accelerator="cpu", devices=1), recipe, make_tokenizer(recipe.tokenizer, recipe.seed))
     crops = Crops(training, recipe.data, recipe.seed)
@@ -336,8 +338,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     missing = [recipe for recipe in wanted if settings(recipe, options.data) not in known]
     if missing and not options.markdown:
         spec = make_tokenizer(options.families[0], 0).spec
-        training = Files(options.data / "train", spec, missing[0].data)
-        validation = Files(options.data / "val", spec, missing[0].data, VALIDATION_ITEMS)
+        training = Signals(options.data / "train", spec, missing[0].data)
+        validation = Signals(options.data / "val", spec, missing[0].data, VALIDATION_ITEMS)
         for recipe in missing:
             figures = run(recipe, training, validation)
             done.append({"settings": settings(recipe, options.data), "figures": figures})
