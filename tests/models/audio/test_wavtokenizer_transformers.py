@@ -51,7 +51,9 @@ def as_authors(transformers: dict[str, Tensor]) -> dict[str, Tensor]:
 @pytest.fixture(scope="module")
 def speech() -> Tensor:
     """A sentence `[1, 1, samples]` at 24 kHz; the last frame is not whole."""
-    return zoo.create("wavtokenizer-nano").preprocess(ROOT / "zoo" / "samples" / "river.flac")
+    audio = zoo.create("wavtokenizer-nano").preprocess(ROOT / "zoo" / "samples" / "river.flac")
+    assert isinstance(audio, Tensor)
+    return audio
 
 
 @pytest.fixture
@@ -63,7 +65,7 @@ def tiny(registrations) -> zoo.Variant:
 
 
 @pytest.fixture
-def port(speech) -> WavTokenizerModel:
+def port(speech: Tensor) -> WavTokenizerModel:
     """transformers' network of that size. Unit norms let the speech through, and the codebook holds latents of it, so
     that many codes occur and none is a tie."""
     torch.manual_seed(0)
