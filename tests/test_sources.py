@@ -10,6 +10,7 @@ from huggingface_hub import constants, hf_hub_download
 from safetensors.torch import save_file
 
 import zoo
+from tests.support.hub_server import HubServer
 from zoo.checkpoints import KeyMap
 from zoo.checkpoints.synthetic import synthetic_checkpoint
 from zoo.registry import HubSource
@@ -27,32 +28,34 @@ def variant(registrations) -> zoo.Variant:
 
 
 @pytest.fixture
-def authors(server, variant, tmp_path) -> torch.Tensor:
+def authors(server: HubServer, variant: zoo.Variant, tmp_path: Path) -> torch.Tensor:
     """The authors' repository is on the Hub; one of its weights."""
     return publish(server, variant, AUTHORS, tmp_path, seed=0)
 
 
 @pytest.fixture
-def port(server, variant, tmp_path) -> torch.Tensor:
+def port(server: HubServer, variant: zoo.Variant, tmp_path: Path) -> torch.Tensor:
     """The port's repository is on the Hub; one of its weights, which is not the authors'."""
     return publish(server, variant, PORT, tmp_path, seed=1)
 
 
-def publish(server, variant: zoo.Variant, source: HubSource, folder: Path, seed: int) -> torch.Tensor:
+def publish(server: HubServer, variant: zoo.Variant, source: HubSource, folder: Path, seed: int) -> torch.Tensor:
+    keys = source.keys
+    assert keys is not None
     tensors = {
-        source.keys.published_key(key)[0]: {"shape": list(tensor.shape), "dtype": "float32"}
+        keys.published_key(key)[0]: {"shape": list(tensor.shape), "dtype": "float32"}
         for key, tensor in variant.build().state_dict().items()
     }
-    checkpoint = synthetic_checkpoint({"tensors": tensors, "layout": source.keys.layout}, seed)
+    checkpoint = synthetic_checkpoint({"tensors": tensors, "layout": keys.layout}, seed)
     path = folder / source.filename
     (save_file if path.suffix == ".safetensors" else torch.save)(checkpoint, path)
     server.add(source.repo, {source.filename: path.read_bytes()})
-    state = checkpoint["state_dict"] if source.keys.layout else checkpoint
-    return state[source.keys.published_key("encoder.head.bias")[0]]
+    state = checkpoint["state_dict"] if keys.layout else checkpoint
+    return state[keys.published_key("encoder.head.bias")[0]]
 
 
 def loaded() -> torch.Tensor:
-    return zoo.load(NAME).encoder.head.bias
+    return zoo.load(NAME).state_dict()["encoder.head.bias"]
 
 
 def test_with_nothing_on_this_machine_the_first_file_is_fetched_and_the_second_is_not(server, authors, port):

@@ -9,9 +9,10 @@ from torch import Tensor
 from transformers import WavTokenizerConfig, WavTokenizerModel
 
 import zoo
-from tests.support.paths import GOLDENS, ROOT
+from tests.support.paths import GOLDENS
 from zoo.checkpoints.parity import read_manifest
 from zoo.checkpoints.synthetic import synthetic_checkpoint
+from zoo.demo.samples import samples
 from zoo.loading import load_into
 
 PUBLISHED = "wavtokenizer-large-unify-600-24k"
@@ -51,7 +52,9 @@ def as_authors(transformers: dict[str, Tensor]) -> dict[str, Tensor]:
 @pytest.fixture(scope="module")
 def speech() -> Tensor:
     """A sentence `[1, 1, samples]` at 24 kHz; the last frame is not whole."""
-    return zoo.create("wavtokenizer-nano").preprocess(ROOT / "zoo" / "samples" / "river.flac")
+    audio = zoo.create("wavtokenizer-nano").preprocess(samples("audio")["river"])
+    assert isinstance(audio, Tensor)
+    return audio
 
 
 @pytest.fixture
@@ -63,7 +66,7 @@ def tiny(registrations) -> zoo.Variant:
 
 
 @pytest.fixture
-def port(speech) -> WavTokenizerModel:
+def port(speech: Tensor) -> WavTokenizerModel:
     """transformers' network of that size. Unit norms let the speech through, and the codebook holds latents of it, so
     that many codes occur and none is a tie."""
     torch.manual_seed(0)
