@@ -10,7 +10,7 @@ lacks is seen at the origin, so the mean of its CA atoms is moved there first: p
 from __future__ import annotations
 
 import math
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -217,9 +217,9 @@ class DPLM2(Tokenizer):
         latent = quantized.movedim(-1, 1)
         return TokenizerOutput(self.from_latent(latent, present), codes.movedim(-1, 1), latent, output.losses)
 
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """`x` encoded and decoded again; NaN where `x` lacks a residue's CA."""
-        return self.decode(self.encode(x), mask=residues_present(x))
+    def restore(self, codes: Tensor, like: Tensor, **options: Any) -> Tensor:
+        """Decode the codes of `like` without the residues that lack a CA there, which are NaN."""
+        return self.decode(codes, size=self.size_of(like), **{"mask": residues_present(like), **options})
 
     def _predict(self, latent: Tensor, mask: Tensor | None) -> Prediction:
         expected = (len(latent), latent.shape[2])

@@ -122,7 +122,7 @@ class ImageCodec(Codec):
         Image.fromarray(to_pixels(signal[0])).save(stream, self.format, **self.options)
         return self.payload_bytes(stream.getvalue()), stream.getvalue()
 
-    def restore(self, payload: bytes, size: tuple[int, ...]) -> Tensor:
+    def restore(self, payload: bytes, like: Tensor) -> Tensor:
         with Image.open(io.BytesIO(payload)) as image:
             return media.to_image_tensor(image.convert("RGB"))[None]
 
@@ -214,7 +214,7 @@ class SoundCodec(Codec):
                 num_bytes += packet.size
             return num_bytes, file
 
-    def restore(self, payload: bytes, size: tuple[int, ...]) -> Tensor:
+    def restore(self, payload: bytes, like: Tensor) -> Tensor:
         parts, decoded_rate = [], self.coded_rate
         to_float = av.AudioResampler(format="fltp")
         with av.open(io.BytesIO(payload), "r") as container:
@@ -222,8 +222,9 @@ class SoundCodec(Codec):
                 decoded_rate = frame.sample_rate
                 parts += [torch.from_numpy(part.to_ndarray()) for part in to_float.resample(frame)]
         audio = media.resample(torch.cat(parts, dim=1)[:, self.delay :], decoded_rate, self.rate)
-        audio = torch.nn.functional.pad(audio, (0, max(0, size[0] - audio.shape[1])))
-        return audio[None, :, : size[0]]
+        samples = like.shape[2]
+        audio = torch.nn.functional.pad(audio, (0, max(0, samples - audio.shape[1])))
+        return audio[None, :, :samples]
 
 
 class FFmpegSound(SoundCodec):
@@ -374,11 +375,11 @@ class VideoCodec(Codec):
         payload = [self.settings.slim(bytes(packet)) for packet in packets]
         return sum(map(len, payload)), payload
 
-    def restore(self, payload: list[bytes], size: tuple[int, ...]) -> Tensor:
+    def restore(self, payload: list[bytes], like: Tensor) -> Tensor:
         context = video_context(self.settings.decoder, "r")
         frames = [frame for data in payload for frame in context.decode(av.Packet(data))]
         frames += context.decode(None)
-        _, height, width = size
+        height, width = like.shape[3:]
         images = [media.to_image_tensor(frame.to_ndarray(format="rgb24"))[:, :height, :width] for frame in frames]
         return torch.stack(images, dim=1)[None]
 
@@ -445,10 +446,10 @@ class RoundedCoordinates(Codec):
         bits = sum(math.ceil(math.log2(number)) for number in values.tolist())
         return -(-len(points) * bits // 8), (least, steps)
 
-    def restore(self, payload: tuple[Tensor, Tensor], size: tuple[int, ...]) -> Tensor:
+    def restore(self, payload: tuple[Tensor, Tensor], like: Tensor) -> Tensor:
         least, steps = payload
-        values = torch.full((1, *size, len(ATOMS), 3), torch.nan)
-        values[0, :, : ATOMS.index("C") + 1] = (steps * self.step + least).float().unflatten(0, (*size, -1))
+        values = torch.full_like(like, torch.nan)
+        values[0, :, : ATOMS.index("C") + 1] = (steps * self.step + least).float().unflatten(0, (like.shape[1], -1))
         return values
 
 

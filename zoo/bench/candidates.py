@@ -61,8 +61,8 @@ class Candidate(ABC):
         """Return the number of bytes that a preprocessed batch of one takes, and what `restore` needs."""
 
     @abstractmethod
-    def restore(self, payload: Any, size: tuple[int, ...]) -> Tensor:
-        """Turn what `compress` returned into a float32 batch of one on the CPU, cropped to `size`."""
+    def restore(self, payload: Any, like: Tensor) -> Tensor:
+        """Turn what `compress` returned for `like` into a float32 batch of one on the CPU, of the same size."""
 
     def release(self) -> None:  # noqa: B027 - most hold nothing
         """Release the memory that the candidate holds; it can still be used."""
@@ -156,15 +156,15 @@ class TokenizerCandidate(Candidate):
             codes = codes[:, :, : self.setting["num_tokens"]]
         return packed_size(self.sizes, codes.shape), codes
 
-    def restore(self, payload: Tensor, size: tuple[int, ...]) -> Tensor:
+    def restore(self, payload: Tensor, like: Tensor) -> Tensor:
         tokenizer = self.lazy.tokenizer()
         spec = tokenizer.spec
         missing = spec.num_codebooks - payload.shape[1]  # `decode` takes all codebooks and uses the first of them
         codes = torch.cat([payload, payload.new_zeros(1, missing, *payload.shape[2:])], dim=1) if missing else payload
         options = self._options(tokenizer.decode_options)
-        own_size = self.preprocessing.size_for_tokenizer(size, spec)
-        decoded = tokenizer.decode(codes.to(tokenizer.device), size=own_size, **options).float().cpu()
-        return self.preprocessing.from_tokenizer(decoded, spec, size)
+        own = self.preprocessing.to_tokenizer(like, spec)
+        decoded = tokenizer.restore(codes.to(tokenizer.device), own, **options).float().cpu()
+        return self.preprocessing.from_tokenizer(decoded, spec, self.preprocessing.size(like))
 
     def release(self) -> None:
         self.lazy.release()

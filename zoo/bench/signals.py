@@ -120,12 +120,6 @@ class Preprocessing:
             return values
         return media.to_channels(media.resample(values, self.sample_rate, spec.sample_rate), spec.channels)
 
-    def size_for_tokenizer(self, size: tuple[int, ...], spec: TokenizerSpec) -> tuple[int, ...]:
-        """Return the size that a tokenizer decodes to, before `from_tokenizer`."""
-        if self.sample_rate is None or spec.sample_rate is None:
-            return size
-        return (-(-size[0] * spec.sample_rate // self.sample_rate),)
-
     def from_tokenizer(self, values: Tensor, spec: TokenizerSpec, size: tuple[int, ...]) -> Tensor:
         """Convert a decoded batch to the sample rate and the channels that candidates are compared at."""
         if self.sample_rate is None or self.channels is None or spec.sample_rate is None:

@@ -66,7 +66,7 @@ class TimedCandidate:
             start = time.perf_counter()
             num_bytes, payload = self.candidate.compress(batch)
             middle = time.perf_counter()
-            restored = self.candidate.restore(payload, self.preprocessing.size(batch))
+            restored = self.candidate.restore(payload, batch)
             end = time.perf_counter()
         if restored.shape != batch.shape:
             raise InputError(f"expected {list(batch.shape)} back, got {list(restored.shape)}")
