@@ -47,6 +47,7 @@ from zoo.trainers.adversarial.discriminators import PatchGAN
 from zoo.trainers.adversarial.losses import hinge_discriminator_loss, hinge_generator_loss
 from zoo.trainers.data.batches import Crops, training_batches
 from zoo.trainers.data.locations import training_and_validation
+from zoo.trainers.data.options import ImageData
 from zoo.trainers.data.signals import Signals
 from zoo.trainers.loop import Bookkeeper
 from zoo.trainers.losses.reconstruction import convergence_loss, mel_loss, ssim_loss, stoi_loss
@@ -163,7 +164,7 @@ class Plain:
     """A loop by hand."""
 
     def __init__(self, recipe: Recipe, signals: Signals):
-        self.recipe, self.is_picture, options = recipe, signals.spec.modality == "image", recipe.optimizer
+        self.recipe, self.is_image, options = recipe, isinstance(recipe.data, ImageData), recipe.optimizer
         self.tokenizer = create_tokenizer(recipe)
         self.optimizer = torch.optim.AdamW(
             self.tokenizer.parameters(),
@@ -182,7 +183,7 @@ class Plain:
                 self.discriminator.parameters(), lr=1e-4, betas=(0.9, 0.99), weight_decay=0.0, fused=True
             )
         decoded = [signals[index] for index in range(len(signals))]
-        if self.is_picture:
+        if self.is_image:
             self.data: Dataset = Pictures(decoded, recipe.data.crop)
         else:
             self.data = Sounds(decoded, round(recipe.data.seconds * signals.spec.sample_rate), recipe.data.peak_db)
@@ -202,9 +203,9 @@ class Plain:
 
     def step(self) -> None:
         batch = next(self.batches)
-        original = batch.float() / 255 if self.is_picture else batch
+        original = batch.float() / 255 if self.is_image else batch
         output = self.tokenizer(original)
-        loss = (picture_loss if self.is_picture else sound_loss)(output, original)
+        loss = (picture_loss if self.is_image else sound_loss)(output, original)
         if self.discriminator:
             self.discriminator.requires_grad_(False)
             loss = loss + JUDGEMENT * hinge_generator_loss(self.judge(output.reconstruction))

@@ -8,7 +8,7 @@ when the name is first used, and torch and Fabric only once a recipe has been re
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zoo.trainers.extra import train_extra
 
@@ -34,7 +34,7 @@ _MODULE_OF = {
 __all__ = list(_MODULE_OF)
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'zoo.trainers' has no attribute {name!r}")
     with train_extra():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Generic, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Generic, Self, TypeVar
 
 from torch import Tensor, nn
 
@@ -32,7 +32,7 @@ class Frozen(nn.Module, Generic[Network]):
     def forward(self, x: Tensor) -> Tensor:
         return self.network(x)
 
-    def _apply(self, fn, recurse=True):
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # What torch calls to move or convert a module: `to`, `cuda` and `half` all come here.
         self.network._apply(fn)
         return super()._apply(fn, recurse)

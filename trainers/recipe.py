@@ -30,7 +30,7 @@ class AdamW:
     weight_decay: float = 0.01
     clip_norm: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for key in ("learning_rate", "final_learning_rate", "warmup_steps", "weight_decay"):
             if not getattr(self, key) >= 0:
                 raise InputError(f"recipe: expected {key} of an optimizer >= 0, got {getattr(self, key)}")
@@ -49,7 +49,7 @@ class Optimizer(AdamW):
 
     ema_decay: float = 0.999
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.ema_decay < 1:
             raise InputError(f"recipe: expected optimizer.ema_decay from 0 to below 1, got {self.ema_decay}")
@@ -92,7 +92,7 @@ class Adversarial:
     adaptive_weight: bool = False
     optimizer: AdamW = AdamW(learning_rate=1e-4, warmup_steps=0, weight_decay=0.0)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.discriminators:
             raise InputError("recipe: expected a discriminator in adversarial.discriminators, got none")
         if self.start_step < 0:
@@ -130,7 +130,7 @@ class Perturbation:
     anneal: tuple[int, int] | None = None
     final_factor: float = 0.5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for key in ("alpha", "beta", "final_factor"):
             if not 0 <= getattr(self, key) <= 1:
                 raise InputError(f"recipe: expected perturbation.{key} from 0 to 1, got {getattr(self, key)}")
@@ -156,7 +156,7 @@ class Validation:
     metrics: tuple[str, ...] | None = None
     best: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.every < 1 or self.items < 1 or self.examples < 0:
             raise InputError(
                 "recipe: expected validation.every and validation.items >= 1 and validation.examples >= 0, "
@@ -213,7 +213,7 @@ class Recipe:
     checkpoint_every: int = 500
     checkpoint_keep: int = 2
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for key in ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every", "checkpoint_keep"):
             if getattr(self, key) < 1:
                 raise InputError(f"recipe: expected {key} of at least 1, got {getattr(self, key)}")

@@ -56,11 +56,11 @@ class Tokenizer(HubMixin):
 
     # What a system overrides
 
-    def to_latent(self, signal: Tensor, **options: Any) -> Tensor:
+    def to_latent(self, signal: Tensor, *args: Any, **options: Any) -> Tensor:
         """Signal in the network's range to what enters the quantizer, `[B, dim, *grid]`."""
         return self.encoder(signal)
 
-    def from_latent(self, latent: Tensor, **options: Any) -> Tensor:
+    def from_latent(self, latent: Tensor, *args: Any, **options: Any) -> Tensor:
         """`[B, dim, *grid]` to the signal in the network's range, uncropped and unclamped."""
         return self.decoder(latent)
 

@@ -18,7 +18,7 @@ class ReadingOptions:
     cache_gib: float = 2.0
     workers: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.cache_gib >= 0 or (self.workers is not None and self.workers < 0):
             raise InputError(
                 f"recipe: expected data.cache_gib and data.workers >= 0, got {self.cache_gib} and {self.workers}"
@@ -46,7 +46,7 @@ class ImageData(ReadingOptions):
     flip: bool = True
     scale: tuple[float, float] = (1.0, 1.0)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.crop < 1 or not 0 < self.scale[0] <= self.scale[1]:
             raise InputError(f"recipe: expected data.crop >= 1 and data.scale > 0, got {self.crop} and {self.scale}")
@@ -70,7 +70,7 @@ class AudioData(ReadingOptions):
     min_seconds: float = 0.25
     peak_db: tuple[float, float] = (-6.0, -1.0)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if not (self.seconds > 0 and self.min_seconds > 0):
             raise InputError(
@@ -100,7 +100,7 @@ class VideoData(ReadingOptions):
     stills: bool = False
     max_frames: int = 256
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         for key in ("frames", "frame_stride", "crop", "max_frames"):
             if getattr(self, key) < 1:
@@ -120,7 +120,7 @@ class StructureData(ReadingOptions):
     max_residues: int = 256
     bucket: int = 64
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.max_residues < 1 or self.bucket < 1:
             raise InputError(

@@ -40,7 +40,7 @@ class Perceptual(nn.Module):
             side.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         require(VGG16, "the lpips loss", WITHOUT_WEIGHTS)
         from torchmetrics.image import LearnedPerceptualImagePatchSimilarity
@@ -62,7 +62,7 @@ class ConvNeXtLogits(nn.Module):
         InputError: the weights are not in torch hub's folder of checkpoints.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         require(CONVNEXT_SMALL, "the convnext_logits loss", WITHOUT_WEIGHTS)
         from torchvision.models import ConvNeXt_Small_Weights, convnext_small

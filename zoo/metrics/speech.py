@@ -269,7 +269,7 @@ def _voice_encoder(path: Path) -> VoiceEncoder:
 class VoiceEncoder(nn.Module):
     """Float32 `[B, samples]` at 16 kHz to speaker embeddings `[B, 256]` of length 1; NaN for silence."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.lstm = nn.LSTM(40, 256, num_layers=3, batch_first=True)
         self.linear = nn.Linear(256, 256)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -103,13 +104,13 @@ class SumOverChunks(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, function: Callable[..., Tensor], chunk: int, vectors: Tensor, *others: Tensor) -> Tensor:
+    def forward(ctx: Any, function: Callable[..., Tensor], chunk: int, vectors: Tensor, *others: Tensor) -> Tensor:
         ctx.function, ctx.chunk = function, chunk
         ctx.save_for_backward(vectors, *others)
         return reduce(torch.add, [function(piece, *others) for piece in vectors.split(chunk)])
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         vectors, *others = (tensor.detach() for tensor in ctx.saved_tensors)
         vectors_gradient = torch.empty_like(vectors)
         others_gradients = [torch.zeros_like(other) for other in others]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ class ProductVQ(Quantizer):
     Losses: those of `VectorQuantizer`, averaged over codebooks.
     """
 
-    def __init__(self, dim: int, codebook_sizes: Sequence[int], **options):
+    def __init__(self, dim: int, codebook_sizes: Sequence[int], **options: Any):
         if not codebook_sizes or dim % len(codebook_sizes):
             raise InputError(
                 f"expected dim as a multiple of the number of codebooks, got dim {dim}, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -38,7 +39,7 @@ class ResidualVQ(Quantizer):
         num_quantizers: int,
         *,
         quantizer_dropout: bool = False,
-        **options,
+        **options: Any,
     ):
         sizes = (codebook_size,) * num_quantizers if isinstance(codebook_size, int) else tuple(codebook_size)
         if num_quantizers < 1 or len(sizes) != num_quantizers:

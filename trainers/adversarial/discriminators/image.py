@@ -159,7 +159,7 @@ class HalvingBlock(nn.Module):
 class Halve(nn.Module):
     """A blur of (1, 3, 3, 1) at every second pixel: `[B, C, H, W]` to half the size, rounded up; zeros around."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.blur = Blur((1, 3, 3, 1), stride=2)
 
