@@ -102,3 +102,12 @@ def test_with_no_file_on_this_machine_and_no_hub_the_error_names_the_first(serve
     server.stop()
     with pytest.raises(zoo.WeightsUnavailableError, match=r"needs tiny\.ckpt of authors/tiny, which is not on"):
         zoo.load(NAME)
+
+
+def test_where_the_first_file_is_gone_from_the_hub_the_second_is_fetched(server, port):
+    assert torch.equal(loaded(), port)
+
+
+def test_where_both_are_gone_the_error_names_the_first(server, variant):
+    with pytest.raises(zoo.WeightsUnavailableError, match=r"needs tiny\.ckpt of authors/tiny, which .* does not show"):
+        zoo.load(NAME)

@@ -65,21 +65,26 @@ def variant_weights(
             f"{variant.name} has no weights on the Hub, and {variant.package} ships none; "
             f"zoo.load({variant.name!r}, weights=FILE) reads a file of yours{where}"
         )
-    source = _source_on_hub(variant, ours, published)
-    with fetching(source, variant.name, variant.spec.modality):
-        path = Path(hf_hub_download(source.repo, source.filename, revision=source.revision))
-    if source.keys is None:
-        return path
-    return _convert(variant, source, path, expected, metadata)
+    first_error = None
+    for source in _on_hub(variant, ours, published):
+        try:
+            with fetching(source, variant.name, variant.spec.modality):
+                path = Path(hf_hub_download(source.repo, source.filename, revision=source.revision))
+        except WeightsUnavailableError as error:
+            first_error = first_error or error
+            continue
+        return path if source.keys is None else _convert(variant, source, path, expected, metadata)
+    assert first_error is not None  # there is a source
+    raise first_error
 
 
-def _source_on_hub(variant: Variant, ours: list[HubSource], published: list[HubSource]) -> HubSource:
-    """Our repository where it holds the variant, else the first published file."""
+def _on_hub(variant: Variant, ours: list[HubSource], published: list[HubSource]) -> list[HubSource]:
+    """Our repository where it holds the variant, else the published files, the authors' first."""
     if ours:
         with fetching((published or ours)[0], variant.name, variant.spec.modality):
             if not published or HfApi().file_exists(ours[0].repo, ours[0].filename):
-                return ours[0]
-    return published[0]
+                return ours
+    return published
 
 
 def _cached(source: HubSource) -> Path | None:

@@ -172,8 +172,8 @@ def local_weights(variant: Variant, path: Path, network: Tokenizer) -> Mapping[s
         state = packaged[0].read(path) if packaged and path.suffix != ".safetensors" else read_checkpoint(path)
         # Each published layout has its keys; the file is in the one of which it has most.
         keys = [source.keys for source in variant.sources if source.keys is not None]
-        if keys:
-            best = max(keys, key=lambda layout: layout.found(state, expected))
+        best = max(keys, key=lambda layout: layout.found(state, expected), default=None)
+        if best is not None and best.found(state, expected):
             return best.convert(state, expected, str(path))
     check_state(state, expected, str(path))
     return state
