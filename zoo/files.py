@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from zoo.errors import MediaError
+
+if sys.platform != "win32":
+    import fcntl
+
+PREFIX = ".zoo-"  # of temporary files
 
 
 @contextmanager
@@ -16,7 +23,7 @@ def atomic_path(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
     """A temporary path to write to, which becomes `path` when the block ends without an error.
 
     The temporary file lies in the folder of `path` and has its suffix; an error in the block removes it and
-    leaves `path` as it was.
+    leaves `path` as it was. What a killed process leaves, `remove_leftovers` removes.
 
     Args:
         path: where the file is to be; its folder exists.
@@ -29,13 +36,37 @@ def atomic_path(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
     path = Path(path)
     if not overwrite and path.exists():
         raise MediaError(f"{path}: exists already; overwrite=True replaces it")
-    temporary = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
+    temporary = path.with_name(f"{PREFIX}{secrets.token_hex(8)}{path.suffix}")
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with temporary.open("wb") as file:
+            locked(file)
+            yield temporary
+            os.replace(temporary, path)
     except MediaError:
         raise
     except OSError as error:
         raise MediaError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files in a folder that no process writes any more: those of processes that were killed."""
+    for path in folder.glob(f"{PREFIX}*"):
+        try:
+            with path.open("rb") as file:
+                if locked(file):
+                    path.unlink()
+        except OSError:  # another process was faster, or it is not ours to remove; it is in nobody's way
+            continue
+
+
+def locked(file: BinaryIO) -> bool:
+    """Lock a file as long as it is open; return False where another process has, or the system knows no locks."""
+    if sys.platform == "win32":
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
