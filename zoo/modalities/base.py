@@ -244,6 +244,10 @@ class Modality(ABC):
             MediaError: a file that cannot be read.
         """
 
+    def chains(self, source: Any) -> tuple[str, ...]:
+        """Ids that `load` takes as `chain` for a file, where `options` has it."""
+        return ()
+
     def stream(self, source: Any, spec: TokenizerSpec, **options: Any) -> Iterator[Signal]:
         """A signal part by part, each as long as one window of `encode`; whole where there are no windows."""
         yield self.load(source, spec, **options)

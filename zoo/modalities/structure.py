@@ -90,6 +90,9 @@ class StructureModality(Modality):
             values = _from_memory(source)
         return Signal(values[:residues])
 
+    def chains(self, source: Any) -> tuple[str, ...]:
+        return chain_ids(source)
+
     def write(
         self,
         path: str | Path,
@@ -144,17 +147,7 @@ def read_structure(path: MediaFile, chain: str | None = None, model: int = 1) ->
         MediaError: a file that is missing, damaged, cut short or holds no residue. What is cut behind a whole
             atom of a PDB or mmCIF file cannot be noticed: no length is stated there.
     """
-    file = as_file(path)
-    if file is None:
-        raise InputError(f"expected a structure as the path of a file, got {type(path).__name__}")
-    path = Path(_named(file))
-    _check_suffix(path)
-    atoms = _read_atoms(file, path, model)
-    # Calcium is called CA too, and taken for carbon where the file names no elements.
-    atoms = atoms[(atoms.element != "CA") & (atoms.res_name != "CA")]
-    starts, coordinates = _backbone(atoms)
-    has_alpha = ~np.isnan(coordinates[:, ATOMS.index("CA")]).any(axis=1)
-    first_atoms, coordinates = atoms[starts[has_alpha]], coordinates[has_alpha]
+    path, first_atoms, coordinates = _read_residues(path, model)
     wanted = first_atoms.chain_id == _choose_chain(path, first_atoms.chain_id.tolist(), chain)
     residues = first_atoms[wanted]
     return Structure(
@@ -164,6 +157,12 @@ def read_structure(path: MediaFile, chain: str | None = None, model: int = 1) ->
         residue_ids=tuple(residues.res_id.tolist()),
         insertion_codes=tuple(residues.ins_code.tolist()),
     )
+
+
+def chain_ids(path: MediaFile, model: int = 1) -> tuple[str, ...]:
+    """Ids of the chains that have residues, in file order; arguments and errors as in `read_structure`."""
+    path, first_atoms, _ = _read_residues(path, model)
+    return tuple(_chains_of(path, first_atoms.chain_id.tolist()))
 
 
 def write_structure(
@@ -240,6 +239,21 @@ def _from_memory(source: Any) -> Tensor:
     return torch.from_numpy(_check_coordinates(coordinates))
 
 
+def _read_residues(source: MediaFile, model: int) -> tuple[Path, AtomArray, np.ndarray]:
+    """The file's name, the first atom of each residue that has a CA atom, and the coordinates `[residues, 5, 3]`."""
+    file = as_file(source)
+    if file is None:
+        raise InputError(f"expected a structure as the path of a file, got {type(source).__name__}")
+    path = Path(_named(file))
+    _check_suffix(path)
+    atoms = _read_atoms(file, path, model)
+    # Calcium is called CA too, and taken for carbon where the file names no elements.
+    atoms = atoms[(atoms.element != "CA") & (atoms.res_name != "CA")]
+    starts, coordinates = _backbone(atoms)
+    has_alpha = ~np.isnan(coordinates[:, ATOMS.index("CA")]).any(axis=1)
+    return path, atoms[starts[has_alpha]], coordinates[has_alpha]
+
+
 def _read_atoms(file: MediaFile, path: Path, model: int) -> AtomArray:
     from biotite.structure.io import pdb, pdbx
 
@@ -286,13 +300,18 @@ def _backbone(atoms: AtomArray) -> tuple[np.ndarray, np.ndarray]:
     return starts, coordinates
 
 
-def _choose_chain(path: Path, chain_of_residue: list[str], chain: str | None) -> str:
+def _chains_of(path: Path, chain_of_residue: list[str]) -> list[str]:
     chains = list(dict.fromkeys(chain_of_residue))
     if not chains:
         raise MediaError(f"{path}: holds no residue with a CA atom")
+    return chains
+
+
+def _choose_chain(path: Path, chain_of_residue: list[str], chain: str | None) -> str:
+    chains = _chains_of(path, chain_of_residue)
     named = ", ".join(map(repr, chains))
     if chain is None and len(chains) > 1:
-        raise InputError(f"{path}: expected chain= to choose among {named}")
+        raise InputError(f"{path}: expected chain= (--chain, or --all-chains for each) to choose among {named}")
     if chain is not None and chain not in chains:
         raise InputError(f"{path}: expected a chain among {named}, got {chain!r}")
     return chains[0] if chain is None else chain
