@@ -27,3 +27,16 @@ class WeightsUnavailableError(ZooError, OSError):
 
 class PublishError(ZooError, OSError):
     """A tokenizer that could not be pushed to the Hub."""
+
+
+class UnexpectedError(ZooError, RuntimeError):
+    """An error that zoo did not foresee, in one file of several; it names its type and has it as `__cause__`."""
+
+
+def as_zoo_error(error: Exception) -> ZooError:
+    """Return `error` if it is of this family, else an `UnexpectedError` of it."""
+    if isinstance(error, ZooError):
+        return error
+    wrapped = UnexpectedError(f"unexpected {type(error).__name__}: {error}")
+    wrapped.__cause__ = error
+    return wrapped

@@ -1,5 +1,6 @@
 """Codes as ids, as packed bits and as files, each back to what went in."""
 
+import dataclasses
 import math
 import pickle
 import resource
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import zoo
 from zoo.codes import CodeFile, flatten, load_codes, pack, packed_size, save_codes, unflatten, unpack, vocabulary_size
 from zoo.errors import InputError, MediaError
 from zoo.files import atomic_path
@@ -211,10 +213,11 @@ def test_a_file_takes_the_narrowest_integers(path):
 
 
 def test_other_variants_are_refused_by_both_names():
-    file = CodeFile(torch.zeros(1, 1, 1, dtype=torch.int64), "sample-40", (16,))
-    file.check("sample-40")
-    with pytest.raises(InputError, match="expected codes of 'sample-75', got codes of 'sample-40'"):
-        file.check("sample-75")
+    spec = zoo.info("wavtokenizer-nano").spec
+    file = CodeFile(torch.zeros(1, 1, 1, dtype=torch.int64), "sample-40", spec.codebook_sizes)
+    file.check(dataclasses.replace(spec, name="sample-40"))
+    with pytest.raises(InputError, match="expected codes of 'wavtokenizer-nano', got codes of 'sample-40'"):
+        file.check(spec)
 
 
 def test_what_does_not_fit_the_codes_is_refused_and_nothing_written(path):

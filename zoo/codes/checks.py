@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import math
+import reprlib
+from bisect import bisect_right
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from zoo import modalities
 from zoo.errors import InputError
 
+if TYPE_CHECKING:
+    from zoo.spec import TokenizerSpec
+
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+LOWEST_FRAME_RATE, HIGHEST_FRAME_RATE = 1e-3, 1e5
 
 
 def check_sizes(codebook_sizes: Sequence[int]) -> tuple[int, ...]:
-    sizes = tuple(codebook_sizes)
-    if not sizes or any(not isinstance(size, int) or not 1 <= size < 2**63 for size in sizes):
-        raise InputError(f"expected codebook_sizes as integers from 1 to below 2 ** 63, got {sizes}")
-    return sizes
+    if not are_counts(codebook_sizes) or not codebook_sizes:
+        raise InputError(
+            f"expected codebook_sizes as integers from 1 to below 2 ** 63, got {reprlib.repr(codebook_sizes)}"
+        )
+    return tuple(codebook_sizes)
 
 
 def check_codes(codes: Tensor, sizes: tuple[int, ...]) -> Tensor:
@@ -36,22 +45,81 @@ def check_codes(codes: Tensor, sizes: tuple[int, ...]) -> Tensor:
 
 def check_size(size: Sequence[int], codes: Tensor) -> tuple[int, ...]:
     # A signal may have more axes than its codes: the tokens of a 1D tokenizer stand for an image.
-    if len(size) < codes.ndim - 2 or any(not isinstance(length, int) or length < 1 for length in size):
-        raise InputError(f"expected size as positive integers, at least {codes.ndim - 2}, got {tuple(size)}")
+    if not are_counts(size) or len(size) < codes.ndim - 2:
+        raise InputError(f"expected size as positive integers, at least {codes.ndim - 2}, got {reprlib.repr(size)}")
     return tuple(size)
 
 
 def check_lengths(lengths: Tensor, codes: Tensor) -> Tensor:
     """The lengths as int64."""
     if not is_integer(lengths) or lengths.shape != codes.shape[:1] or int(lengths.min()) < 1:
-        raise InputError(f"expected lengths as {len(codes)} positive integers, one per item, got {lengths}")
+        raise InputError(
+            f"expected lengths as {len(codes)} positive integers, one per item, got {reprlib.repr(lengths)}"
+        )
     return lengths.to(torch.int64)
+
+
+def check_frame_rate(frame_rate: Any) -> float:
+    is_number = isinstance(frame_rate, int | float) and not isinstance(frame_rate, bool)
+    if not is_number or not LOWEST_FRAME_RATE <= frame_rate <= HIGHEST_FRAME_RATE:
+        raise InputError(
+            f"expected frame_rate as a number from {LOWEST_FRAME_RATE:g} to {HIGHEST_FRAME_RATE:g} frames a second, "
+            f"got {reprlib.repr(frame_rate)}"
+        )
+    return float(frame_rate)
+
+
+def check_against_spec(
+    codes: Tensor, sizes: tuple[int, ...], size: tuple[int, ...] | None, lengths: Tensor | None, spec: TokenizerSpec
+) -> None:
+    """InputError unless the variant of `spec` gives such codes for signals of `size` and `lengths`."""
+    if sizes != spec.codebook_sizes:
+        raise InputError(f"expected codebook_sizes {spec.codebook_sizes} of {spec.name}, got {reprlib.repr(sizes)}")
+    grid = tuple(codes.shape[2:])
+    if len(grid) != len(spec.grid_axes):
+        raise InputError(
+            f"expected codes of {spec.name} as [batch, {spec.num_codebooks}, {', '.join(spec.grid_axes)}], "
+            f"got {list(codes.shape)}"
+        )
+    if size is None:
+        return
+    axes = modalities.get(spec.modality).axes
+    if len(size) != len(axes):
+        raise InputError(f"expected a size of ({', '.join(axes)}), got {size}")
+    if not spec.variable_size and size != spec.resolution:
+        raise InputError(f"{spec.name} takes {spec.modality}s of {times(spec.resolution or ())}, got size {size}")
+    expected = spec.grid(size)
+    if grid != expected and not (spec.tail_drop and grid < expected):
+        enough = f", enough for {times(largest_size(spec, grid))}" if spec.num_tokens is None else ""
+        raise InputError(
+            f"states a size of {times(size)} ({' x '.join(axes)}), for which {spec.name} gives {times(expected)} "
+            f"codes, but holds {times(grid)}{enough}"
+        )
+    if lengths is not None and int(lengths.max()) > size[0]:
+        raise InputError(f"expected lengths of at most {size[0]} {axes[0]}, got {int(lengths.max())}")
+
+
+def largest_size(spec: TokenizerSpec, grid: tuple[int, ...]) -> tuple[int, ...]:
+    """The largest signal that codes on `grid` stand for."""
+    first, *others = (length * step for length, step in zip(grid, spec.downsample, strict=True))
+    return bisect_right(range(1, first + 1), grid[0], key=spec.code_length), *others
+
+
+def times(lengths: Sequence[int]) -> str:
+    return " x ".join(map(str, lengths))
 
 
 def count_positions(sizes: tuple[int, ...], shape: Sequence[int]) -> int:
     if len(shape) < 3 or shape[1] != len(sizes) or min(shape) < 1:
         raise InputError(f"expected shape as (batch, {len(sizes)}, *grid), got {tuple(shape)}")
     return math.prod(shape) // len(sizes)
+
+
+def are_counts(values: Any) -> bool:
+    """Whether `values` are positive integers that any tensor's axes could have."""
+    return isinstance(values, Sequence) and all(
+        isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 2**63 for value in values
+    )
 
 
 def is_integer(value: object) -> bool:

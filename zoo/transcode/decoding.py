@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -11,9 +10,10 @@ from torch import Tensor
 
 from zoo import loading, modalities, registry
 from zoo.codes import CodeFile, load_codes
-from zoo.errors import InputError, MediaError, UnknownTokenizerError
+from zoo.errors import InputError, as_zoo_error
+from zoo.spec import TokenizerSpec
 from zoo.tokenizer import Tokenizer
-from zoo.transcode.paths import Outputs, code_files, find_sources
+from zoo.transcode.paths import Outputs, check_made_after, code_files, find_sources
 from zoo.transcode.results import FileResult, FileResults
 
 
@@ -28,6 +28,8 @@ def decode_files(
 ) -> FileResults:
     """Decode code files to signals: PNG, WAV, MP4 or PDB, or for one file what the suffix of `out` names.
 
+    A signal that is there already and newer than its code file is taken for done.
+
     Args:
         inputs: code files, and folders of them.
         out: as in `encode_files`.
@@ -40,9 +42,8 @@ def decode_files(
     """
     sources = find_sources(inputs, code_files)
     suffixes = tuple(suffix for modality in modalities.every() for suffix in modality.suffixes)
-    outputs = Outputs(sources, Path(out), suffixes, overwrite)
-    load = lru_cache(maxsize=1)(lambda name: loading.load(name, device=device, dtype=dtype))
-    named = load(name) if name is not None else None
+    outputs = Outputs(sources, Path(out), suffixes)
+    decoders = Decoders(name, device, dtype)
 
     def results() -> Iterator[FileResult]:
         for source, relative in sources:
@@ -50,16 +51,52 @@ def decode_files(
                 file = load_codes(source)
                 if len(file.codes) > 1 or file.lengths is not None:
                     raise InputError(f"{source}: holds a batch, which Tokenizer.decode takes; expected one signal")
-                spec = named.spec if named is not None else registry.info(file.name).spec
-                file.check(spec.name)
+                spec = decoders.spec(file)
+                file.check(spec)
                 target = outputs.claim(source, relative, modalities.get(spec.modality).signal_suffix)
-                tokenizer = named if named is not None else load(file.name)
-                decode_file(tokenizer, file, target, overwrite)
-                yield FileResult(source, target, tuple(file.codes.shape[1:]))
-            except (InputError, MediaError, UnknownTokenizerError) as error:
-                yield FileResult(source, error=error)
+                done_before = target.exists() and not overwrite
+                if done_before:
+                    check_made_after(target, source)
+                else:
+                    decode_file(decoders.load(file), file, target, overwrite)
+                yield FileResult(source, target, tuple(file.codes.shape[1:]), done_before=done_before)
+            except Exception as error:
+                yield FileResult(source, error=as_zoo_error(error))
 
     return FileResults(len(sources), results())
+
+
+class Decoders:
+    """The tokenizers of code files, of which the last is kept; what cannot be loaded is not tried again.
+
+    Args:
+        name: the only one; None: whichever a file names.
+    """
+
+    def __init__(self, name: str | Path | None, device: str | torch.device, dtype: torch.dtype | None):
+        self._device, self._dtype = device, dtype
+        self._only = None if name is None else loading.load(name, device=device, dtype=dtype)
+        self._last: Tokenizer | None = None
+        self._errors: dict[str, Exception] = {}
+
+    def spec(self, file: CodeFile) -> TokenizerSpec:
+        """Return the spec of a file's tokenizer, without its weights."""
+        return registry.info(file.name).spec if self._only is None else self._only.spec
+
+    def load(self, file: CodeFile) -> Tokenizer:
+        """Return a file's tokenizer; raises as `zoo.load`."""
+        if self._only is not None:
+            return self._only
+        if file.name in self._errors:
+            raise self._errors[file.name]
+        if self._last is None or self._last.spec.name != file.name:
+            self._last = None  # one at a time in memory
+            try:
+                self._last = loading.load(file.name, device=self._device, dtype=self._dtype)
+            except Exception as error:
+                self._errors[file.name] = error
+                raise
+        return self._last
 
 
 def decode_file(tokenizer: Tokenizer, file: CodeFile, target: Path, overwrite: bool) -> None:

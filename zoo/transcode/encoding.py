@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from zoo import loading, modalities
-from zoo.codes import save_codes
-from zoo.errors import InputError, ZooError
+from zoo import loading
+from zoo.codes import load_codes, save_codes
+from zoo.errors import InputError, MediaError, ZooError, as_zoo_error
+from zoo.spec import TokenizerSpec
 from zoo.tokenizer import Tokenizer
-from zoo.transcode.paths import CODE_SUFFIXES, Outputs, find_sources
+from zoo.transcode.paths import CODE_SUFFIXES, check_made_after
 from zoo.transcode.results import FileResult, FileResults
+from zoo.transcode.tasks import Task, Tasks
 
 
 def encode_files(
@@ -28,52 +30,100 @@ def encode_files(
     seconds: float | None = None,
     resample: bool | None = None,
     chain: str | None = None,
+    all_chains: bool = False,
     batch_size: int = 1,
     overwrite: bool = False,
 ) -> FileResults:
     """Encode signals to code files; video is read and encoded window by window, in constant memory.
 
+    A code file that is there already is kept, and its signal is not encoded again, if it is newer than its source and
+    states the same tokenizer, options and size of the source; any other is an error for this file. Weights are not
+    compared.
+
     Args:
         tokenizer: or its name, as `zoo.load` takes it.
         inputs: files, and folders whose files of the tokenizer's modality are taken, with their subfolders.
-        out: folder, in which a folder's files keep their relative paths; or, for one input file, the code file.
+        out: folder, in which a folder's files keep their relative paths, `name.npz` for `name.wav`, or
+            `name.wav.npz` where another input is `name.flac`; or, for one input file, the code file.
         format: of the code files in a folder.
         resolution, crop, seconds, resample, chain: as in `Tokenizer.preprocess`.
+        all_chains: whether each chain of a structure file is encoded, to `name_A.npz` for chain A.
         batch_size: signals of one size that follow each other and are encoded at once; video is encoded one by one.
-        overwrite: whether code files that are there already are replaced.
+        overwrite: whether files that are there already are replaced.
 
     Raises:
         InputError: `batch_size`, an option of another modality, or more than one input for one file.
         MediaError: an input that does not exist, or a folder without files.
     """
-    if batch_size < 1:
-        raise InputError(f"expected batch_size of at least 1, got {batch_size}")
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise InputError(f"expected batch_size of at least 1, got {batch_size!r}")
+    if f".{format}" not in CODE_SUFFIXES:
+        raise InputError(f"expected format as npz or safetensors, got {format!r}")
     tokenizer = loaded(tokenizer)
-    options = tokenizer.file_options(resolution=resolution, crop=crop, seconds=seconds, resample=resample, chain=chain)
-    sources = find_sources(inputs, lambda path: modalities.media_files(path, tokenizer.spec.modality))
-    outputs = Outputs(sources, Path(out), CODE_SUFFIXES, overwrite)
+    tasks = Tasks(
+        tokenizer,
+        inputs,
+        out,
+        suffix=f".{format}",
+        file_suffixes=CODE_SUFFIXES,
+        given={"resolution": resolution, "crop": crop, "seconds": seconds, "resample": resample, "chain": chain},
+        all_chains=all_chains,
+        overwrite=overwrite,
+        codes_shape_of=lambda task: codes_shape_of(task, tokenizer.spec),
+    )
 
     def results() -> Iterator[FileResult]:
-        batch: list[tuple[Path, Path, Tensor]] = []
-        for source, relative in sources:
-            try:
-                target = outputs.claim(source, relative, f".{format}")
-                if tokenizer.modality.window_options:
-                    yield encode_windows(tokenizer, source, target, overwrite, options)
-                    continue
-                signal = tokenizer.modality.load(source, tokenizer.spec, **options).values[None]
-            except ZooError as error:
+        batch: list[tuple[Task, Tensor]] = []
+        for task in tasks:
+            if isinstance(task, FileResult):
                 yield from encode_batch(tokenizer, batch, overwrite)
                 batch = []
-                yield FileResult(source, error=error)
+                yield task
                 continue
-            if len(batch) == batch_size or (batch and signal.shape != batch[0][2].shape):
+            try:
+                if tokenizer.modality.window_options:
+                    yield encode_windows(tokenizer, task, overwrite)
+                    continue
+                signal = tokenizer.modality.load(task.source, tokenizer.spec, **task.options).values[None]
+            except Exception as error:
                 yield from encode_batch(tokenizer, batch, overwrite)
                 batch = []
-            batch.append((source, target, signal))
+                yield FileResult(task.source, error=as_zoo_error(error))
+                continue
+            if batch and signal.shape != batch[0][1].shape:
+                yield from encode_batch(tokenizer, batch, overwrite)
+                batch = []
+            batch.append((task, signal))
+            if len(batch) == batch_size:
+                yield from encode_batch(tokenizer, batch, overwrite)
+                batch = []
         yield from encode_batch(tokenizer, batch, overwrite)
 
-    return FileResults(len(sources), results())
+    return FileResults(len(tasks), results())
+
+
+def codes_shape_of(task: Task, spec: TokenizerSpec) -> tuple[int, ...]:
+    """Return the shape of the codes in the target of a task, if it holds what encoding would write again.
+
+    Raises:
+        MediaError: it does not.
+    """
+    try:
+        file = load_codes(task.target)
+        file.check(spec)
+    except ZooError as error:
+        raise MediaError(f"{task.target}: exists already; overwrite replaces it: {error}") from error
+    for what, came, expected in (
+        ("options", file.options, task.recorded),
+        ("source_bytes", file.source_bytes, task.source.stat().st_size),
+    ):
+        if came != expected:
+            raise MediaError(
+                f"{task.target}: exists already, with {what} {'not stated' if came is None else came} "
+                f"instead of {expected}; overwrite replaces it"
+            )
+    check_made_after(task.target, task.source)
+    return tuple(file.codes.shape[1:])
 
 
 def loaded(tokenizer: Tokenizer | str | Path) -> Tokenizer:
@@ -81,57 +131,50 @@ def loaded(tokenizer: Tokenizer | str | Path) -> Tokenizer:
     return tokenizer if isinstance(tokenizer, Tokenizer) else loading.load(tokenizer)
 
 
-def encode_batch(tokenizer: Tokenizer, batch: list[tuple[Path, Path, Tensor]], overwrite: bool) -> Iterator[FileResult]:
-    """Encode signals of one size, with their source and target; one that is refused stops no other."""
+def encode_batch(tokenizer: Tokenizer, batch: list[tuple[Task, Tensor]], overwrite: bool) -> Iterator[FileResult]:
+    """Encode signals of one size; one that is refused stops no other."""
     if not batch:
         return
     try:
-        codes = tokenizer.encode(torch.cat([signal for _, _, signal in batch]))
-    except ZooError as error:
+        codes = tokenizer.encode(torch.cat([signal for _, signal in batch]))
+    except Exception as error:
         if len(batch) == 1:
-            yield FileResult(batch[0][0], error=error)
+            yield FileResult(batch[0][0].source, error=as_zoo_error(error))
             return
         for single in batch:
             yield from encode_batch(tokenizer, [single], overwrite)
         return
-    for (source, target, signal), item in zip(batch, codes.split(1), strict=True):
+    for (task, signal), item in zip(batch, codes.split(1), strict=True):
         try:
-            save(tokenizer, target, item, tokenizer.size_of(signal), None, overwrite)
-            yield FileResult(source, target, tuple(item.shape[1:]))
-        except ZooError as error:
-            yield FileResult(source, error=error)
+            yield save(tokenizer, task, item, tokenizer.size_of(signal), None, overwrite)
+        except Exception as error:
+            yield FileResult(task.source, error=as_zoo_error(error))
 
 
-def encode_windows(
-    tokenizer: Tokenizer, source: Path, target: Path, overwrite: bool, options: dict[str, Any]
-) -> FileResult:
+def encode_windows(tokenizer: Tokenizer, task: Task, overwrite: bool) -> FileResult:
     """Encode a file window by window."""
     codes, length, frame_rate = [], 0, None
     sides: list[int] = []
-    for window in tokenizer.modality.stream(source, tokenizer.spec, **options):
+    for window in tokenizer.modality.stream(task.source, tokenizer.spec, **task.options):
         codes.append(tokenizer.encode(window.values[None]).cpu())
         first, *sides = tokenizer.size_of(window.values[None])
         length, frame_rate = length + first, window.frame_rate
-    joined = torch.cat(codes, dim=2)
-    save(tokenizer, target, joined, (length, *sides), frame_rate, overwrite)
-    return FileResult(source, target, tuple(joined.shape[1:]))
+    return save(tokenizer, task, torch.cat(codes, dim=2), (length, *sides), frame_rate, overwrite)
 
 
 def save(
-    tokenizer: Tokenizer,
-    target: Path,
-    codes: Tensor,
-    size: tuple[int, ...],
-    frame_rate: float | None,
-    overwrite: bool,
-) -> None:
-    """Write the codes of one signal with what decoding them takes."""
+    tokenizer: Tokenizer, task: Task, codes: Tensor, size: tuple[int, ...], frame_rate: float | None, overwrite: bool
+) -> FileResult:
+    """Write the codes of one signal with what decoding them and going on take."""
     save_codes(
-        target,
+        task.target,
         codes,
         name=tokenizer.spec.name,
         codebook_sizes=tokenizer.spec.codebook_sizes,
         size=size,
         frame_rate=frame_rate,
+        options=task.recorded,
+        source_bytes=task.source.stat().st_size,
         overwrite=overwrite,
     )
+    return FileResult(task.source, task.target, tuple(codes.shape[1:]))

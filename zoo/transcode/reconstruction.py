@@ -7,18 +7,18 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from zoo import modalities
-from zoo.errors import ZooError
+from zoo.errors import as_zoo_error
 from zoo.metrics import METRICS
 from zoo.spec import TokenizerSpec
 from zoo.tokenizer import Tokenizer
 from zoo.transcode.encoding import loaded
-from zoo.transcode.paths import Outputs, find_sources
+from zoo.transcode.paths import check_made_after
 from zoo.transcode.results import Figures, FileResult, FileResults, Reconstruction
+from zoo.transcode.tasks import Task, Tasks
 
 
 def reconstruct_files(
@@ -31,37 +31,49 @@ def reconstruct_files(
     seconds: float | None = None,
     resample: bool | None = None,
     chain: str | None = None,
+    all_chains: bool = False,
     overwrite: bool = False,
 ) -> FileResults:
     """Encode and decode signals, with what it cost and what was lost; arguments and files as in `encode_files`.
+
+    A file that is there already and newer than its source is taken for done: it says nothing of the tokenizer and the
+    options that it was made with, so that each of them needs a folder of its own.
 
     Raises:
         As `encode_files`; InputError for a system that only encodes.
     """
     tokenizer = loaded(tokenizer)
     tokenizer.check_decodes()
-    options = tokenizer.file_options(resolution=resolution, crop=crop, seconds=seconds, resample=resample, chain=chain)
-    spec, modality = tokenizer.spec, tokenizer.modality
-    sources = find_sources(inputs, lambda path: modalities.media_files(path, spec.modality))
-    outputs = Outputs(sources, Path(out), modality.suffixes, overwrite)
+    modality = tokenizer.modality
+    tasks = Tasks(
+        tokenizer,
+        inputs,
+        out,
+        suffix=modality.signal_suffix,
+        file_suffixes=modality.suffixes,
+        given={"resolution": resolution, "crop": crop, "seconds": seconds, "resample": resample, "chain": chain},
+        all_chains=all_chains,
+        overwrite=overwrite,
+        codes_shape_of=lambda task: check_made_after(task.target, task.source),
+    )
 
     def results() -> Iterator[FileResult]:
-        for source, relative in sources:
+        for task in tasks:
+            if isinstance(task, FileResult):
+                yield task
+                continue
             try:
-                target = outputs.claim(source, relative, modality.signal_suffix)
-                yield reconstruct_file(tokenizer, source, target, overwrite, options)
-            except ZooError as error:
-                yield FileResult(source, error=error)
+                yield reconstruct_file(tokenizer, task, overwrite)
+            except Exception as error:
+                yield FileResult(task.source, error=as_zoo_error(error))
 
-    return FileResults(len(sources), results())
+    return FileResults(len(tasks), results())
 
 
-def reconstruct_file(
-    tokenizer: Tokenizer, source: Path, target: Path, overwrite: bool, options: dict[str, Any]
-) -> FileResult:
+def reconstruct_file(tokenizer: Tokenizer, task: Task, overwrite: bool) -> FileResult:
     """Encode and decode a file, where the modality has windows one after the other."""
     spec, modality = tokenizer.spec, tokenizer.modality
-    originals = modality.stream(source, spec, **options)
+    originals = modality.stream(task.source, spec, **task.options)
     first = next(originals)
     shapes: list[tuple[int, ...]] = []
     figures: list[Figures] = []
@@ -77,10 +89,10 @@ def reconstruct_file(
 
     parts = windows()
     signal = parts if modality.window_options else next(parts)
-    modality.write(target, signal, spec, frame_rate=first.frame_rate, overwrite=overwrite)
+    modality.write(task.target, signal, spec, frame_rate=first.frame_rate, overwrite=overwrite)
     num_codebooks, _, *sides = shapes[0]
     codes_shape = (num_codebooks, sum(shape[1] for shape in shapes), *sides)
-    return FileResult(source, target, codes_shape, joined(figures, lengths))
+    return FileResult(task.source, task.target, codes_shape, joined(figures, lengths))
 
 
 def joined(windows: Sequence[Figures], lengths: Sequence[int]) -> Figures:

@@ -41,20 +41,26 @@ class Reconstruction:
 
 @dataclass(frozen=True)
 class FileResult:
-    """What became of one file: either `target` was written, or there is an `error`.
+    """What became of one file: `target` was written, now or by an earlier run, or there is an `error`.
 
     codes_shape: `[num_codebooks, *grid]`. figures: of `reconstruct_files`.
+    done_before: whether an earlier run wrote `target`, so that nothing was done; its figures are not known.
+    error: an `UnexpectedError` where it is none that zoo raises on purpose.
     """
 
     source: Path
     target: Path | None = None
     codes_shape: tuple[int, ...] | None = None
     figures: Figures | None = None
+    done_before: bool = False
     error: ZooError | None = None
 
 
 class FileResults:
-    """Results in the order of the files, each made when it is asked for; `len` is the number of files."""
+    """Results in the order of the files, each made when it is asked for.
+
+    `len` is the number of files, each of which has one result, or one for each of its chains.
+    """
 
     def __init__(self, count: int, results: Iterator[FileResult]):
         self._count, self._results = count, results
