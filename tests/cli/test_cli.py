@@ -206,10 +206,47 @@ def test_an_input_is_never_overwritten(tiny_wetok, pictures):
     assert (pictures / "a.png").read_bytes() == before
 
 
-def test_two_inputs_do_not_share_an_output(tiny_wetok, pictures, tmp_path):
+def test_files_of_one_stem_keep_their_names_whole(tiny_wetok, pictures, tmp_path):
     Image.open(pictures / "a.png").save(pictures / "a.bmp")
-    result = run("encode", "tiny-wetok", pictures, "--out", tmp_path / "codes", "--overwrite", status=1)
-    assert f"{pictures / 'a.png'}: would be written to {tmp_path / 'codes' / 'a.npz'}" in result.stderr
+    run("encode", "tiny-wetok", pictures, "--out", tmp_path / "codes")
+    run("decode", tmp_path / "codes", "--out", tmp_path / "decoded")
+    names = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("[cd]*/*.*"))
+    assert names == [
+        *("codes/a.bmp.npz", "codes/a.png.npz", "codes/b.npz"),
+        *("decoded/a.bmp.png", "decoded/a.png.png", "decoded/b.png"),
+    ]
+
+
+def test_the_names_of_outputs_do_not_depend_on_the_order_of_inputs(tiny_wetok, pictures, tmp_path):
+    Image.open(pictures / "a.png").save(pictures / "a.bmp")
+    inputs = [pictures / "a.bmp", pictures / "a.png"]
+    run("encode", "tiny-wetok", *inputs, "--out", tmp_path / "codes")
+    result = run("encode", "tiny-wetok", *reversed(inputs), "--out", tmp_path / "codes")
+    assert "2 of 2 done before" in result.stderr
+    assert sorted(path.name for path in (tmp_path / "codes").iterdir()) == ["a.bmp.npz", "a.png.npz"]
+
+
+def test_a_damaged_file_takes_no_name_from_a_good_one(tiny_wetok, pictures, tmp_path):
+    (pictures / "a.jpg").write_bytes(b"damaged")
+    result = run("encode", "tiny-wetok", pictures, "--out", tmp_path / "codes", status=1)
+    assert str(pictures / "a.jpg") in result.stderr and "1 of 4 files failed" in result.stderr
+    assert torch.equal(
+        load_codes(tmp_path / "codes" / "a.png.npz").codes,
+        tiny_wetok.encode(tiny_wetok.preprocess(pictures / "a.png")),
+    )
+
+
+def test_outputs_of_two_inputs_with_one_path_are_not_mixed(tiny_wetok, pictures, tmp_path):
+    (tmp_path / "other").mkdir()
+    Image.open(pictures / "b.png").save(tmp_path / "other" / "a.png")
+    inputs = [pictures / "a.png", tmp_path / "other" / "a.png"]
+    result = run("encode", "tiny-wetok", *inputs, "--out", tmp_path / "codes", "--overwrite", status=1)
+    assert f"{inputs[1]}: would be written to {tmp_path / 'codes' / 'a.npz'}" in result.stderr
+
+
+def test_an_input_that_is_named_twice_is_taken_once(tiny_wetok, pictures, tmp_path):
+    result = run("encode", "tiny-wetok", pictures, pictures / "a.png", "--out", tmp_path / "codes", "--json")
+    assert len(json.loads(result.stdout)) == 3
 
 
 def test_one_output_file_takes_one_input(tiny_wetok, pictures, tmp_path):

@@ -28,7 +28,7 @@ from zoo.bench.results import Interval, Item, Point, Results
 from zoo.bench.signals import Preprocessing
 from zoo.bench.statistics import bootstrap_interval, jackknife_interval
 from zoo.bench.timing import CodecFailure, FileFailure, Outcome, TimedCandidate
-from zoo.errors import InputError, MediaError, UnknownTokenizerError, ZooError
+from zoo.errors import InputError, MediaError, UnknownTokenizerError, ZooError, as_zoo_error
 from zoo.metrics import METRICS, Metric
 from zoo.modalities import Signal
 
@@ -246,9 +246,13 @@ class Benchmark:
         ]
         if not wanted:
             return
-        reconstruction = self.preprocessing.read(entry.reconstruction, signal())
-        for key, metric in wanted:
-            record["metrics"][key] = self._figure(metric, reconstruction, signal())
+        original = signal()
+        try:
+            reconstruction = self.preprocessing.read(entry.reconstruction, original)
+            for key, metric in wanted:
+                record["metrics"][key] = self._figure(metric, reconstruction, original)
+        except Exception as error:
+            raise FileFailure(f"cannot be measured: {as_zoo_error(error)}") from error
         entry.write(record)
 
     def _entry(self, candidate: Candidate, file: DataFile) -> Entry:
@@ -260,15 +264,20 @@ class Benchmark:
     def _load(self, file: DataFile) -> Signal:
         try:
             return self.preprocessing.load(file.path)
-        except ZooError as error:
-            raise FileFailure(str(error)) from error
+        except Exception as error:
+            raise FileFailure(str(as_zoo_error(error))) from error
 
     def _keep(self, candidate: Candidate, entry: Entry, signal: Signal, outcome: Outcome) -> None:
         """Write codes, reconstruction and what is known so far."""
         make_folder(entry.reconstruction.parent)
         if isinstance(candidate, TokenizerCandidate):
             entry.write_codes(outcome.payload, candidate)
-        self.preprocessing.write(entry.reconstruction, outcome.reconstruction)
+        try:
+            self.preprocessing.write(entry.reconstruction, outcome.reconstruction)
+        except MediaError:  # the cache cannot be written, whatever the file
+            raise
+        except Exception as error:
+            raise FileFailure(f"{candidate.label}: cannot be kept: {as_zoo_error(error)}") from error
         entry.write(
             {
                 "bytes": outcome.bytes,

@@ -9,12 +9,12 @@ from typing import Any
 from zoo.bench.candidates import Candidate
 from zoo.bench.machine import PeakMemory
 from zoo.bench.signals import Preprocessing
-from zoo.errors import InputError, ZooError
+from zoo.errors import InputError, as_zoo_error
 from zoo.modalities import Signal
 
 
 class FileFailure(Exception):
-    """A file that cannot be read, or that a tokenizer refuses."""
+    """A file that cannot be read or measured, or that a tokenizer refuses or fails on."""
 
 
 class CodecFailure(Exception):
@@ -44,7 +44,7 @@ class TimedCandidate:
         """Compress and restore a signal.
 
         Raises:
-            FileFailure: a tokenizer refuses the signal.
+            FileFailure: a tokenizer refuses the signal, or fails on it.
             CodecFailure: a classical codec fails.
         """
         try:
@@ -56,9 +56,7 @@ class TimedCandidate:
         except Exception as error:
             if self.candidate.baseline:
                 raise CodecFailure(f"{type(error).__name__}: {error}") from error
-            if isinstance(error, ZooError):
-                raise FileFailure(f"{self.candidate.label}: {error}") from error
-            raise
+            raise FileFailure(f"{self.candidate.label}: {as_zoo_error(error)}") from error
 
     def _measured(self, signal: Signal, memory: PeakMemory) -> Outcome:
         batch, kind = signal.values[None], self.preprocessing.kind

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
 import warnings
@@ -26,15 +27,22 @@ from zoo.cli.terminal import print_error
 from zoo.cli.train import train
 from zoo.errors import ZooError
 
+STOPPED_BY_CTRL_C = 130  # exit statuses as shells have them: 128 and the number of the signal
+
 
 class Commands(TyperGroup):
-    """Turns an error into one line on stderr and exit status 1; usage errors stay Typer's, with exit status 2."""
+    """Turns an error into one line on stderr and exit status 1; usage errors stay Typer's, with exit status 2.
+
+    Ctrl-C has exit status 130, SIGTERM 143.
+    """
 
     def invoke(self, ctx: Any) -> Any:
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
                 return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise typer.Exit(STOPPED_BY_CTRL_C) from None
         except Exception as error:
             if hasattr(error, "exit_code") or isinstance(error, (typer.Abort, BrokenPipeError)):
                 raise  # Typer's own, and a reader of our output that went away
@@ -71,5 +79,12 @@ for command in (info, encode, decode, reconstruct, parity, pull, push, train, ex
     app.command()(command)
 
 
+def stop(number: int, frame: object) -> None:
+    """End the process as an error does, so that what it was writing is removed."""
+    signal.signal(number, signal.SIG_IGN)
+    raise SystemExit(128 + number)
+
+
 def main() -> None:
+    signal.signal(signal.SIGTERM, stop)
     app(prog_name="zoo")

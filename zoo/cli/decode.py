@@ -23,7 +23,10 @@ def decode(
     dtype: DtypeOption = Dtype.float32,
     json: JsonOption = False,
 ) -> None:
-    """Decode code files to images, audio, video or protein structures."""
+    """Decode code files to images, audio, video or protein structures.
+
+    The same command again goes on: files that are there and newer than their code file are skipped and counted.
+    """
     import zoo
 
     results = zoo.decode_files(

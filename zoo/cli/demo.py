@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from zoo.cli.options import ChainOption, JsonOption
-from zoo.cli.terminal import figures_as_json, print_error, print_figures, print_json, progress_bar
+from zoo.cli.terminal import figures_as_json, print_failure, print_figures, print_json, progress_bar
 
 
 def demo(
@@ -34,7 +34,7 @@ def demo(
         for result in work:
             results.append(result)
             if result.error is not None:
-                print_error(result.error, of=result.input)
+                print_failure(result.error, result.input)
             advance()
     good = [(result, result.figures) for result in results if result.figures is not None]
     if json:

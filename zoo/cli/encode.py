@@ -9,6 +9,7 @@ import typer
 
 from zoo.cli.files import load, run
 from zoo.cli.options import (
+    AllChainsOption,
     ChainOption,
     CodeFormat,
     CropOption,
@@ -36,12 +37,16 @@ def encode(
     seconds: SecondsOption = None,
     resample: ResampleOption = None,
     chain: ChainOption = None,
+    all_chains: AllChainsOption = False,
     overwrite: OverwriteOption = False,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = Dtype.float32,
     json: JsonOption = False,
 ) -> None:
-    """Encode images, audio, video or protein structures to code files."""
+    """Encode images, audio, video or protein structures to code files.
+
+    The same command again goes on: files with codes of the same tokenizer, options and source are skipped and counted.
+    """
     import zoo
 
     tokenizer = load(name, device, dtype)
@@ -55,6 +60,7 @@ def encode(
         seconds=seconds,
         resample=resample,
         chain=chain,
+        all_chains=all_chains,
         batch_size=batch_size,
         overwrite=overwrite,
     )

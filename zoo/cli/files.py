@@ -8,11 +8,11 @@ import typer
 
 from zoo.cli.options import Dtype
 from zoo.cli.terminal import (
+    FigureRows,
     figures_as_json,
     parse_device,
     parse_dtype,
-    print_error,
-    print_figures,
+    print_failure,
     print_json,
     progress_bar,
 )
@@ -32,30 +32,49 @@ def load(name: str, device: str, dtype: Dtype) -> Tokenizer:
 
 
 def run(description: str, results: FileResults, json: bool, modality: str | None = None) -> None:
-    """Do the work and print what came of it, figures if there is a `modality`; exit status 1 if a file failed."""
+    """Do the work and print what came of each file when it is done, figures if there is a `modality`.
+
+    JSON is one array at the end, also after a stop. Exit status 1 if a file failed.
+    """
     done: list[FileResult] = []
-    with progress_bar(description, total=len(results)) as advance:
-        for result in results:
-            done.append(result)
-            if result.error is not None:
-                print_error(result.error, of=result.source)
-            advance()
-    good = [result for result in done if result.error is None]
-    if json:
-        print_json([as_json(result) for result in done])
-    elif good and modality is not None:
-        rows = [([str(result.source)], result.figures) for result in good if result.figures is not None]
-        print_figures(["file"], rows, modality)
-    else:
-        for result in good:
-            typer.echo(f"{result.source} -> {result.target}")
-    if len(good) < len(done):
-        typer.echo(f"{len(done) - len(good)} of {len(done)} files failed", err=True)
+    rows = None if modality is None else FigureRows("file", map(str, results.sources), modality)
+    try:
+        with progress_bar(description, total=len(results)) as advance:
+            for result in results:
+                if not done or result.source != done[-1].source:
+                    advance()
+                done.append(result)
+                if result.error is not None:
+                    print_failure(result.error, result.source)
+                elif not json and not result.done_before:
+                    print_result(result, rows)
+    except (KeyboardInterrupt, SystemExit):
+        good = [result for result in done if result.error is None]
+        typer.echo(
+            f"stopped: {len(good)} of {len(results)} files are done; the same command goes on with the others", err=True
+        )
+        raise
+    finally:
+        if json:
+            print_json([as_json(result) for result in done])
+    if before := sum(result.done_before for result in done):
+        typer.echo(f"{before} of {len(done)} done before and kept; --overwrite replaces them", err=True)
+    if failed := sum(result.error is not None for result in done):
+        typer.echo(f"{failed} of {len(done)} files failed", err=True)
         raise typer.Exit(1)
+
+
+def print_result(result: FileResult, rows: FigureRows | None) -> None:
+    if rows is not None and result.figures is not None:
+        rows.print(str(result.source), result.figures)
+    else:
+        typer.echo(f"{result.source} -> {result.target}")
 
 
 def as_json(result: FileResult) -> dict[str, Any]:
     if result.error is not None:
         return {"source": str(result.source), "error": str(result.error)}
-    figures = figures_as_json(result.figures) if result.figures else {}
-    return {"source": str(result.source), "target": str(result.target), "codes_shape": result.codes_shape, **figures}
+    written = {"source": str(result.source), "target": str(result.target), "codes_shape": result.codes_shape}
+    if result.done_before:
+        return {**written, "done_before": True}
+    return {**written, **(figures_as_json(result.figures) if result.figures else {})}

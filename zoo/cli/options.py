@@ -37,7 +37,9 @@ NameArgument = Annotated[
 ]
 InputsArgument = Annotated[list[Path], typer.Argument(metavar="INPUTS", help="Files, and folders of them.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace files that are there already, instead of taking them for done.")
+]
 ResolutionOption = Annotated[
     int | None, typer.Option(min=1, help="Images, video: resize the short side to this, and crop the centre square.")
 ]
@@ -49,6 +51,10 @@ ResampleOption = Annotated[
     bool | None,
     typer.Option("--resample/--no-resample", help="Audio: resample another rate (default), or refuse it."),
 ]
-ChainOption = Annotated[str | None, typer.Option(help="Structures: id of the chain to take; default: the only one.")]
+ChainOption = Annotated[
+    str | None,
+    typer.Option(help="Structures: id of the chain to take; default: the only one, and an error where there are more."),
+]
+AllChainsOption = Annotated[bool, typer.Option("--all-chains", help="Structures: take each chain, to NAME_CHAIN.")]
 DeviceOption = Annotated[str, typer.Option(help="Where the network runs, such as cuda.")]
 DtypeOption = Annotated[Dtype, typer.Option(help="Data type of the weights.")]

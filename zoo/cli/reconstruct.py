@@ -9,6 +9,7 @@ import typer
 
 from zoo.cli.files import load, run
 from zoo.cli.options import (
+    AllChainsOption,
     ChainOption,
     CropOption,
     DeviceOption,
@@ -33,12 +34,17 @@ def reconstruct(
     seconds: SecondsOption = None,
     resample: ResampleOption = None,
     chain: ChainOption = None,
+    all_chains: AllChainsOption = False,
     overwrite: OverwriteOption = False,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = Dtype.float32,
     json: JsonOption = False,
 ) -> None:
-    """Encode and decode images, audio, video or protein structures, and measure what is lost."""
+    """Encode and decode images, audio, video or protein structures, and measure what is lost.
+
+    The same command again goes on: files that are there and newer than their source are skipped and counted, so that
+    each tokenizer and its options need a folder of their own.
+    """
     import zoo
 
     tokenizer = load(name, device, dtype)
@@ -51,6 +57,7 @@ def reconstruct(
         seconds=seconds,
         resample=resample,
         chain=chain,
+        all_chains=all_chains,
         overwrite=overwrite,
     )
     run("reconstructing", results, json, tokenizer.spec.modality)

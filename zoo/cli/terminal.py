@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import typer
+from click import get_current_context
 
 if TYPE_CHECKING:
     import torch
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from zoo.transcode import Figures
 
 SECONDS_BEFORE_PROGRESS = 1.0
+LONGEST_FIGURE = 10  # characters of most figures, such as 12,345,678
 
 
 def print_json(value: Any) -> None:
@@ -28,6 +31,13 @@ def print_error(message: object, of: object = "") -> None:
     """One line on stderr, which names `of`."""
     text = " ".join(str(message).split())
     print(f"error: {text}" if str(of) in text else f"error: {of}: {text}", file=sys.stderr)
+
+
+def print_failure(error: Exception, of: object) -> None:
+    """The error of one item of several, with `zoo -v` with its traceback."""
+    if get_current_context().find_root().params.get("verbose"):
+        traceback.print_exception(error)
+    print_error(error, of)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[str] = ()) -> None:
@@ -49,22 +59,50 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: 
 
 def print_figures(columns: Sequence[str], rows: Sequence[tuple[list[str], Figures]], modality: str) -> None:
     """A table of what signals of one modality cost and lost, after the cells of `columns`."""
+    titles = figure_titles(rows[0][1], modality)
+    print_table([*columns, *titles], [[*labels, *figure_cells(figures, modality)] for labels, figures in rows], titles)
+
+
+class FigureRows:
+    """The table of `print_figures` whose rows are printed one by one, as their signals are done.
+
+    Args:
+        column: title of the first column. labels: all that may come in it, for its width.
+    """
+
+    def __init__(self, column: str, labels: Iterable[str], modality: str):
+        self._column, self._modality = column, modality
+        self._width = max(map(len, (column, *labels)))
+        self._widths: list[int] = []
+
+    def print(self, label: str, figures: Figures) -> None:
+        if not self._widths:
+            titles = figure_titles(figures, self._modality)
+            self._widths = [max(len(title), LONGEST_FIGURE) for title in titles]
+            self._print(self._column, titles)
+        self._print(label, figure_cells(figures, self._modality))
+
+    def _print(self, label: str, cells: Sequence[str]) -> None:
+        aligned = (cell.rjust(width) for cell, width in zip(cells, self._widths, strict=True))
+        typer.echo("  ".join([label.ljust(self._width), *aligned]))
+
+
+def figure_titles(figures: Figures, modality: str) -> list[str]:
     from zoo.metrics import METRICS
 
-    metrics = [METRICS[modality][name] for name in rows[0][1].quality]
-    numeric = ["tokens", "bits", "ratio", *(metric.column for metric in metrics), "seconds"]
-    cells = [
-        [
-            *labels,
-            f"{figures.tokens:,}",
-            f"{figures.bits:,.0f}",
-            f"{figures.compression_ratio:,.1f}",
-            *(metric.text(figures.quality[metric.name]) for metric in metrics),
-            f"{figures.seconds:.2f}",
-        ]
-        for labels, figures in rows
+    return ["tokens", "bits", "ratio", *(METRICS[modality][name].column for name in figures.quality), "seconds"]
+
+
+def figure_cells(figures: Figures, modality: str) -> list[str]:
+    from zoo.metrics import METRICS
+
+    return [
+        f"{figures.tokens:,}",
+        f"{figures.bits:,.0f}",
+        f"{figures.compression_ratio:,.1f}",
+        *(METRICS[modality][name].text(value) for name, value in figures.quality.items()),
+        f"{figures.seconds:.2f}",
     ]
-    print_table([*columns, *numeric], cells, numeric)
 
 
 def figures_as_json(figures: Figures) -> dict[str, Any]:
@@ -76,7 +114,7 @@ def figures_as_json(figures: Figures) -> dict[str, Any]:
 def progress_bar(description: str, total: int | None = None) -> Iterator[Callable[[], None]]:
     """A bar on stderr, which a call of what it yields moves on; a spinner where `total` is None.
 
-    It appears after a second, where stderr is a terminal. Errors may be printed while it is there, results not.
+    It appears after a second, where stderr is a terminal. Errors and results may be printed while it is there.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -89,7 +127,7 @@ def progress_bar(description: str, total: int | None = None) -> Iterator[Callabl
         TimeElapsedColumn(),
         console=console,
         transient=True,
-        redirect_stdout=False,
+        redirect_stdout=sys.stdout.isatty(),  # to above the bar; a pipe gets what is printed as it is
         disable=not console.is_terminal,
     )
     task = progress.add_task(description, total=total)

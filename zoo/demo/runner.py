@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from zoo import loading, modalities, registry
 from zoo.demo.comparisons import COMPARISONS
 from zoo.demo.samples import samples
-from zoo.errors import InputError, MediaError, ZooError
+from zoo.errors import InputError, MediaError, ZooError, as_zoo_error
 from zoo.files import atomic_path
 from zoo.modalities import Signal
 from zoo.pictures.structures import superposed
@@ -145,8 +145,8 @@ class Demo:
                         path, values[0], spec, frame_rate=signal.frame_rate, overwrite=self.overwrite
                     )
                 yield DemoResult(item.name, spec.modality, spec.name, result.figures, files)
-            except ZooError as error:
-                yield DemoResult(item.name, spec.modality, spec.name, error=error)
+            except Exception as error:
+                yield DemoResult(item.name, spec.modality, spec.name, error=as_zoo_error(error))
 
     def _files(self, name: str, spec: TokenizerSpec) -> tuple[Path, ...]:
         """The files to write, the comparison first, in a folder that is made here."""

@@ -63,7 +63,7 @@ def decode_files(
             except Exception as error:
                 yield FileResult(source, error=as_zoo_error(error))
 
-    return FileResults(len(sources), results())
+    return FileResults([source for source, _ in sources], results())
 
 
 class Decoders:

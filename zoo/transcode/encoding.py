@@ -99,7 +99,7 @@ def encode_files(
                 batch = []
         yield from encode_batch(tokenizer, batch, overwrite)
 
-    return FileResults(len(tasks), results())
+    return FileResults(tasks.sources, results())
 
 
 def codes_shape_of(task: Task, spec: TokenizerSpec) -> tuple[int, ...]:

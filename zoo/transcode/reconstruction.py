@@ -67,7 +67,7 @@ def reconstruct_files(
             except Exception as error:
                 yield FileResult(task.source, error=as_zoo_error(error))
 
-    return FileResults(len(tasks), results())
+    return FileResults(tasks.sources, results())
 
 
 def reconstruct_file(tokenizer: Tokenizer, task: Task, overwrite: bool) -> FileResult:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,14 +59,14 @@ class FileResult:
 class FileResults:
     """Results in the order of the files, each made when it is asked for.
 
-    `len` is the number of files, each of which has one result, or one for each of its chains.
+    sources: the files, each of which has one result, or one for each of its chains; `len` is their number.
     """
 
-    def __init__(self, count: int, results: Iterator[FileResult]):
-        self._count, self._results = count, results
+    def __init__(self, sources: Sequence[Path], results: Iterator[FileResult]):
+        self.sources, self._results = tuple(sources), results
 
     def __len__(self) -> int:
-        return self._count
+        return len(self.sources)
 
     def __iter__(self) -> Iterator[FileResult]:
         return self._results

@@ -31,8 +31,6 @@ class Task:
 class Tasks:
     """Outputs to make of files of signals, in their order; what is there already is a result, as is an error.
 
-    `len` is the number of files, of which each gives one task, or one a chain.
-
     Args:
         suffix: of the outputs. file_suffixes: of outputs that are no folder.
         given: options of `preprocess`, None where not asked for.
@@ -66,8 +64,10 @@ class Tasks:
         if all_chains:
             self._check_all_chains(tokenizer)
 
-    def __len__(self) -> int:
-        return len(self._sources)
+    @property
+    def sources(self) -> list[Path]:
+        """The files, each of which gives one task, or one for each of its chains."""
+        return [source for source, _ in self._sources]
 
     def __iter__(self) -> Iterator[Task | FileResult]:
         for source, relative in self._sources:
