@@ -23,7 +23,7 @@ from zoo.cli.parity import parity
 from zoo.cli.pull import pull
 from zoo.cli.push import push
 from zoo.cli.reconstruct import reconstruct
-from zoo.cli.terminal import print_error
+from zoo.cli.terminal import TRACEBACKS, print_error
 from zoo.cli.train import train
 from zoo.errors import ZooError
 
@@ -72,6 +72,7 @@ def options(
     ] = False,
 ) -> None:
     """Discrete tokenizers for images, sound, video and protein structures."""
+    TRACEBACKS.set(verbose)
 
 
 app.command("list")(list_tokenizers)

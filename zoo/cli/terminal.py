@@ -8,17 +8,18 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import typer
-from click import get_current_context
 
 if TYPE_CHECKING:
     import torch
 
     from zoo.transcode import Figures
 
+TRACEBACKS = ContextVar("TRACEBACKS", default=False)  # whether `zoo -v` asks for them
 SECONDS_BEFORE_PROGRESS = 1.0
 LONGEST_FIGURE = 10  # characters of most figures, such as 12,345,678
 
@@ -35,7 +36,7 @@ def print_error(message: object, of: object = "") -> None:
 
 def print_failure(error: Exception, of: object) -> None:
     """The error of one item of several, with `zoo -v` with its traceback."""
-    if get_current_context().find_root().params.get("verbose"):
+    if TRACEBACKS.get():
         traceback.print_exception(error)
     print_error(error, of)
 
