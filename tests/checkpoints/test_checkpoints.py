@@ -14,7 +14,6 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 import zoo
-from tests.support.tokenizers import decode_options, signal, sizes, small
 from zoo import registry
 from zoo.checkpoints import (
     KeyMap,
@@ -25,6 +24,7 @@ from zoo.checkpoints import (
     without_storage,
     write_checkpoint,
 )
+from zoo.testing import decode_options, signal, sizes, small
 
 ARCHITECTURES = sorted({registry.info(name).builder.__name__: name for name in registry.list_tokenizers()}.values())
 

@@ -66,6 +66,9 @@ class AudioModality(Modality):
         """Silence up to a whole number of frames."""
         return F.pad(x, (0, -x.shape[-1] % spec.hop_length))
 
+    def example(self, spec: TokenizerSpec, batch: int, size: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        return super().example(spec, batch, size, generator) - 0.5
+
     def load(self, source: Any, spec: TokenizerSpec, **options: Any) -> Signal:
         if spec.sample_rate is None:
             raise InputError(f"{spec.name} states no sample rate")

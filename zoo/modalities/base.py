@@ -229,6 +229,21 @@ class Modality(ABC):
 
     padding_value = 0.0
 
+    # Trying a network out
+
+    def sizes(self, spec: TokenizerSpec) -> list[tuple[int, ...]]:
+        """Return small sizes of signals that the network takes: one that fits the grid, and one that does not."""
+        if not spec.variable_size:
+            return [spec.resolution or ()]
+        return [
+            tuple(3 * step for step in spec.downsample),
+            tuple(2 * step + step // 2 + 1 for step in spec.downsample),
+        ]
+
+    def example(self, spec: TokenizerSpec, batch: int, size: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Return a batch of random signals in the public layout, float32 on the CPU."""
+        return torch.rand(batch, spec.channels, *size, generator=generator)
+
     # Files
 
     @abstractmethod

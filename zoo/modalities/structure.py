@@ -79,6 +79,21 @@ class StructureModality(Modality):
         absent = original.isnan().flatten(2).all(dim=2)
         return x.masked_fill(absent[..., None, None], torch.nan)
 
+    def sizes(self, spec: TokenizerSpec) -> list[tuple[int, ...]]:
+        return [(24,), (7,)]
+
+    def example(self, spec: TokenizerSpec, batch: int, size: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Return helices of noisy atoms, without the second residue and the fourth's O."""
+        (residues,) = size
+        angle = torch.arange(residues)[:, None] * 1.745 + torch.tensor([-0.5, 0.0, 0.45, 0.1, 0.6])
+        radius = torch.tensor([1.5, 2.3, 1.7, 3.3, 2.0])
+        rise = torch.arange(residues)[:, None] * 1.5 + torch.tensor([-0.9, 0.0, 1.1, -0.4, 2.2])
+        helix = torch.stack([radius * angle.cos(), radius * angle.sin(), rise], dim=-1)
+        atoms = helix + 0.3 * torch.randn(batch, residues, len(ATOMS), 3, generator=generator)
+        atoms[:, 1:2] = torch.nan
+        atoms[:, 3:4, ATOMS.index("O")] = torch.nan
+        return atoms
+
     def load(self, source: Any, spec: TokenizerSpec, **options: Any) -> Signal:
         residues, chain = options.get("residues"), options.get("chain")
         file = as_file(source)

@@ -78,6 +78,10 @@ class VideoModality(Modality):
             frames = (1 - x.shape[2]) % spec.downsample[0]
         return replicate(x, [frames, *sides])
 
+    def sizes(self, spec: TokenizerSpec) -> list[tuple[int, ...]]:
+        frames, height, width = spec.downsample
+        return [(1 + frames, 2 * height, 2 * width), (3, height + height // 2 + 1, width + 1)]
+
     def load(self, source: Any, spec: TokenizerSpec, **options: Any) -> Signal:
         parts = list(self.stream(source, spec, **options))
         return Signal(torch.cat([part.values for part in parts], dim=1), parts[-1].frame_rate)
