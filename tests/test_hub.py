@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import zoo
-from zoo import registry
+from zoo import index, registry
 from zoo.checkpoints import without_storage
 from zoo.parity import synthetic_checkpoint
 from zoo.saved import as_tuples
@@ -22,8 +22,9 @@ PUBLISHED = "weights/tiny.ckpt"
 
 
 @pytest.fixture
-def variant(registrations):
-    """`tiny-wetok`: WeTok's own code and key map, made small, its file published by `authors/tiny`."""
+def variant(registrations, monkeypatch):
+    """`tiny-wetok`, as if it were one of zoo's: WeTok's code and key map, made small, published by `authors/tiny`."""
+    monkeypatch.setitem(index.read().variants, "tiny-wetok", "zoo.models.image.wetok")
     model = registry.info("wetok-imagenet-f16")
     registry.register(
         "tiny-wetok",

@@ -88,7 +88,7 @@ def facts(name: str) -> dict[str, Any]:
         "frame_rate": variant.spec.frame_rate,
         "parameters": entry.parameters,
         "config": dict(variant.config),
-        "weights": entry.weights,
+        "weights": weights_found(variant),
         "source_file": source_file(variant.sources[0]) if variant.sources else None,
         "other_source_files": [source_file(source) for source in variant.sources[1:]],
         "figures": dict(variant.figures),
@@ -164,6 +164,18 @@ def weights(variant: Variant) -> str:
     if variant.shipped is not None:
         return "shipped"
     return "authors'" if any(isinstance(source, HubSource) for source in variant.sources) else "none"
+
+
+def weights_found(variant: Variant) -> str:
+    """Return in words where `load` finds the weights: in which package, or in which file on the Hub."""
+    packages = [source.package for source in variant.sources if isinstance(source, PackageSource)]
+    if variant.weights is not None or packages:
+        return f"shipped with {variant.package if variant.weights is not None else packages[0]}"
+    published = [f"{source.repo}: {source.filename}" for source in variant.sources if isinstance(source, HubSource)]
+    if published:
+        return f"{' or '.join(published)} on the Hub"
+    places = [source.where for source in variant.sources if isinstance(source, FileSource) and source.where]
+    return f"none on the Hub; the authors offer theirs at {', '.join(places)}" if places else "none published"
 
 
 # The index

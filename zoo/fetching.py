@@ -49,8 +49,8 @@ def variant_weights(
         MediaError: the converted file cannot be written.
     """
     published = [source for source in variant.sources if isinstance(source, HubSource)]
-    # A plug-in is never looked up in our namespace.
-    ours = [HubSource(f"{NAMESPACE}/{variant.name}", WEIGHTS)] if variant.package == "zoo" else []
+    # A plug-in is never looked up in our namespace, whatever its architecture.
+    ours = [HubSource(f"{NAMESPACE}/{variant.name}", WEIGHTS)] if registry.is_ours(variant.name) else []
     ready = [*ours, *(source for source in published if source.keys is None)]
     for path in (*map(_cached, ready), *_conversions(variant)):
         if path is not None and fits(path):
