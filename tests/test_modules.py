@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.modules import Module, imported_module, modules
 from tests.support.paths import ROOT
-from tests.support.sources import Module, imported_module, modules
 from zoo import modalities
 
 MOST_LINES = 500

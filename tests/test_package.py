@@ -13,11 +13,10 @@ from shutil import copytree, ignore_patterns
 import pytest
 
 import zoo
+from tests.support.modules import FOLDERS
 from tests.support.paths import ROOT
-from tests.support.sources import FOLDERS
 
 OUTSIDE_THE_PACKAGE = ("cards", "models", "trainers")  # links in zoo/ to folders of the repository
-MAKERS = ("samples/make.py", "samples/tracer.py")
 
 
 def run(program: str, *arguments: str, options: tuple[str, ...] = (), cwd: Path | None = None, **environment: str):
@@ -143,12 +142,12 @@ def built(tmp_path_factory):
 
 
 def packaged_files() -> set[str]:
-    """All files of the package, links followed, without the programs that made the samples."""
+    """All files of the package, links followed."""
     return {
         str(path.relative_to(ROOT))
         for folder in (ROOT / "zoo", *(ROOT / "zoo" / name for name in OUTSIDE_THE_PACKAGE))
         for path in folder.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts and str(path.relative_to(ROOT / "zoo")) not in MAKERS
+        if path.is_file() and "__pycache__" not in path.parts
     }
 
 

@@ -122,22 +122,27 @@ def package_site(tmp_path_factory):
 
 
 @pytest.fixture
-def server():
+def hub():
     """A Hub with the plug-in's files, in the layout of `save_pretrained` and in one of the maker's own."""
     checkpoint = io.BytesIO()
     short = {"encoder": "enc", "decoder": "dec"}
     renamed = {f"{short[part]}.{name}": value for key, value in tensors().items() for part, name in [key.split(".")]}
     torch.save({"state_dict": renamed}, checkpoint)
-    with HubServer() as server:
-        server.add("maker/patches", {"model.safetensors": save(tensors()), "patches.ckpt": checkpoint.getvalue()})
-        yield server
+    with HubServer() as hub:
+        hub.add("maker/patches", {"model.safetensors": save(tensors()), "patches.ckpt": checkpoint.getvalue()})
+        yield hub
 
 
-def run(site, *arguments, **environment):
+def environment(hub, home) -> dict[str, str]:
+    """What points a process at the Hub on loopback, with an empty cache."""
+    return {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
+
+
+def run(site, *arguments, **variables):
     path = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
-    variables = os.environ | {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1"} | environment
+    whole = os.environ | {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1"} | variables
     return subprocess.run(
-        [sys.executable, *arguments], env=variables, cwd=site, check=True, capture_output=True, text=True
+        [sys.executable, *arguments], env=whole, cwd=site, check=True, capture_output=True, text=True
     ).stdout
 
 
@@ -191,16 +196,17 @@ def test_info_says_where_the_weights_are(package_site, name, where):
 
 
 @pytest.mark.parametrize("name", ["patches-hub", "patches-converted"])
-def test_weights_on_the_hub_are_loaded_from_the_plugins_own_repository(package_site, server, tmp_path, name):
+def test_weights_on_the_hub_are_loaded_from_the_plugins_own_repository(package_site, hub, tmp_path, name):
     program = f"import zoo; print(zoo.load({name!r}).encoder.bias.tolist())"
-    hub = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_XET": "1"}
-    assert run(package_site, "-c", program, **hub).strip() == str(tensors()["encoder.bias"].tolist())
-    assert server.requests
-    assert not [request for request in server.requests if "tokenizer-zoo/" in request]
+    assert run(package_site, "-c", program, **environment(hub, tmp_path)).strip() == str(
+        tensors()["encoder.bias"].tolist()
+    )
+    assert hub.requests
+    assert not [request for request in hub.requests if "tokenizer-zoo/" in request]
 
 
 @pytest.mark.parametrize("name", ["patches-4", "wetok-on-the-hub", "wetok-of-ours"])
-def test_a_plugin_is_never_looked_up_in_the_namespace_of_zoo(package_site, server, tmp_path, name):
+def test_a_plugin_is_never_looked_up_in_the_namespace_of_zoo(package_site, hub, tmp_path, name):
     program = f"""
 import zoo
 try:
@@ -208,9 +214,8 @@ try:
 except zoo.WeightsUnavailableError as error:
     print(error)
 """
-    hub = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_XET": "1"}
-    assert run(package_site, "-c", program, **hub)
-    assert not [request for request in server.requests if "tokenizer-zoo/" in request]
+    assert run(package_site, "-c", program, **environment(hub, tmp_path))
+    assert not [request for request in hub.requests if "tokenizer-zoo/" in request]
 
 
 def test_a_name_of_zoo_is_not_a_plugins_to_take(module_site):

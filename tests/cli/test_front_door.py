@@ -27,6 +27,7 @@ LOADING = {"encode": {"device", "dtype"}, "reconstruct": {"device", "dtype"}}
 RENAMED = {
     ("encode", "name"): "tokenizer",
     ("reconstruct", "name"): "tokenizer",
+    ("export", "out"): "path",
     ("train", "out"): "run_dir",
     ("train", "restart"): "resume",
 }

@@ -366,7 +366,21 @@ class Benchmark:
         }
 
 
-def bench(names: Sequence[str | Path], data: str | Path, **options: Any) -> Results:
+def bench(
+    names: Sequence[str | Path],
+    data: str | Path,
+    *,
+    out: str | Path = "zoo-bench",
+    cache: str | Path | None = None,
+    metrics: Sequence[str] | None = None,
+    limit: int | None = None,
+    baselines: bool = True,
+    resolution: int | None = None,
+    seconds: float | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    examples: bool = True,
+) -> Results:
     """Measure tokenizers and classical codecs on a folder of files.
 
     Writes `results.json`, `items.jsonl`, `report.html` and, in `cache`, every reconstruction. What is in the cache is
@@ -392,7 +406,20 @@ def bench(names: Sequence[str | Path], data: str | Path, **options: Any) -> Resu
         MediaError: no such folder, no file of the modality in it, or none that can be read.
         As `zoo.load`, where no tokenizer is available; one of several that is not is left out.
     """
-    return Benchmark(names, data, **options).run()
+    return Benchmark(
+        names,
+        data,
+        out=out,
+        cache=cache,
+        metrics=metrics,
+        limit=limit,
+        baselines=baselines,
+        resolution=resolution,
+        seconds=seconds,
+        seed=seed,
+        device=device,
+        examples=examples,
+    ).run()
 
 
 def metric_facts(metric: Metric) -> dict[str, Any]:

@@ -28,8 +28,19 @@ def names(incomplete: str) -> list[str]:
     return sorted(name for name in (*known.variants, *known.aliases) if name.startswith(incomplete))
 
 
+def known(name: str) -> str:
+    """Return the name of a variant; UnknownTokenizerError for another, before anything heavy is imported."""
+    from zoo import registry
+
+    registry.info(name)
+    return name
+
+
 VariantArgument = Annotated[
-    str, typer.Argument(metavar="NAME", help="Variant or alias, as `zoo list` names them.", autocompletion=names)
+    str,
+    typer.Argument(
+        metavar="NAME", help="Variant or alias, as `zoo list` names them.", autocompletion=names, callback=known
+    ),
 ]
 NameArgument = Annotated[
     str,
