@@ -84,6 +84,12 @@ def test_a_tokenizer_that_is_no_variant_passes_too():
     zoo.testing.check(Blocks(spec("blocks")))
 
 
+def test_a_discretized_autoencoder_passes():
+    autoencoder = zoo.testing.small("llamagen-vq-16")
+    calibration = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    zoo.testing.check(zoo.discretize(autoencoder, bits=4, calibration=calibration))
+
+
 def test_padding_that_leaks_into_codes_is_found(registrations):
     zoo.register("leaking", LeakingBlocks, spec=spec("leaking"))
     assert broken_contracts("leaking") == ["padding does not change codes"]
