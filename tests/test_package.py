@@ -161,6 +161,16 @@ def test_a_wheel_holds_the_files_of_the_package_and_no_others(built):
     assert {name for name in held - packaged_files() if ".dist-info/" not in name} == set()
 
 
+def test_a_wheel_loads_what_it_ships(built, tmp_path):
+    (wheel,) = built.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    program = "import zoo; print(zoo.load('wetok-nano').spec.name, zoo.__file__)"
+    name, file = run(program, cwd=tmp_path, PYTHONPATH=str(tmp_path / "site")).split()
+    assert name == "wetok-nano"
+    assert Path(file).is_relative_to(tmp_path / "site")
+
+
 def test_an_sdist_holds_real_files_of_the_whole_package(built):
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:

@@ -25,7 +25,7 @@ def a_system_without_a_decoder_says_why(tokenizer: Tokenizer) -> None:
 
 @contract(lambda subject: not subject.spec.variable_size)
 def another_size_than_the_only_one_is_refused(tokenizer: Tokenizer) -> None:
-    (size,) = sizes(tokenizer)
+    size = sizes(tokenizer)[0]
     wider = (*size[:-1], size[-1] + 16)
     takes, got = ("x".join(map(str, sides[-2:])) for sides in (size, wider))
     message = f"takes {tokenizer.modality.name} of {takes}, got {got}"
