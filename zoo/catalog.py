@@ -19,10 +19,10 @@ from zoo.spec import TokenizerSpec
 LIST_START, LIST_END = "<!-- zoo list -->", "<!-- /zoo list -->"
 COLUMNS = ("name", "modality", "quantizer", "codebooks", "tokens", "bits", "parameters", "license", "weights")
 NOTE = (
-    "Tokens and bits are per second of audio, image of 256x256 pixels (or of the one size that a variant takes), 17 "
-    "frames of 256x256 pixels, or residue. "
-    "License: of the weights; (NC) forbids commercial use. Weights: shipped with zoo or a package that it needs, "
-    "or the authors' on the Hub."
+    "Tokens and bits are per second of audio, per image of 256x256 pixels (or of the one size that a variant takes), "
+    "per 17 frames of 256x256 pixels, or per residue. "
+    "The license is that of the weights; (NC) forbids commercial use. Weights ship with zoo or with a package that it "
+    "needs, or are the authors' on the Hub."
 )
 
 
