@@ -41,8 +41,8 @@ def variant_weights(
 
     Args:
         expected: the network's tensors.
-        metadata: what a converted file says of the network.
-        fits: whether a cached file is whole and of this network.
+        metadata: the metadata that a converted file gets.
+        fits: returns whether a cached file is whole and holds this network.
 
     Raises:
         WeightsUnavailableError, CheckpointError.
@@ -162,7 +162,7 @@ def fetching(source: HubSource, name: str, modality: str | None = None) -> Itera
 def _why_not(error: Exception, source: HubSource, name: str, modality: str | None) -> str:
     if isinstance(error, GatedRepoError):
         page = f"{constants.ENDPOINT}/{source.repo}"
-        return f"which is gated: accept its licence at {page}, then log in with `hf auth login`"
+        return f"which is gated: accept its license at {page}, then log in with `hf auth login`"
     if isinstance(error, RepositoryNotFoundError):
         return f"which {constants.ENDPOINT} does not show; if it is private, log in with `hf auth login`"
     if isinstance(error, RevisionNotFoundError):

@@ -1,8 +1,8 @@
-"""Names to tokenizers: the only way in.
+"""The registry: which variant, and which architecture, a name stands for.
 
-A model file ends with its variants: `register` of a base variant and of what `replace` makes of it, `alias`. The file
-that an index names is imported when the variant is first asked for; packages from outside add theirs through the
-entry point group `zoo.tokenizers`.
+A model file ends with its variants: it calls `register` for a base variant and for what `replace` makes of it, and
+`alias`. A model file is imported when one of its variants is first needed, as the index says. Other packages add
+variants through the entry point group `zoo.tokenizers`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class HubSource:
 class PackageSource:
     """A published file that an installed package carries, so that it is always at hand.
 
-    read: its path to a state dict in the authors' names, which `keys` turns into ours.
+    read: reads the file at a path as a state dict with the authors' names, which `keys` turns into ours.
     """
 
     package: str
@@ -67,7 +67,7 @@ class PackageSource:
 class FileSource:
     """A published file that is neither on the Hub nor in a package: `zoo.load(name, weights=FILE)` reads it.
 
-    where: where the authors offer it, to follow "it is at"; "" where they do not.
+    where: place where the authors offer it; "" if there is none.
     """
 
     where: str = ""
@@ -274,10 +274,10 @@ def _check_free(name: str, package: str) -> None:
 
 
 def register_architecture(architecture: type[Tokenizer]) -> None:
-    """Make a class known by its name, as `config.json` has it; every subclass of `Tokenizer` is.
+    """Make a class known by its name, which `config.json` stores; `Tokenizer` does so for every subclass.
 
     Raises:
-        ValueError: a class from outside that is called like one of zoo's.
+        ValueError: a class of another package with the name of one of zoo's.
     """
     name, module = architecture.__name__, architecture.__module__
     own = index.read().architectures.get(name)
@@ -288,7 +288,7 @@ def register_architecture(architecture: type[Tokenizer]) -> None:
 
 @contextmanager
 def temporary() -> Iterator[None]:
-    """Undo at the end whatever was registered inside, for tests."""
+    """Undo, when the block ends, whatever was registered in it; for tests."""
     import_models()
     tables: list[dict[str, Any]] = [_variants, _aliases, _architectures]
     before = [dict(table) for table in tables]
@@ -312,7 +312,7 @@ def _sources(hub: Source | Sequence[Source] | None, keys: KeyMap | None) -> tupl
 
 
 def list_tokenizers(*, modality: str | None = None, quantizer: str | None = None) -> list[str]:
-    """Names of all variants, sorted; only those of a modality or a quantizer family where given, in any case."""
+    """Return the sorted names of all variants, or of those of a modality or a quantizer family, in any case."""
     import_models()
     wanted = [text and text.lower() for text in (modality, quantizer)]
     return sorted(
@@ -323,23 +323,23 @@ def list_tokenizers(*, modality: str | None = None, quantizer: str | None = None
 
 
 def aliases() -> dict[str, str]:
-    """Alias to variant name."""
+    """Return all aliases, each with the name of its variant."""
     import_models()
     return dict(_aliases)
 
 
 def architectures() -> list[type[Tokenizer]]:
-    """All classes that are known by now, by name."""
+    """Return all classes that are known so far, sorted by name."""
     return [_architectures[name] for name in sorted(_architectures)]
 
 
 def is_variant(name: str | Path) -> bool:
-    """Whether `name` is that of a variant or an alias."""
+    """Return whether `name` is that of a variant or an alias."""
     return isinstance(name, str) and _find(name) is not None
 
 
 def info(name: str) -> Variant:
-    """Return the registered variant; UnknownTokenizerError with the nearest names."""
+    """Return the variant called `name`; UnknownTokenizerError, with the nearest names, if there is none."""
     found = _find(name)
     if found is None:
         known = {**index.read().variants, **index.read().aliases, **_variants, **_aliases}
@@ -350,7 +350,7 @@ def info(name: str) -> Variant:
 
 
 def architecture(name: str) -> type[Tokenizer]:
-    """Return the class that a saved `config.json` names; UnknownTokenizerError for one that is not known."""
+    """Return the class that a saved `config.json` names; UnknownTokenizerError if it is not known."""
     if name not in _architectures:
         module = index.read().architectures.get(name)
         if module is not None:

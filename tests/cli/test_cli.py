@@ -214,7 +214,7 @@ def test_two_inputs_do_not_share_an_output(tiny_wetok, pictures, tmp_path):
 
 def test_one_output_file_takes_one_input(tiny_wetok, pictures, tmp_path):
     line = error_line(run("encode", "tiny-wetok", pictures, "--out", tmp_path / "all.npz", status=1))
-    assert "is one file, for 3 inputs" in line
+    assert "is one file, but there are 3 inputs" in line
 
 
 def test_inputs_that_are_not_there_are_named(tiny_wetok, tmp_path):

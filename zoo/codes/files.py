@@ -1,4 +1,4 @@
-"""Files of codes with what decoding them takes."""
+"""Code files: codes with everything that is needed to decode them."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ FORMAT = "zoo-codes-1"
 
 @dataclass(frozen=True)
 class CodeFile:
-    """What a code file holds.
+    """The contents of a code file.
 
     codes: int64 `[batch, num_codebooks, *grid]`. name: the variant that made them.
-    size: the signal's axes after batch and channels, to which `decode` crops; None: not stated.
+    size: size of the signal, its axes after batch and channels, to which `decode` crops; None: not stated.
     lengths: int64 `[batch]`, valid steps of each item's first axis in a padded batch; None: all.
-    frame_rate: of video, in frames a second.
+    frame_rate: frames per second of a video.
     """
 
     codes: Tensor
@@ -39,7 +39,7 @@ class CodeFile:
     frame_rate: float | None = None
 
     def check(self, name: str) -> None:
-        """InputError unless the variant `name` made these codes."""
+        """Raise InputError unless the variant `name` made these codes."""
         if name != self.name:
             raise InputError(
                 f"expected codes of {name!r}, got codes of {self.name!r}, which only {self.name!r} decodes"
@@ -57,20 +57,20 @@ def save_codes(
     frame_rate: float | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write codes with what decoding them takes, whole or not at all.
+    """Write codes with everything that is needed to decode them, whole or not at all.
 
     The file has an array `codes` in the narrowest unsigned integer that `codebook_sizes` needs, an int64 array
-    `lengths` where given, and a JSON object with `format`, `name`, `codebook_sizes`, `size` and for video
+    `lengths` if given, and a JSON object with `format`, `name`, `codebook_sizes`, `size` and for video
     `frame_rate`: in `.npz` the string array `zoo_codes`, in `.safetensors` the entry `zoo_codes` of its metadata.
 
     Args:
         path: ends in `.npz` or `.safetensors`.
         codes: integers `[batch, num_codebooks, *grid]`.
         name, codebook_sizes, size, lengths, frame_rate: as in `CodeFile`.
-        overwrite: whether a file that is there already is replaced.
+        overwrite: whether an existing file is replaced.
 
     Raises:
-        InputError: another suffix, or shape, dtype or range of the codes, `size` or `lengths`.
+        InputError: another suffix, or a wrong shape, dtype or range of the codes, `size` or `lengths`.
         MediaError: the file exists or cannot be written.
     """
     path = Path(path)
@@ -92,7 +92,7 @@ def save_codes(
 
 
 def load_codes(path: str | Path) -> CodeFile:
-    """Read what `save_codes` wrote.
+    """Read a file that `save_codes` wrote.
 
     Raises:
         InputError: a suffix other than `.npz` and `.safetensors`.
