@@ -202,7 +202,7 @@ def test_files_that_are_there_are_kept_unless_overwrite_is_asked_for(tiny_wetok,
 def test_an_input_is_never_overwritten(tiny_wetok, pictures):
     before = (pictures / "a.png").read_bytes()
     result = run("reconstruct", "tiny-wetok", pictures / "a.png", "--out", pictures, "--overwrite", status=1)
-    assert "is that of" in result.stderr
+    assert "which belongs to" in result.stderr
     assert (pictures / "a.png").read_bytes() == before
 
 

@@ -42,7 +42,7 @@ ResolutionOption = Annotated[
     int | None, typer.Option(min=1, help="Images, video: resize the short side to this, and keep the centre square.")
 ]
 CropOption = Annotated[
-    int | None, typer.Option(min=0, help="Images, video: side of the centre square; default: --resolution; 0: keep all.")
+    int | None, typer.Option(min=0, help="Images, video: side of the centre square; default: --resolution; 0: all.")
 ]
 SecondsOption = Annotated[float | None, typer.Option(help="Audio, video: length to take from the start; default: all.")]
 ResampleOption = Annotated[
