@@ -1,16 +1,17 @@
-"""FQGAN: a picture to two or three indices of 16384 per position, each from a codebook of its own, and back.
+"""FQGAN: an image to two or three indices of 16384 per position, each from a codebook of its own, and back.
 
 Paper: Factorized Visual Tokenization and Generation (arXiv 2411.16681).
 Reference: showlab/FQGAN at dc34256.
 LlamaGen's encoder and decoder, with one small transformer per codebook between the encoder and the quantizer. The
 first codebook is the visual one, the others are trained towards features of CLIP and DINOv2. The transformers have
-learned positions for 256x256 pixels, so no other size is taken. Training's feature prediction heads are not here.
+learned positions for 256x256 pixels, so no other size is taken. The feature prediction heads of training are left out.
 """
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -18,8 +19,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from zoo.checkpoints import KeyMap
-from zoo.layers.llamagen import KEYS, Decoder, EncoderHead, EncoderTrunk
 from zoo.layers.transformer import TransformerBlock
+from zoo.models.image.llamagen import KEYS, Decoder, EncoderHead, EncoderTrunk
 from zoo.quantizers import FactorizedVQ
 from zoo.registry import HubSource, alias, register, replace
 from zoo.spec import TokenizerSpec
@@ -43,9 +44,9 @@ class Adapter(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Picture `[B, 3, H, W]` to the latents of all codebooks side by side, `[B, dim, h, w]`."""
+    """Images `[B, 3, H, W]` to the latents of all codebooks side by side, `[B, dim, h, w]`."""
 
-    def __init__(self, trunk: EncoderTrunk, branches: list[nn.Module]):
+    def __init__(self, trunk: EncoderTrunk, branches: Sequence[nn.Module]):
         super().__init__()
         self.trunk = trunk
         self.branches = nn.ModuleList(branches)
@@ -58,14 +59,14 @@ class Encoder(nn.Module):
 class FQGAN(Tokenizer):
     """Image tokenizer with factorized codebooks.
 
-    Images `[B, 3, 256, 256]` in [0, 1] (of nano 128x128); codes `[B, num_codebooks, h, w]`, the visual codebook first,
+    Images `[B, 3, 256, 256]` in [0, 1] (nano: 128x128); codes `[B, num_codebooks, h, w]`, the visual codebook first,
     then the semantic one or the semantic ones of middle (DINOv2) and high level (CLIP).
 
     Args:
-        multipliers: of `width`, one per resolution, finest first.
+        multipliers: channels of each resolution as multiples of `width`, finest first.
         width: channels at full resolution. num_blocks: residual blocks per resolution of the encoder; the decoder has
             one more. dim: latent channels of one codebook.
-        depth: blocks of each codebook's transformer. num_heads: of its attention.
+        depth: blocks of each codebook's transformer. num_heads: heads of its attention.
     """
 
     input_mean = 0.5
@@ -85,6 +86,7 @@ class FQGAN(Tokenizer):
         num_heads: int = 8,
     ):
         super().__init__(spec)
+        assert spec.resolution is not None
         channels, positions = width * multipliers[-1], math.prod(spec.grid(spec.resolution))
         branches = [
             nn.Sequential(
@@ -98,7 +100,7 @@ class FQGAN(Tokenizer):
 
 
 def branch_keys(position: int, name: str, adapter: str) -> tuple[tuple[str, str], ...]:
-    """Rules for the codebook `name`, whose code vectors the decoder gets at `position`."""
+    """Return the rules for the codebook `name`, the `position`-th of the decoder's input."""
     ours, theirs = f"encoder.branches.{position}.", f"encoder.{adapter}.0."
     return (
         (f"{theirs}ln_pre.", f"{ours}adapter.norm_pre."),

@@ -1,4 +1,4 @@
-"""One-D-Piece: a picture of 256x256 to 256 tokens in the order of their importance, of which any first few decode.
+"""One-D-Piece: an image of 256x256 to 256 tokens in the order of their importance, of which any first few decode.
 
 Paper: One-D-Piece: Image Tokenizer Meets Quality-Controllable Compression (arXiv 2501.10064).
 Reference: turingmotors/One-D-Piece at 473665d1.
@@ -8,13 +8,13 @@ a random number of first tokens. Dropped tokens are absent from its sequence, no
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from zoo.errors import InputError
-from zoo.layers.titok import CHECKPOINT, DIM, SIZES, Decoder, Encoder
+from zoo.models.image.titok import CHECKPOINT, DIM, SIZES, Decoder, Encoder
 from zoo.quantizers import VectorQuantizer
 from zoo.registry import HubSource, alias, register, replace
 from zoo.spec import TokenizerOutput, TokenizerSpec
@@ -24,21 +24,21 @@ from zoo.tokenizer import Tokenizer
 class OneDPiece(Tokenizer):
     """Image tokenizer whose first tokens decode without the others.
 
-    Images `[B, 3, 256, 256]` in [0, 1] (of nano 64x64); codes `[B, 1, tokens]`, all `spec.num_tokens` or the first
-    `num_tokens` that `encode` was asked for; latents and unit codebook rows `[B, 12, tokens]`. `decode` takes 1 to all
-    codes as they are, and of those given only the first `num_tokens` where it is told so.
+    Images `[B, 3, 256, 256]` in [0, 1] (nano: 64x64); codes `[B, 1, tokens]`, all `spec.num_tokens` or the first
+    `num_tokens` that `encode` was asked for; latents and unit codebook rows `[B, 12, tokens]`. `decode` takes any first
+    codes, 1 to all of them; `num_tokens=` lets it use only the first of those given.
 
     Args:
         width, num_layers, num_heads: of the transformers in encoder and decoder.
         pixel_width: channels of the pixel decoder at full resolution.
-        patch: pixels of a patch's side.
-        legacy: of the encoder's layout, as `zoo.layers.titok.Encoder` says: the published weights', which is hard to
-            learn.
-        ema_codebook: in training, the codebook is a running average of the latents, starts from them and takes unused
-            rows from them; else gradients move it, which from random weights leaves a few rows in use.
+        patch: side of a patch in pixels.
+        legacy: whether the encoder has the layout of the published weights (`zoo.models.image.titok.Encoder`), which
+            is hard to learn.
+        ema_codebook: in training, whether the codebook is a running average of the latents, starts from them and takes
+            unused rows from them; if not, gradients move it, which from random weights leaves only a few rows in use.
     """
 
-    drops_tail = True  # whether `forward` in training mode gives the decoder first tokens only
+    drops_tail = True  # whether `forward` in training mode gives the decoder a random number of first tokens
     encode_options = ("num_tokens",)
     decode_options = ("num_tokens",)
     interpolation = "bicubic"
@@ -57,33 +57,34 @@ class OneDPiece(Tokenizer):
         ema_codebook: bool = False,
     ):
         super().__init__(spec)
+        assert spec.num_tokens is not None and spec.resolution is not None
         shape = (spec.num_tokens, spec.resolution[0], width, num_layers, num_heads)
         self.encoder = Encoder(*shape, patch=patch, legacy=legacy)
-        options = {"update": "ema", "kmeans_init": True, "revive_below": 0.03} if ema_codebook else {}
+        options: dict[str, Any] = {"update": "ema", "kmeans_init": True, "revive_below": 0.03} if ema_codebook else {}
         self.quantizer = VectorQuantizer(DIM, *spec.codebook_sizes, distance="cosine", **options)
         self.decoder = Decoder(*shape, pixel_width, patch=patch)
 
-    def to_latent(self, signal: Tensor, num_tokens: int | None = None) -> Tensor:
-        return first_tokens(self.encoder(signal), num_tokens)
+    def to_latent(self, signal: Tensor, **options: Any) -> Tensor:
+        return first_tokens(self.encoder(signal), **options)
 
-    def from_latent(self, latent: Tensor, num_tokens: int | None = None) -> Tensor:
-        return self.decoder(first_tokens(latent, num_tokens))
+    def from_latent(self, latent: Tensor, **options: Any) -> Tensor:
+        return self.decoder(first_tokens(latent, **options))
 
     def forward(self, x: Tensor) -> TokenizerOutput:
-        """As every tokenizer's; in training mode the decoder receives a random number of first tokens if `drops_tail`.
+        """As in `Tokenizer`; in training mode the decoder receives a random number of first tokens if `drops_tail`.
 
-        The number is one for the whole batch, uniform from 1 to all, and so long is the output's `latent`; codes and
+        The number is the same for the whole batch, uniform from 1 to all; the output's `latent` is as long. Codes and
         losses are those of all tokens.
         """
         quantized, codes, losses = self.quantizer(self.to_latent(self._check_signal(x)).movedim(1, -1))
         latent = quantized.movedim(-1, 1)
         if self.training and self.drops_tail:
-            latent = latent[..., : int(torch.randint(self.spec.num_tokens, ())) + 1]
+            latent = latent[..., : int(torch.randint(latent.shape[-1], ())) + 1]
         return TokenizerOutput(self.from_latent(latent), codes.movedim(-1, 1), latent, losses)
 
 
-def first_tokens(latent: Tensor, num_tokens: int | None) -> Tensor:
-    """The first of `[B, dim, tokens]`; None: all."""
+def first_tokens(latent: Tensor, num_tokens: int | None = None) -> Tensor:
+    """Return the first `num_tokens` of latents `[B, dim, tokens]`; None: all."""
     if num_tokens is None:
         return latent
     if not isinstance(num_tokens, int) or not 1 <= num_tokens <= latent.shape[-1]:

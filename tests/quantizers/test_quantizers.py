@@ -1,11 +1,12 @@
-"""What every quantizer family promises, through the public interface. Formulas: test_quantizer_formulas.py."""
+"""What every quantizer family promises, through the public interface. Formulas: test_formulas.py."""
 
-from collections.abc import Callable
+import copy
 
 import pytest
 import torch
-from torch import Tensor
 
+from tests.support.quantizers import DIM, FAMILIES, OURS, build, latents
+from zoo.checkpoints import without_storage
 from zoo.errors import InputError
 from zoo.quantizers import (
     BSQ,
@@ -16,54 +17,14 @@ from zoo.quantizers import (
     FactorizedVQ,
     GroupedLFQ,
     ProductVQ,
-    Quantizer,
     ResidualVQ,
     SharedMappingVQ,
     SimVQ,
     VectorQuantizer,
 )
 
-DIM = 6
-FAMILIES: dict[str, Callable[[], Quantizer]] = {
-    "vector": lambda: VectorQuantizer(DIM, 16),
-    "vector-cosine": lambda: VectorQuantizer(DIM, 16, distance="cosine"),
-    "vector-ema": lambda: VectorQuantizer(DIM, 16, update="ema"),
-    "vector-ema-cosine": lambda: VectorQuantizer(DIM, 16, update="ema", distance="cosine"),
-    "residual": lambda: ResidualVQ(DIM, 16, 3),
-    "residual-ema": lambda: ResidualVQ(DIM, (16, 8), 2, update="ema"),
-    "product": lambda: ProductVQ(DIM, (16, 8)),
-    "additive": lambda: AdditiveVQ(DIM, (16, 8, 8)),
-    "fsq": lambda: FSQ((4, 3, 3, 3, 3, 3)),
-    "lfq": lambda: LFQ(DIM),
-    "lfq-big": lambda: LFQ(DIM, bit_order="big"),
-    "grouped-lfq": lambda: GroupedLFQ(DIM, 2),
-    "bsq": lambda: BSQ(DIM),
-    "bsq-grouped": lambda: BSQ(DIM, num_groups=3),
-    "factorized": lambda: FactorizedVQ(DIM, (16, 8)),
-    "shared-mapping": lambda: SharedMappingVQ((4, 2), 16),
-    "dimensionwise": lambda: DimensionwiseQuantizer(DIM, bits=4, scale=0.5),
-    "sim": lambda: SimVQ(DIM, 16),
-}
-LEARNED = [name for name in FAMILIES if name.partition("-")[0] not in ("fsq", "lfq", "grouped", "bsq", "dimensionwise")]
+LEARNED = [name for name in OURS if name.partition("-")[0] not in ("fsq", "lfq", "grouped", "bsq", "dimensionwise")]
 every_family = pytest.mark.parametrize("name", FAMILIES)
-
-
-def build(name: str) -> Quantizer:
-    """A quantizer in eval mode whose codebooks, if any, are spread like the latents of `latents`."""
-    torch.manual_seed(0)
-    quantizer = FAMILIES[name]()
-    with torch.no_grad():
-        for key, tensor in quantizer.state_dict().items():
-            if "codebook" in key:
-                tensor.copy_(2 * torch.randn(tensor.shape))
-        for layer in quantizer.modules():
-            if isinstance(layer, VectorQuantizer) and layer.update == "ema":
-                layer.codebook_sum.copy_(layer.codebook)
-    return quantizer.eval()
-
-
-def latents(*shape: int, seed: int = 1) -> Tensor:
-    return 2 * torch.randn(*shape, DIM, generator=torch.Generator().manual_seed(seed))
 
 
 @every_family
@@ -189,6 +150,8 @@ def test_a_training_step_moves_every_codebook(name):
 
 @every_family
 def test_every_code_of_every_codebook_is_reachable(name):
+    if name == "vector-quantize-pytorch/RandomProjectionQuantizer, codebooks":
+        pytest.skip("the package projects a second time there, with an offset")
     quantizer = build(name)
     z = torch.cat([0.3 * latents(20000), latents(10000), 4 * latents(10000)])
     codes = quantizer.encode(z).unbind(dim=-1)
@@ -230,7 +193,7 @@ def test_state_saved_and_loaded_gives_the_same_codes_and_vectors(name):
     assert torch.equal(other(z).quantized, quantizer(z).quantized)
 
 
-@every_family
+@pytest.mark.parametrize("name", OURS)
 def test_a_quantizer_built_on_meta_works_once_weights_are_assigned(name):
     quantizer = build(name)
     with torch.device("meta"):
@@ -243,6 +206,17 @@ def test_a_quantizer_built_on_meta_works_once_weights_are_assigned(name):
 
 
 @every_family
+def test_a_quantizer_built_without_storage_works_once_weights_are_assigned(name):
+    quantizer = build(name)
+    with without_storage():
+        other = FAMILIES[name]().eval()
+    other.load_state_dict(quantizer.state_dict(), assign=True)
+    z = latents(2, 50)
+    assert torch.equal(other(z).codes, quantizer(z).codes)
+    assert torch.equal(other.codes_to_latent(other.encode(z)), quantizer(z).quantized)
+
+
+@pytest.mark.parametrize("name", OURS)
 def test_shapes_can_be_traced_on_meta(name):
     with torch.device("meta"):
         quantizer = FAMILIES[name]().eval()
@@ -285,8 +259,9 @@ def test_a_half_precision_module_returns_its_own_dtype_from_codes(name):
     quantizer = build(name)
     codes = quantizer.encode(latents(2, 50))
     exact = quantizer.codes_to_latent(codes)
-    half = quantizer.bfloat16().codes_to_latent(codes)
+    half = copy.deepcopy(quantizer).bfloat16().codes_to_latent(codes)
     assert torch.allclose(half.float(), exact, rtol=0.03, atol=0.1)
+    assert quantizer.half().codes_to_latent(codes).shape == exact.shape
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""Blocks that two or more systems share."""
+"""Blocks that two or more systems share; no whole network."""

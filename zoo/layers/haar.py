@@ -1,4 +1,4 @@
-"""Haar wavelets as patches: every level halves each axis and splits each channel into bands."""
+"""Haar wavelets: every level halves each axis and splits each channel into bands."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from torch import Tensor
 
 
 def haar(x: Tensor, axes: tuple[int, ...], levels: int) -> Tensor:
-    """Signal to wavelet coefficients, which are means and half differences of neighbours.
+    """Return the wavelet coefficients of a signal, which are means and half differences of neighbours.
 
     Args:
-        x: `[B, channels, *axes]`.
-        axes: to filter, of even length at each level. A band is named by one letter an axis, L before H, and the
-            first axis is the slowest to change: of `(width, height)`, LL, LH, HL, HH.
-        levels: the second filters all bands of the first.
+        x: `[B, channels, *sizes]`.
+        axes: axes to filter, of even length at each level. A band is named by one letter for each axis, L (means) or
+            H (differences), and L comes first; the letter of the first axis changes slowest: for `(width, height)`
+            the order is LL, LH, HL, HH.
+        levels: times that all bands are filtered.
 
     Returns:
-        `[B, 2^(len(axes) levels) channels, *axes / 2^levels]`; bands of the last level first, then of the one before.
+        `[B, 2^(len(axes) * levels) * channels, *sizes / 2^levels]`; the band of the last level changes slowest.
     """
     for _ in range(levels):
         for axis in reversed(axes):
@@ -26,7 +27,7 @@ def haar(x: Tensor, axes: tuple[int, ...], levels: int) -> Tensor:
 
 
 def inverse_haar(x: Tensor, axes: tuple[int, ...], levels: int) -> Tensor:
-    """What `haar` was given."""
+    """Return the signal whose coefficients `haar` returned."""
     for _ in range(levels):
         for axis in axes:
             low, high = x.chunk(2, dim=1)

@@ -1,4 +1,4 @@
-"""The transformer block of the original ViT, as CLIP and the tokenizers after it have it."""
+"""The transformer block of the original ViT, as used in CLIP and in tokenizers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class TransformerBlock(nn.Module):
-    """Attention, then an MLP of four times the width, each with a norm before it; `[B, tokens, width]` in and out."""
+    """Attention, then an MLP of four times the width, each after a norm; takes and returns `[B, tokens, width]`."""
 
     def __init__(self, width: int, num_heads: int):
         super().__init__()

@@ -1,7 +1,7 @@
-"""The convolutional blocks that most image tokenizers have from VQGAN.
+"""Convolutional blocks of VQGAN, which most image tokenizers share.
 
 Paper: Taming Transformers for High-Resolution Image Synthesis (arXiv 2012.09841).
-All are `[B, channels, H, W]` in and out.
+All take and return `[B, channels, H, W]`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """32 groups; in networks made small fewer, of four channels: a channel by itself would lose its mean."""
+    """Return a norm of 32 groups, or in small networks fewer, of four channels: one alone would lose its mean."""
     return nn.GroupNorm(min(32, max(1, channels // 4)), channels, eps=1e-6)
 
 
@@ -23,7 +23,7 @@ class ResidualBlock(nn.Module):
         self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1)
         self.norm2 = group_norm(channels_out)
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1)
-        self.shortcut = nn.Identity()
+        self.shortcut: nn.Module = nn.Identity()
         if channels_in != channels_out:
             self.shortcut = nn.Conv2d(channels_in, channels_out, 1)
 
@@ -33,7 +33,7 @@ class ResidualBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """One head over all positions of the image."""
+    """Attention of one head over all positions of the image."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -45,7 +45,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm(x)
-        # Contiguous, or the CPU's kernel would hold the whole matrix of logits.
+        # Contiguous: otherwise the CPU's kernel holds the whole matrix of logits in memory.
         sequences = (rearrange(project(h), "b c h w -> b 1 (h w) c") for project in (self.q, self.k, self.v))
         q, k, v = (sequence.contiguous() for sequence in sequences)
         h = F.scaled_dot_product_attention(q, k, v)
@@ -53,18 +53,18 @@ class Attention(nn.Module):
 
 
 def residual_blocks(count: int, channels_in: int, channels_out: int) -> nn.Sequential:
-    """The first changes the number of channels."""
+    """Return `count` residual blocks, of which the first changes the number of channels."""
     inputs = [channels_in, *[channels_out] * (count - 1)]
     return nn.Sequential(*(ResidualBlock(channels, channels_out) for channels in inputs))
 
 
 def middle(channels: int) -> nn.Sequential:
-    """Where encoder and decoder meet, at the lowest resolution."""
+    """Return the blocks of the lowest resolution: residual, attention, residual."""
     return nn.Sequential(ResidualBlock(channels, channels), Attention(channels), ResidualBlock(channels, channels))
 
 
 class Downsample(nn.Module):
-    """Half the height and width, padded at the right and at the bottom only."""
+    """Halve height and width; padded at the right and at the bottom only."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -75,7 +75,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Twice the height and width: nearest, then convolved."""
+    """Double height and width: nearest neighbours, then a convolution."""
 
     def __init__(self, channels: int):
         super().__init__()

@@ -1,8 +1,9 @@
-"""Quantizer families: one file each, one interface."""
+"""Quantizer families: one file each, one interface; `create` builds any of them by name."""
 
 from zoo.quantizers.additive import AdditiveVQ
 from zoo.quantizers.base import Quantizer, QuantizerOutput, straight_through, without_autocast
 from zoo.quantizers.bsq import BSQ
+from zoo.quantizers.create import create
 from zoo.quantizers.dimensionwise import DimensionwiseQuantizer
 from zoo.quantizers.entropy import codebook_entropy_loss
 from zoo.quantizers.factorized import FactorizedVQ
@@ -15,6 +16,7 @@ from zoo.quantizers.residual import ResidualVQ
 from zoo.quantizers.shared_mapping import SharedMappingVQ
 from zoo.quantizers.sim_vq import SimVQ
 from zoo.quantizers.vector import VectorQuantizer
+from zoo.quantizers.vector_quantize_pytorch import VectorQuantizePytorch
 
 __all__ = [
     "BSQ",
@@ -30,8 +32,10 @@ __all__ = [
     "ResidualVQ",
     "SharedMappingVQ",
     "SimVQ",
+    "VectorQuantizePytorch",
     "VectorQuantizer",
     "codebook_entropy_loss",
+    "create",
     "nearest_code",
     "straight_through",
     "without_autocast",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch.nn import functional
 
 from zoo.errors import InputError
 from zoo.quantizers.base import Quantizer, QuantizerOutput, straight_through, without_autocast
+from zoo.tracing import values_are_readable
 
 
 class AdditiveVQ(Quantizer):
@@ -44,8 +46,11 @@ class AdditiveVQ(Quantizer):
         """Latents `[..., dim]` to codes int64 `[..., num_codebooks]`."""
         with without_autocast(z):
             vectors = self.check_latent(z).reshape(-1, self.dim)
-            chunk = max(1, 2**22 // (self.beam_width * max(self.codebook_sizes)))
-            codes = torch.cat([self._search(some) for some in vectors.split(chunk)])
+            if values_are_readable(vectors):
+                chunk = max(1, 2**22 // (self.beam_width * max(self.codebook_sizes)))
+                codes = torch.cat([self._search(some) for some in vectors.split(chunk)])
+            else:  # a traced graph holds for any number of vectors
+                codes = self._search(vectors)
             return codes.reshape(*z.shape[:-1], self.num_codebooks)
 
     def codes_to_latent(self, codes: Tensor) -> Tensor:
@@ -73,16 +78,19 @@ class AdditiveVQ(Quantizer):
         """Float32 `[vectors, dim]` to codes `[vectors, num_codebooks]`."""
         residual = vectors[:, None]  # [vectors, beam, dim]
         error = residual.square().sum(dim=-1)
-        codes = torch.empty(len(vectors), 1, 0, dtype=torch.int64, device=vectors.device)
+        codes = torch.empty(vectors.shape[0], 1, 0, dtype=torch.int64, device=vectors.device)
         for codebook in self.codebooks:
             rows = codebook.float()
             errors = (error[..., None] + rows.square().sum(dim=-1) - 2 * residual @ rows.T).flatten(1)
             error, best = errors.topk(min(self.beam_width, errors.shape[1]), largest=False)
             beam, index = best // len(rows), best % len(rows)
-            residual = residual.take_along_dim(beam[..., None], dim=1) - rows[index]
-            codes = torch.cat([codes.take_along_dim(beam[..., None], dim=1), index[..., None]], dim=-1)
+            # (`take_along_dim` broadcasts, which would tie an exported graph to one number of vectors.)
+            kept = [some.gather(1, beam[..., None].expand(-1, -1, some.shape[2])) for some in (residual, codes)]
+            residual = kept[0] - rows[index]
+            codes = torch.cat([kept[1], index[..., None]], dim=-1)
         return codes[:, 0]
 
     def _sum(self, codes: Tensor) -> Tensor:
         indices = codes.unbind(dim=-1)
-        return sum(functional.embedding(*pair).float() for pair in zip(indices, self.codebooks, strict=True))
+        rows = [functional.embedding(*pair).float() for pair in zip(indices, self.codebooks, strict=True)]
+        return reduce(torch.add, rows)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from zoo.errors import InputError
+from zoo.tracing import values_are_readable
 
 
 class QuantizerOutput(NamedTuple):
@@ -91,18 +93,21 @@ class Quantizer(nn.Module):
         if codes.dtype not in (torch.int64, torch.int32, torch.int16, torch.uint8):
             raise InputError(f"expected integer codes, got {codes.dtype}")
         codes = codes.long()
-        sizes = torch.tensor(self.codebook_sizes, device=codes.device)
-        if codes.numel() and bool(((codes < 0) | (codes >= sizes)).any()):
-            raise InputError(
-                f"codes out of range: found {int(codes.min())} to {int(codes.max())}, "
-                f"codebook sizes are {list(self.codebook_sizes)}"
-            )
+        if values_are_readable(codes):
+            sizes = torch.tensor(self.codebook_sizes, device=codes.device)
+            if bool(((codes < 0) | (codes >= sizes)).any()):
+                raise InputError(
+                    f"codes out of range: found {int(codes.min())} to {int(codes.max())}, "
+                    f"codebook sizes are {list(self.codebook_sizes)}"
+                )
         return codes
 
 
-def without_autocast(tensor: Tensor) -> torch.autocast:
-    """A context in which operations on `tensor`'s device keep their dtype, also inside `torch.autocast`."""
-    return torch.autocast("cpu" if tensor.is_meta else tensor.device.type, enabled=False)
+def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
+    """Return a context in which operations on `tensor`'s device keep their dtype, also inside `torch.autocast`."""
+    device = "cpu" if tensor.is_meta else tensor.device.type
+    # Nothing is entered where nothing is to be left, so that an exported graph has no region of its own for it.
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def straight_through(z: Tensor, quantized: Tensor) -> Tensor:

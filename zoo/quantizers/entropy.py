@@ -10,6 +10,7 @@ again in the backward pass.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -105,7 +106,7 @@ class SumOverChunks(torch.autograd.Function):
     def forward(ctx, function: Callable[..., Tensor], chunk: int, vectors: Tensor, *others: Tensor) -> Tensor:
         ctx.function, ctx.chunk = function, chunk
         ctx.save_for_backward(vectors, *others)
-        return sum(function(piece, *others) for piece in vectors.split(chunk))
+        return reduce(torch.add, [function(piece, *others) for piece in vectors.split(chunk)])
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:

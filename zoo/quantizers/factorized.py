@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from itertools import combinations
 
 import torch
@@ -13,6 +14,8 @@ from zoo.errors import InputError
 from zoo.quantizers.base import QuantizerOutput, without_autocast
 from zoo.quantizers.entropy import codebook_entropy_loss
 from zoo.quantizers.product import ProductVQ
+from zoo.quantizers.residual import total_loss
+from zoo.quantizers.vector import vector_quantizers
 
 
 class FactorizedVQ(ProductVQ):
@@ -44,20 +47,21 @@ class FactorizedVQ(ProductVQ):
         """Latents `[..., dim]` to `QuantizerOutput`."""
         with without_autocast(z):
             outputs = self.quantize_parts(z)
-            losses = {}
+            losses: dict[str, Tensor] = {}
             if self.training:
                 parts = self.check_latent(z).chunk(self.num_codebooks, dim=-1)
                 for name in ("commitment_loss", "codebook_loss"):
-                    losses[name] = sum(output.losses[name] for output in outputs)
-                losses["entropy_loss"] = sum(
+                    losses[name] = total_loss(name, outputs)
+                entropies = [
                     codebook_entropy_loss(functional.normalize(part, dim=-1), layer.rows(), scale=2 / self.temperature)
-                    for part, layer in zip(parts, self.layers, strict=True)
-                )
+                    for part, layer in zip(parts, vector_quantizers(self.layers), strict=True)
+                ]
+                losses["entropy_loss"] = reduce(torch.add, entropies)
                 overlaps = [
                     (one.quantized * other.quantized).sum(dim=-1).square().mean()
                     for one, other in combinations(outputs, 2)
                 ]
-                losses["disentanglement_loss"] = sum(overlaps) / len(overlaps)
+                losses["disentanglement_loss"] = reduce(torch.add, overlaps) / len(overlaps)
             return QuantizerOutput(
                 torch.cat([output.quantized for output in outputs], dim=-1).to(z.dtype),
                 torch.cat([output.codes for output in outputs], dim=-1),

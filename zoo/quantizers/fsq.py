@@ -32,11 +32,9 @@ class FSQ(Quantizer):
         super().__init__(len(levels), (math.prod(levels),))
         self.levels = levels
         self.strides = tuple(math.prod(levels[:channel]) for channel in range(len(levels)))
-        self.half = tuple(level // 2 for level in levels)
-        # In float32 as the published code, so that no code differs; kept as numbers, which have no device.
-        half_range = torch.tensor([1.001 * (level - 1) / 2 for level in levels], device="cpu")
-        offset = torch.tensor([0.0 if level % 2 else 0.5 for level in levels], device="cpu")
-        self.bounds = [half_range.tolist(), offset.tolist(), torch.atanh(offset / half_range).tolist()]
+        self.middle = tuple(level // 2 for level in levels)
+        self.half_range = tuple(1.001 * (level - 1) / 2 for level in levels)
+        self.offset = tuple(0.0 if level % 2 else 0.5 for level in levels)
 
     def encode(self, z: Tensor) -> Tensor:
         """Latents `[..., dim]` to codes int64 `[..., 1]`."""
@@ -45,23 +43,25 @@ class FSQ(Quantizer):
 
     def codes_to_latent(self, codes: Tensor) -> Tensor:
         """Codes int64 `[..., 1]` to float32 `[..., dim]` in [-1, 1]."""
-        levels, half, strides = torch.tensor([self.levels, self.half, self.strides], device=codes.device)
-        return (self.check_codes(codes) // strides % levels - half) / half
+        levels, middle, strides = torch.tensor([self.levels, self.middle, self.strides], device=codes.device)
+        return (self.check_codes(codes) // strides % levels - middle) / middle
 
     def forward(self, z: Tensor) -> QuantizerOutput:
         """Latents `[..., dim]` to `QuantizerOutput`."""
         with without_autocast(z):
             bounded = self._bound(self.check_latent(z))
             rounded = bounded.detach().round()
-            quantized = straight_through(bounded, rounded) / torch.tensor(self.half, device=z.device)
+            quantized = straight_through(bounded, rounded) / torch.tensor(self.middle, device=z.device)
             return QuantizerOutput(quantized.to(z.dtype), self._codes(rounded), {})
 
     def _bound(self, latent: Tensor) -> Tensor:
-        half_range, offset, shift = torch.tensor(self.bounds, device=latent.device)
-        return torch.tanh(latent + shift) * half_range - offset
+        # All in float32, as in the published code: codes depend on it.
+        bounds = [self.half_range, self.offset]
+        half_range, offset = torch.tensor(bounds, dtype=torch.float32, device=latent.device)
+        return torch.tanh(latent + torch.atanh(offset / half_range)) * half_range - offset
 
     def _codes(self, rounded: Tensor) -> Tensor:
         dtype = torch.int32 if self.codebook_sizes[0] < 2**31 else torch.int64
         strides = torch.tensor(self.strides, dtype=dtype, device=rounded.device)
-        middle = sum(half * stride for half, stride in zip(self.half, self.strides, strict=True))
+        middle = sum(level * stride for level, stride in zip(self.middle, self.strides, strict=True))
         return (rounded.to(dtype) * strides).sum(dim=-1, keepdim=True) + middle

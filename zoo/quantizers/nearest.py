@@ -1,4 +1,4 @@
-"""Nearest codebook entry without the matrix of all distances."""
+"""Nearest codebook row of each vector, without the matrix of all distances."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ import torch
 from torch import Tensor
 
 from zoo.quantizers.base import without_autocast
+from zoo.tracing import values_are_readable
+
+TRACED_ROWS = 16384  # codebook rows of a tile in a traced graph
 
 
 def nearest_code(z: Tensor, codebook: Tensor, *, chunk: int | None = None) -> Tensor:
-    """Index of the nearest codebook row (Euclidean) for every vector; the first one on a tie.
+    """Return the index of the nearest codebook row (Euclidean) for every vector; the first one on a tie.
 
     Distances are |e|² - 2 z·e in float32: |z|² does not change the order. They exist for one tile of
     `chunk` × `chunk` numbers at a time, so memory does not grow with vectors × rows; and since a tile stays
     in the cache between its product and its minimum, all tiles take less time than the whole matrix.
+    In a traced graph (`torch.compile`, `torch.export`) a tile is all vectors by 16,384 rows, so that the graph
+    holds for any number of vectors.
 
     Args:
         z: floating `[..., dim]`.
@@ -28,8 +33,12 @@ def nearest_code(z: Tensor, codebook: Tensor, *, chunk: int | None = None) -> Te
         chunk = 1024 if z.device.type == "cpu" else 4096
     with without_autocast(z), torch.no_grad():
         vectors, codebook = z.reshape(-1, z.shape[-1]).float(), codebook.float()
+        if not values_are_readable(vectors):
+            square_norms = codebook.square().sum(dim=1)
+            tiles = list(zip(codebook.split(TRACED_ROWS), square_norms.split(TRACED_ROWS), strict=True))
+            return nearest_in_tiles(vectors, tiles).reshape(z.shape[:-1])
         width = max(chunk, chunk**2 // max(len(vectors), 1))
-        # Results go to memory taken beforehand: in the holes that tiles leave, they would keep the next tile out.
+        # Results go to memory allocated beforehand: in the gaps that tiles leave, they would keep the next tile out.
         square_norms = codebook.new_empty(len(codebook))
         for rows, target in zip(codebook.split(chunk), square_norms.split(chunk), strict=True):
             torch.sum(rows.square(), dim=1, out=target)
@@ -39,18 +48,23 @@ def nearest_code(z: Tensor, codebook: Tensor, *, chunk: int | None = None) -> Te
         return codes.reshape(z.shape[:-1])
 
 
-def nearest_in_tiles(vectors: Tensor, tiles: list[tuple[Tensor, Tensor]], buffer: Tensor) -> Tensor:
-    """`nearest_code` of `[vectors, dim]`; a tile is some rows and their squared norms."""
+def nearest_in_tiles(vectors: Tensor, tiles: list[tuple[Tensor, Tensor]], buffer: Tensor | None = None) -> Tensor:
+    """Return `nearest_code` of `[vectors, dim]`; a tile is some rows and their squared norms.
+
+    The distances of each tile are written to `buffer`; None: to memory of their own.
+    """
+    least = index = None
     offset = 0
     for rows, square_norms in tiles:
-        distance = buffer[: len(vectors) * len(rows)].view(len(vectors), len(rows))
-        torch.addmm(square_norms, vectors, rows.T, alpha=-2, out=distance)
-        least, where = distance.min(dim=1)
-        if offset == 0:
-            best, index = least, where
+        target = None if buffer is None else buffer[: len(vectors) * len(rows)].view(len(vectors), len(rows))
+        distance = torch.addmm(square_norms, vectors, rows.T, alpha=-2, out=target)
+        least_here, index_here = distance.min(dim=1)
+        if least is None or index is None:
+            least, index = least_here, index_here
         else:
-            closer = least < best
-            best = torch.where(closer, least, best)
-            index = torch.where(closer, where + offset, index)
+            closer = least_here < least
+            least = torch.where(closer, least_here, least)
+            index = torch.where(closer, index_here + offset, index)
         offset += len(rows)
+    assert index is not None, "a codebook has a row"
     return index

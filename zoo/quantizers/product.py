@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from zoo.errors import InputError
 from zoo.quantizers.base import Quantizer, QuantizerOutput
 from zoo.quantizers.residual import mean_losses
-from zoo.quantizers.vector import VectorQuantizer
+from zoo.quantizers.vector import VectorQuantizer, vector_quantizers
 
 
 class ProductVQ(Quantizer):
@@ -39,12 +39,14 @@ class ProductVQ(Quantizer):
     def encode(self, z: Tensor) -> Tensor:
         """Latents `[..., dim]` to codes int64 `[..., num_codebooks]`."""
         parts = self.check_latent(z).chunk(self.num_codebooks, dim=-1)
-        return torch.cat([layer.encode(part) for layer, part in zip(self.layers, parts, strict=True)], dim=-1)
+        layers = vector_quantizers(self.layers)
+        return torch.cat([layer.encode(part) for layer, part in zip(layers, parts, strict=True)], dim=-1)
 
     def codes_to_latent(self, codes: Tensor) -> Tensor:
         """Codes int64 `[..., num_codebooks]` to the rows side by side, `[..., dim]`."""
         indices = self.check_codes(codes).split(1, dim=-1)
-        rows = [layer.codes_to_latent(index) for layer, index in zip(self.layers, indices, strict=True)]
+        layers = vector_quantizers(self.layers)
+        rows = [layer.codes_to_latent(index) for layer, index in zip(layers, indices, strict=True)]
         return torch.cat(rows, dim=-1)
 
     def forward(self, z: Tensor) -> QuantizerOutput:

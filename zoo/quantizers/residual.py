@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor, distributed, nn
@@ -10,7 +11,7 @@ from torch.nn import functional
 
 from zoo.errors import InputError
 from zoo.quantizers.base import Quantizer, QuantizerOutput, straight_through
-from zoo.quantizers.vector import VectorQuantizer, is_distributed
+from zoo.quantizers.vector import VectorQuantizer, is_distributed, vector_quantizers
 
 
 class ResidualVQ(Quantizer):
@@ -56,7 +57,7 @@ class ResidualVQ(Quantizer):
             raise InputError(f"expected num_codebooks from 1 to {self.num_codebooks}, got {num_codebooks}")
         residual = self.check_latent(z)
         codes = []
-        for layer in self.layers[:num_codebooks]:
+        for layer in vector_quantizers(self.layers)[:num_codebooks]:
             codes.append(layer.encode(residual))
             residual = residual - layer.lookup(codes[-1][..., 0])
         return torch.cat(codes, dim=-1)
@@ -64,9 +65,9 @@ class ResidualVQ(Quantizer):
     def codes_to_latent(self, codes: Tensor) -> Tensor:
         """Codes int64 `[..., n]` of the first n codebooks to the sum of their rows, `[..., dim]`."""
         codes = self.check_codes(codes)
-        return sum(
-            layer.codes_to_latent(index) for layer, index in zip(self.layers, codes.split(1, dim=-1), strict=False)
-        )
+        layers = vector_quantizers(self.layers)[: codes.shape[-1]]
+        rows = [layer.codes_to_latent(index) for layer, index in zip(layers, codes.split(1, dim=-1), strict=True)]
+        return reduce(torch.add, rows)
 
     def forward(self, z: Tensor) -> QuantizerOutput:
         """Latents `[..., dim]` to `QuantizerOutput`; codes `[..., n]` with dropout in training mode."""
@@ -75,7 +76,7 @@ class ResidualVQ(Quantizer):
         for layer in self.layers[: self._num_used(z.device)]:
             outputs.append(layer(residual))
             residual = residual - outputs[-1].quantized.detach()
-        quantized = sum(output.quantized.detach() for output in outputs)
+        quantized = reduce(torch.add, [output.quantized.detach() for output in outputs])
         return QuantizerOutput(
             straight_through(latent, quantized).to(z.dtype),
             torch.cat([output.codes for output in outputs], dim=-1),
@@ -89,7 +90,9 @@ class ResidualVQ(Quantizer):
         """
         if codebook != 0:
             raise InputError(f"expected codebook 0, the first of residual ones, got {codebook}")
-        return straight_through(quantized, self.layers[0].lookup(codes[..., 0]).detach().to(quantized.dtype))
+        return straight_through(
+            quantized, vector_quantizers(self.layers)[0].lookup(codes[..., 0]).detach().to(quantized.dtype)
+        )
 
     def check_codes(self, codes: Tensor) -> Tensor:
         """As in `Quantizer`, but codes of the first n codebooks are enough."""
@@ -108,5 +111,10 @@ class ResidualVQ(Quantizer):
 
 
 def mean_losses(outputs: Sequence[QuantizerOutput]) -> dict[str, Tensor]:
-    """Each loss averaged over the outputs."""
-    return {name: sum(out.losses[name] for out in outputs) / len(outputs) for name in outputs[0].losses}
+    """Return each loss averaged over the outputs."""
+    return {name: total_loss(name, outputs) / len(outputs) for name in outputs[0].losses}
+
+
+def total_loss(name: str, outputs: Sequence[QuantizerOutput]) -> Tensor:
+    """Return the sum of one loss over the outputs."""
+    return reduce(torch.add, [output.losses[name] for output in outputs])

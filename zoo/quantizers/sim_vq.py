@@ -23,6 +23,8 @@ class SimVQ(Quantizer):
     Losses: `commitment_loss` = mean (z - sg(q))², `codebook_loss` = mean (sg(z) - q)².
     """
 
+    codebook: Tensor
+
     def __init__(self, dim: int, codebook_size: int):
         if dim < 1 or codebook_size < 1:
             raise InputError(f"expected dim and codebook_size >= 1, got {dim} and {codebook_size}")

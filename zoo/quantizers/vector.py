@@ -46,6 +46,11 @@ class VectorQuantizer(Quantizer):
     (sg(z) - q)².
     """
 
+    codebook: Tensor
+    cluster_size: Tensor
+    codebook_sum: Tensor
+    initialized: Tensor
+
     def __init__(
         self,
         dim: int,
@@ -157,6 +162,11 @@ class VectorQuantizer(Quantizer):
             chosen = random_rows(vectors, int(dead.sum()))
             self.cluster_size[dead] = count
             self.codebook_sum[dead] = count * chosen.to(self.codebook_sum.dtype)
+
+
+def vector_quantizers(layers: nn.ModuleList) -> list[VectorQuantizer]:
+    """Return the modules of `layers`, all vector quantizers, with their type."""
+    return [layer for layer in layers if isinstance(layer, VectorQuantizer)]
 
 
 def assignment_statistics(vectors: Tensor, codes: Tensor, codebook_size: int) -> tuple[Tensor, Tensor]:

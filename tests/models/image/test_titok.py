@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 import zoo
 from tests.support.paths import GOLDENS
-from zoo.layers.titok import CHECKPOINT, coarse_to_fine
+from zoo.models.image.titok import CHECKPOINT, coarse_to_fine
 from zoo.parity import parity, read_manifest, synthetic_checkpoint
 
 TITOK, ONE_D_PIECE = "titok-s-128", "one-d-piece-s-256"

@@ -1,0 +1,343 @@
+"""The quantizers of the package vector-quantize-pytorch, by one interface with ours.
+
+Source: lucidrains/vector-quantize-pytorch, version 1.32. The package takes longer to import than all of zoo, so it is
+imported when the first quantizer of it is built.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from zoo.errors import InputError
+from zoo.quantizers.arguments import check_arguments, parameters_of, unknown_name
+from zoo.quantizers.base import Quantizer, QuantizerOutput, straight_through, without_autocast
+
+# Arguments that the adapter sets itself, or that would break the contract of `Quantizer`.
+REFUSED = {
+    # The layout is channel-last, in float32, with all codes of a position side by side.
+    "accept_image_fmap",
+    "accept_3d_fmap",
+    "channel_first",
+    "channel_last",
+    "is_channel_first",
+    "keep_num_codebooks_dim",
+    "return_indices",
+    "return_zeros_for_masked_padding",
+    "allowed_dtypes",
+    "force_quantization_f32",
+    # Losses come unweighted, and each by its name.
+    "commitment_weight",
+    "commitment_loss_weight",
+    "quantization_loss_weight",
+    "entropy_loss_weight",
+    "experimental_softplus_entropy_loss",
+    "entropy_loss_offset",
+    "codebook_diversity_loss_weight",
+    "codebook_diversity_temperature",
+    "orthogonal_reg_weight",
+    "orthogonal_reg_active_codes_only",
+    "orthogonal_reg_max_codes",
+    # The trainer's optimizer is the only one.
+    "in_place_codebook_optimizer",
+    "manual_in_place_optimizer_update",
+    "manual_ema_update",
+    # A vector's code would depend on the batch.
+    "affine_param",
+    "affine_param_batch_decay",
+    "affine_param_codebook_decay",
+    "sync_affine_param",
+    # The package decodes codes without these.
+    "vq_bridge",
+    "optimize_values",
+}
+
+
+class VectorQuantizePytorch(Quantizer):
+    """A quantizer of vector-quantize-pytorch.
+
+    Supported are the classes in `FAMILIES`, which turn each vector into codes and codes into a vector. BinaryMapper,
+    EvoLFQ and HierarchicalVQ are not: they give one-hot vectors, hold an encoder and a decoder, and code a whole grid.
+
+    Where a class has groups of residual codebooks, the first codebooks of all groups come first, then the second ones,
+    so that some first codes are a coarser code as well. Until the first training batch has started a codebook by
+    k-means (`kmeans_init=True`), all codes are 0.
+
+    `RandomProjectionQuantizer` has no vectors of its own in the space of the latents: what comes out is the chosen
+    rows, sent back through the transposed projections.
+
+    Args:
+        name: of a class, a key of `FAMILIES`.
+        dim: length of a vector.
+        arguments: of the class and of those it is made of, but for layouts, the weights of losses, optimizers, and
+            options that let a vector's code depend on the batch.
+
+    Losses, unweighted: of vector quantizers `commitment_loss`, as the package defines it (with
+    `learnable_codebook=True` it moves the codebook as well); of `SimVQ` and `ResidualSimVQ` `quantization_loss` =
+    mean (sg(z) - q)² + `input_to_quantize_commit_loss_weight` × mean (z - sg(q))²; of `LFQ` `commitment_loss` and
+    `entropy_loss`; of `ResidualLFQ` and `GroupedResidualLFQ` `entropy_loss`; of `LatentQuantize` `commitment_loss` =
+    mean (z - sg(q))² and `codebook_loss` = mean (sg(z) - q)²; of `FSP` `normalization_loss`. They are averaged over
+    the codebooks. The others have none.
+
+    Raises:
+        InputError: no such class, no such argument, or a value that the class refuses.
+    """
+
+    def __init__(self, name: str, dim: int, **arguments: Any):
+        if name not in FAMILIES:
+            raise unknown_name("quantizer of vector-quantize-pytorch", name, FAMILIES)
+        import vector_quantize_pytorch as package
+
+        family = FAMILIES[name]
+        classes = [getattr(package, each) for each in (name, *family.passes_on_to)]
+        accepted = parameters_of(*classes)
+        accepted = {key: value for key, value in accepted.items() if key not in REFUSED and key not in family.fixed}
+        check_arguments(name, arguments, accepted)
+        # A list, as recipes have it, would be taken for one codebook's size.
+        arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
+        try:
+            module = classes[0](dim=dim, **arguments, **family.fixed)
+        except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+            raise InputError(f"{name} refuses dim {dim} with {arguments}: {error}") from error
+        super().__init__(dim, family.sizes(module))
+        self.name = name
+        self.module = module
+
+    @property
+    def family(self) -> Family:
+        return FAMILIES[self.name]
+
+    def train(self, mode: bool = True) -> VectorQuantizePytorch:
+        """As in `torch.nn.Module`; in eval mode no codebook is started by k-means."""
+        super().train(mode)
+        hold_kmeans(self.module, not mode)
+        return self
+
+    @torch.no_grad()
+    def encode(self, z: Tensor) -> Tensor:
+        """Latents `[..., dim]` to codes int64 `[..., num_codebooks]`."""
+        with without_autocast(z):
+            latent = self.check_latent(z).reshape(1, -1, self.dim)
+            module = self._in_float32()
+            if self.training:
+                module = copy.deepcopy(module).eval()
+                hold_kmeans(module, True)
+            _, codes, _ = self._quantize(module, latent)
+            return codes.reshape(*z.shape[:-1], self.num_codebooks)
+
+    def codes_to_latent(self, codes: Tensor) -> Tensor:
+        """Codes int64 `[..., num_codebooks]`, or some first ones of residual codebooks, to latents `[..., dim]`."""
+        latent = self._decode(self._in_float32(), self.check_codes(codes).reshape(1, -1, codes.shape[-1]))
+        return latent.reshape(*codes.shape[:-1], self.dim).to(self._dtype())
+
+    def forward(self, z: Tensor) -> QuantizerOutput:
+        """Latents `[..., dim]` to `QuantizerOutput`; in training mode codes `[..., n]` where others were dropped."""
+        with without_autocast(z):
+            module = self._in_float32()
+            quantized, codes, losses = self._quantize(module, self.check_latent(z).reshape(1, -1, self.dim))
+            if not self.training:
+                # The package adds the straight-through difference here too, and with it an error of rounding.
+                quantized, losses = straight_through(quantized, self._decode(module, codes)), {}
+            elif self.family.residual:
+                codes = codes[..., (codes >= 0).all(dim=(0, 1))]  # dropped ones are -1
+            quantized = quantized.reshape(z.shape).to(z.dtype)
+            return QuantizerOutput(quantized, codes.reshape(*z.shape[:-1], codes.shape[-1]), losses)
+
+    def vectors_of(self, codebook: int, quantized: Tensor, codes: Tensor) -> Tensor:
+        """InputError: the package does not tell what each codebook has put into `quantized`."""
+        raise InputError("a quantizer of vector-quantize-pytorch does not tell its codebooks' vectors apart")
+
+    def check_codes(self, codes: Tensor) -> Tensor:
+        """As in `Quantizer`, but of residual codebooks some first ones are enough (as many of each group)."""
+        missing = self.num_codebooks - codes.shape[-1] if codes.ndim else 0
+        groups = len(self.module.rvqs) if hasattr(self.module, "rvqs") else 1
+        if self.family.residual and 0 < missing < self.num_codebooks and missing % groups == 0:
+            return super().check_codes(functional.pad(codes, (0, missing)))[..., : codes.shape[-1]]
+        return super().check_codes(codes)
+
+    def _quantize(self, module: nn.Module, latent: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        if latent.shape[1] == 0:  # the package takes no empty tensors
+            return latent, torch.empty(1, 0, self.num_codebooks, dtype=torch.int64, device=latent.device), {}
+        return self.family.quantize(module, latent)
+
+    def _decode(self, module: nn.Module, codes: Tensor) -> Tensor:
+        if codes.shape[1] == 0:
+            return torch.empty(1, 0, self.dim, device=codes.device)
+        return self.family.decode(module, functional.pad(codes, (0, self.num_codebooks - codes.shape[-1]), value=-1))
+
+    def _dtype(self) -> torch.dtype:
+        tensors = [*self.module.parameters(), *self.module.buffers()]
+        return next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
+
+    def _in_float32(self) -> nn.Module:
+        return self.module if self._dtype() == torch.float32 else copy.deepcopy(self.module).float()
+
+
+@dataclass(frozen=True)
+class Family:
+    """What the adapter knows of a class.
+
+    sizes: gives the entries of each codebook.
+    decode: codes `[1, positions, num_codebooks]`, -1 for none, to latents `[1, positions, dim]`.
+    passes_on_to: the classes that its keyword arguments are passed on to.
+    fixed: arguments that it is always built with.
+    loss: the name of the loss that its `forward` returns; None: it has none.
+    residual: whether some first codes are a coarser code.
+    """
+
+    sizes: Callable[[Any], tuple[int, ...]]
+    decode: Callable[[Any, Tensor], Tensor]
+    passes_on_to: tuple[str, ...] = ()
+    fixed: dict[str, Any] = field(default_factory=dict)
+    loss: str | None = None
+    residual: bool = False
+
+    def quantize(self, module: Any, z: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Latents `[1, positions, dim]` to quantized, codes `[1, positions, num_codebooks]`, and losses."""
+        quantized, indices, *others = module(z)
+        losses = {} if self.loss is None else {self.loss: others[0].mean()}
+        return quantized, codes_of(indices), losses
+
+
+class LFQFamily(Family):
+    """Its parts of the loss come apart."""
+
+    def quantize(self, module: Any, z: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        (quantized, indices, _), parts = module(z, return_loss_breakdown=True)
+        entropy = parts.per_sample_entropy - module.diversity_gamma * parts.batch_entropy
+        return quantized, codes_of(indices), {"commitment_loss": parts.commitment, "entropy_loss": entropy}
+
+
+class LatentQuantizeFamily(Family):
+    """Channel-first, and its codes are computed here: the package rounds a sum down that may be too small."""
+
+    def quantize(self, module: Any, z: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        quantized = module(z.movedim(-1, 1))[0].movedim(1, -1)
+        projected = module.project_in(z).unflatten(-1, (module.num_codebooks, -1)).unbind(dim=-1)
+        values = list(module.values_per_latent)
+        digits = [(channel[..., None] - of).abs().argmin(dim=-1) for channel, of in zip(projected, values, strict=True)]
+        codes = reduce(torch.add, [digit * stride for digit, stride in zip(digits, strides(values), strict=True)])
+        losses = {
+            "commitment_loss": functional.mse_loss(z, quantized.detach()),
+            # The package lets no gradient reach the values; this one moves them, as in the paper.
+            "codebook_loss": functional.mse_loss(self.decode(module, codes), z.detach()),
+        }
+        return quantized, codes, losses
+
+
+class RandomProjectionFamily(Family):
+    """It returns codes alone."""
+
+    def quantize(self, module: Any, z: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        codes = codes_of(module(z))
+        return straight_through(z, self.decode(module, codes).detach()), codes, {}
+
+
+def codes_of(indices: Tensor) -> Tensor:
+    """Return indices `[1, N]`, `[1, N, codebooks]` or `[groups, 1, N, codebooks]` as int64 `[1, N, all codebooks]`."""
+    if indices.ndim == 4:
+        indices = indices.movedim(0, -1).flatten(-2)
+    return (indices[..., None] if indices.ndim == 2 else indices).long()
+
+
+def strides(values: list[Tensor]) -> list[int]:
+    """Return what a step of each channel adds to a code: the product of the numbers of values before it."""
+    return [reduce(int.__mul__, map(len, values[:channel]), 1) for channel in range(len(values))]
+
+
+def sizes_of_layers(module: Any) -> tuple[int, ...]:
+    return tuple(layer.codebook_size for layer in module.layers)
+
+
+def sizes_of_groups(module: Any) -> tuple[int, ...]:
+    return tuple(size for size in sizes_of_layers(module.rvqs[0]) for _ in module.rvqs)
+
+
+def sizes_of_codebooks(module: Any) -> tuple[int, ...]:
+    return (module.codebook_size,) * module.num_codebooks
+
+
+def size_of_module(module: Any) -> tuple[int, ...]:
+    return (module.codebook_size,)
+
+
+def decode_heads(module: Any, codes: Tensor) -> Tensor:
+    one_table = module.heads == 1 and not module.separate_codebook_per_head
+    rows = module.get_codes_from_indices(codes[..., 0] if one_table else codes)
+    return module.project_out(rows.flatten(2))
+
+
+def decode_layers(module: Any, codes: Tensor) -> Tensor:
+    return module.get_output_from_indices(codes)
+
+
+def decode_groups(module: Any, codes: Tensor) -> Tensor:
+    return module.get_output_from_indices(codes.unflatten(-1, (-1, module.groups)).movedim(-1, 0))
+
+
+def decode_codebooks(module: Any, codes: Tensor) -> Tensor:
+    return module.indices_to_codes(codes if module.keep_num_codebooks_dim else codes[..., 0])
+
+
+def decode_index(module: Any, codes: Tensor) -> Tensor:
+    return module.indices_to_codes(codes[..., 0])
+
+
+def decode_latent_values(module: Any, codes: Tensor) -> Tensor:
+    values = list(module.values_per_latent)
+    channels = [of[codes // stride % len(of)] for of, stride in zip(values, strides(values), strict=True)]
+    return module.project_out(torch.stack(channels, dim=-1).flatten(-2))
+
+
+def decode_projections(module: Any, codes: Tensor) -> Tensor:
+    projections = module.rand_projs.movedim(0, 1).flatten(1)  # [dim, codebooks * codebook_dim]
+    return decode_heads(module.vq, codes) @ projections.T
+
+
+def hold_kmeans(module: nn.Module, hold: bool) -> None:
+    """Let codebooks be started by k-means, or not: the package would start them in eval mode too."""
+    for codebook in module.modules():
+        if hasattr(type(codebook), "init_embed_"):
+            if hold:
+                codebook.__dict__["init_embed_"] = no_kmeans
+            else:
+                codebook.__dict__.pop("init_embed_", None)
+
+
+def no_kmeans(data: Tensor, mask: Tensor | None = None) -> None:
+    """Stand in for a codebook's `init_embed_`."""
+
+
+ENTROPY_ALONE = {"entropy_loss_weight": 1.0, "commitment_loss_weight": 0.0}
+
+FAMILIES: dict[str, Family] = {
+    "VectorQuantize": Family(
+        lambda module: (module.codebook_size,) * module.heads, decode_heads, loss="commitment_loss"
+    ),
+    "ResidualVQ": Family(sizes_of_layers, decode_layers, ("VectorQuantize",), loss="commitment_loss", residual=True),
+    "GroupedResidualVQ": Family(
+        sizes_of_groups, decode_groups, ("ResidualVQ", "VectorQuantize"), loss="commitment_loss", residual=True
+    ),
+    "SimVQ": Family(size_of_module, decode_index, loss="quantization_loss"),
+    "ResidualSimVQ": Family(sizes_of_layers, decode_layers, ("SimVQ",), loss="quantization_loss", residual=True),
+    "FSQ": Family(sizes_of_codebooks, decode_codebooks),
+    "ResidualFSQ": Family(sizes_of_layers, decode_layers, ("FSQ",), residual=True),
+    "GroupedResidualFSQ": Family(sizes_of_groups, decode_groups, ("ResidualFSQ", "FSQ"), residual=True),
+    "FSP": Family(size_of_module, decode_index, loss="normalization_loss"),
+    "LFQ": LFQFamily(sizes_of_codebooks, decode_codebooks, fixed={"commitment_loss_weight": 1.0}),
+    "ResidualLFQ": Family(sizes_of_layers, decode_layers, ("LFQ",), ENTROPY_ALONE, loss="entropy_loss", residual=True),
+    "GroupedResidualLFQ": Family(
+        sizes_of_groups, decode_groups, ("ResidualLFQ", "LFQ"), ENTROPY_ALONE, loss="entropy_loss", residual=True
+    ),
+    "LatentQuantize": LatentQuantizeFamily(sizes_of_codebooks, decode_latent_values),
+    "RandomProjectionQuantizer": RandomProjectionFamily(
+        lambda module: (module.vq.codebook_size,) * module.num_codebooks, decode_projections, ("VectorQuantize",)
+    ),
+}
