@@ -88,7 +88,7 @@ def load_into(tokenizer: Tokenizer, name: str, weights: str | Path) -> None:
     if registry.is_variant(weights):
         variant = registry.info(str(weights))
         state = _found_weights(variant, _network(variant))
-        check_state(state, tokenizer.state_dict(), f"the weights of {variant.name} in a {name}")
+        state = check_state(state, tokenizer.state_dict(), f"the weights of {variant.name} in a {name}")
     elif not Path(weights).is_file():
         raise CheckpointError(f"{weights}: no such file, and no variant has that name")
     else:
@@ -209,8 +209,7 @@ def load_saved(path: Path, dtype: torch.dtype | None, wanted: type | None = None
         version = saved.get("zoo", "unknown")
         raise CheckpointError(f"{path}: written by zoo {version}, this is {zoo.__version__}: {error}") from None
     weights = path / WEIGHTS if path.is_dir() else path
-    state = read_checkpoint(weights)
-    check_state(state, tokenizer.state_dict(), str(weights))
+    state = check_state(read_checkpoint(weights), tokenizer.state_dict(), str(weights))
     assign(tokenizer, state, dtype)
     if path.is_dir() and (path / CARD).is_file():
         tokenizer.card_file = path / CARD
@@ -259,8 +258,7 @@ def _local_weights(variant: Variant, path: Path, network: Tokenizer) -> Mapping[
         if keys:
             best = max(keys, key=lambda layout: layout.found(state, expected))
             return best.convert(state, expected, str(path))
-    check_state(state, expected, str(path))
-    return state
+    return check_state(state, expected, str(path))
 
 
 def _found_weights(variant: Variant, network: Tokenizer) -> Mapping[str, Tensor]:
@@ -268,9 +266,7 @@ def _found_weights(variant: Variant, network: Tokenizer) -> Mapping[str, Tensor]
     path = _weights_file(variant, network)
     if variant.weights is None and variant.shipped is not None:
         return _local_weights(variant, path, network)
-    state = read_checkpoint(path)
-    check_state(state, network.state_dict(), str(path))
-    return state
+    return check_state(read_checkpoint(path), network.state_dict(), str(path))
 
 
 def _weights_file(variant: Variant, network: Tokenizer) -> Path:

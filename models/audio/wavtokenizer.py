@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import weight_norm
 
 from zoo.checkpoints import KeyMap
 from zoo.errors import InputError
+from zoo.layers.weight_norm import WeightNormConv1d
 from zoo.quantizers import VectorQuantizer
 from zoo.registry import HubSource, alias, register, replace
 from zoo.spec import TokenizerSpec
@@ -33,11 +33,7 @@ class PaddedConv(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, kernel_size: int, stride: int = 1):
         super().__init__()
-        self.conv = weight_norm(nn.Conv1d(channels_in, channels_out, kernel_size, stride))
-        # Unit norms keep the variance of what passes; PyTorch's own start shrinks it threefold at every layer,
-        # until a latent is little but the sum of the biases.
-        nn.init.ones_(self.conv.parametrizations.weight.original0)
-        nn.init.zeros_(self.conv.bias)
+        self.conv = WeightNormConv1d(channels_in, channels_out, kernel_size, stride)
         self.stride = stride
         self.right = (kernel_size - stride) // 2
         self.left = kernel_size - stride - self.right
