@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from zoo.checkpoints import KeyMap
 from zoo.errors import InputError
+from zoo.layers.lstm import LSTM
 from zoo.layers.weight_norm import WeightNormConv1d
 from zoo.quantizers import VectorQuantizer
 from zoo.registry import HubSource, alias, register, replace
@@ -42,9 +43,9 @@ class PaddedConv(nn.Module):
         length = x.shape[-1]
         right = self.right + -length % self.stride
         # Reflection needs more samples than it adds: short input gets zeros first, which are cut off again.
-        zeros = max(0, max(self.left, right) + 1 - length)
+        zeros = torch.sym_max(0, torch.sym_max(self.left, right) + 1 - length)
         x = F.pad(F.pad(x, (0, zeros)), (self.left, right), mode="reflect")
-        return self.conv(x[..., : x.shape[-1] - zeros])
+        return self.conv(x.narrow(-1, 0, self.left + length + right))
 
 
 class ResidualUnit(nn.Module):
@@ -71,7 +72,7 @@ class Encoder(nn.Module):
             self.units.append(ResidualUnit(width))
             self.downsamples.append(PaddedConv(width, 2 * width, 2 * stride, stride))
             width *= 2
-        self.lstm = nn.LSTM(width, width, num_layers=2, batch_first=True)
+        self.lstm = LSTM(width, num_layers=2)
         self.head = PaddedConv(width, dim, 7)
 
     @property
@@ -86,10 +87,11 @@ class Encoder(nn.Module):
     def forward(self, audio: Tensor, chunk_frames: int) -> Tensor:
         hop = math.prod(self.strides)
         halo = math.ceil(self.context / hop)
-        frames = math.ceil(audio.shape[-1] / hop)
+        frames = (audio.shape[-1] + hop - 1) // hop
         parts, state = [], None
         for start, stop, first, last in overlapping(frames, chunk_frames, halo):
-            x = self.downsample(audio[..., first * hop : last * hop])[..., start - first : stop - first]
+            end = audio.shape[-1] if last == frames else last * hop
+            x = self.downsample(audio[..., first * hop : end]).narrow(-1, start - first, stop - start)
             memory, state = self.lstm(x.mT, state)
             parts.append(x + memory.mT)
         return self.head(F.elu(torch.cat(parts, dim=-1)))
@@ -211,7 +213,7 @@ class Decoder(nn.Module):
         x = self.global_blocks(self.embed(latent))
         frames, halo = x.shape[-1], 3 * len(self.blocks)
         window = torch.hann_window(self.n_fft, device=x.device, dtype=torch.float32)
-        audio = x.new_zeros(len(x), (frames - 1) * self.hop_length + self.n_fft, dtype=torch.float32)
+        audio = x.new_zeros(x.shape[0], (frames - 1) * self.hop_length + self.n_fft, dtype=torch.float32)
         envelope = torch.zeros_like(audio[:1])
         for start, stop, first, last in overlapping(frames, chunk_frames, halo):
             spectrum = self.spectrum(x[..., first:last], condition)[:, start - first : stop - first]
@@ -235,7 +237,13 @@ class Decoder(nn.Module):
 
 
 def overlapping(length: int, chunk: int, halo: int) -> Iterator[tuple[int, int, int, int]]:
-    """Spans `(start, stop)` that tile `length`, each with the wider span `(first, last)` that its values need."""
+    """Yield spans `(start, stop)` that tile `length`, each with the wider span `(first, last)` that its values need.
+
+    In a traced graph there is one, so that the graph holds for any length.
+    """
+    if torch.compiler.is_compiling():
+        yield 0, length, 0, length
+        return
     for start in range(0, length, chunk):
         stop = min(start + chunk, length)
         yield start, stop, max(start - halo, 0), min(stop + halo, length)

@@ -49,7 +49,7 @@ class Branch(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.gain * self.layer(self.norm(x))
         if self.training and self.drop_path:
-            h = h * h.new_empty(len(h), 1, 1).bernoulli_(1 - self.drop_path) / (1 - self.drop_path)
+            h = h * h.new_empty(h.shape[0], 1, 1).bernoulli_(1 - self.drop_path) / (1 - self.drop_path)
         return x + h
 
 
@@ -92,7 +92,7 @@ class VisionTransformer(nn.Module):
 
     def place(self, tokens: Tensor) -> Tensor:
         """`[B, positions, width]` behind the class token, all with their positions."""
-        return torch.cat([self.class_token.expand(len(tokens), -1, -1), tokens], dim=1) + self.positions
+        return torch.cat([self.class_token.expand(tokens.shape[0], -1, -1), tokens], dim=1) + self.positions
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         x = torch.cat([first + self.levels[0], second + self.levels[1]], dim=1)
@@ -112,7 +112,7 @@ class Encoder(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         patches = rearrange(self.patch_embed(image), "b c h w -> b (h w) c")
-        latents = self.latent_tokens.expand(len(image), -1, -1)
+        latents = self.latent_tokens.expand(image.shape[0], -1, -1)
         x = self.transformer(self.transformer.place(patches), self.transformer.place(latents)[:, 1:])
         return self.head(rearrange(x[:, -latents.shape[1] :], "b (h w) c -> b c h w", h=self.grid[0]))
 

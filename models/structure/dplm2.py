@@ -222,9 +222,9 @@ class DPLM2(Tokenizer):
         return self.decode(self.encode(x), mask=residues_present(x))
 
     def _predict(self, latent: Tensor, mask: Tensor | None) -> Prediction:
-        expected = (len(latent), latent.shape[2])
+        expected = (latent.shape[0], latent.shape[2])
         if mask is None:
-            mask = torch.ones(expected)
+            mask = torch.ones(expected, device=latent.device)
         if not isinstance(mask, Tensor) or mask.shape != expected:
             got = list(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
             raise InputError(f"expected mask as {list(expected)}, got {got}")

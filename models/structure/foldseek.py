@@ -15,6 +15,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,14 +79,16 @@ def find_partners(centers: Tensor, complete: Tensor) -> tuple[Tensor, Tensor]:
     """
     batch, residues, _ = centers.shape
     centers = centers.nan_to_num()
-    no_candidate = ~complete
-    no_candidate[:, [0, -1]] = True
     index = torch.arange(residues, device=centers.device)
+    candidate = complete & (index > 0) & (index < residues - 1)
+    # A traced graph holds for any number of residues, and so takes all at once.
+    traced = torch.compiler.is_compiling()
     partners, found = [], []
-    for some in index.split(max(1, PAIRS_AT_ONCE // (batch * residues))):
-        # By products of vectors, as is faster, distances far from the origin would lose the digits that decide.
-        distances = torch.cdist(centers[:, some], centers, compute_mode="donot_use_mm_for_euclid_dist")
-        distances.masked_fill_(no_candidate[:, None] | (some[:, None] == index), torch.inf)
+    for some in [index] if traced else index.split(max(1, PAIRS_AT_ONCE // (batch * residues))):
+        # By differences: products of vectors, which are faster, lose the digits that decide far from the origin.
+        pairs = zip(centers[:, some].unbind(dim=2), centers.unbind(dim=2), strict=True)
+        distances = reduce(torch.add, [(one[:, :, None] - other[:, None]).square() for one, other in pairs]).sqrt()
+        distances = distances.masked_fill(~candidate[:, None] | (some[:, None] == index), torch.inf)
         least, where = distances.min(dim=2)
         partners.append(where)
         found.append(least.isfinite())
@@ -110,7 +113,8 @@ def describe_contacts(atoms: Tensor) -> Contacts:
     partners, found = find_partners(virtual_centers(atoms), complete)
 
     def of_partner(values: Tensor) -> Tensor:
-        return torch.take_along_dim(values, partners[..., None], dim=1)
+        # (`take_along_dim` broadcasts, which would tie an exported graph to one number of residues.)
+        return values.gather(1, partners[..., None].expand(-1, -1, values.shape[2]))
 
     alpha = atoms[:, :, 1]
     steps = F.pad(unit(alpha.diff(dim=1)), (0, 0, 1, 1))
@@ -192,7 +196,7 @@ class Foldseek(Tokenizer):
             InputError: as `encode`.
         """
         x = self._check_signal(x)
-        lengths = [x.shape[1]] * len(x) if lengths is None else self._check_lengths(lengths, x).tolist()
+        lengths = [x.shape[1]] * len(x) if lengths is None else self.modality.check_lengths(lengths, x).tolist()
         valid = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
         for i, length in enumerate(lengths):
             valid[i, :length] = describe_contacts(x[i : i + 1, :length].double()).valid[0]

@@ -75,9 +75,9 @@ class TimeConv(nn.Conv1d):
         windows = repeat_first(x, kernel - stride).unfold(1, kernel, stride)
         # Three consecutive frames lie one behind the other: of a single clip, these are views.
         columns = rearrange(windows, "b t c h w k -> (b t) (k c) (h w)")
-        weight = rearrange(self.weight, "o c k -> o (k c)").expand(len(columns), -1, -1)
+        weight = rearrange(self.weight, "o c k -> o (k c)").expand(columns.shape[0], -1, -1)
         out = torch.baddbmm(self.bias[:, None], weight, columns)
-        return rearrange(out, "(b t) c (h w) -> b t c h w", b=len(x), h=x.shape[3])
+        return rearrange(out, "(b t) c (h w) -> b t c h w", b=x.shape[0], h=x.shape[3])
 
 
 class Convs(nn.Sequential):
