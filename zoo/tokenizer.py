@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,7 @@ class Tokenizer(HubMixin, nn.Module):
     decode_options: tuple[str, ...] = ()
     encode_only: str | None = None
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    small: Mapping[str, Any] = {}
+    small: ClassVar[Mapping[str, Any]] = {}
 
     encoder: nn.Module
     quantizer: Quantizer
@@ -55,13 +55,13 @@ class Tokenizer(HubMixin, nn.Module):
         self.spec = spec
         modalities.get(spec.modality)  # here, so that nothing is imported while `encode` and `decode` are traced
 
-    # What a system overrides
+    # What a system overrides; `*args` stands in both for options that a subclass names
 
-    def to_latent(self, signal: Tensor, **options: Any) -> Tensor:
+    def to_latent(self, signal: Tensor, *args: Any, **options: Any) -> Tensor:
         """Signal in the network's range to what enters the quantizer, `[B, dim, *grid]`."""
         return self.encoder(signal)
 
-    def from_latent(self, latent: Tensor, **options: Any) -> Tensor:
+    def from_latent(self, latent: Tensor, *args: Any, **options: Any) -> Tensor:
         """`[B, dim, *grid]` to the signal in the network's range, uncropped and unclamped."""
         return self.decoder(latent)
 

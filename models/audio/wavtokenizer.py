@@ -205,6 +205,7 @@ class Decoder(nn.Module):
         for module in (self.embed, *self.blocks.modules()):
             if isinstance(module, nn.Conv1d | nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
+                assert module.bias is not None
                 nn.init.zeros_(module.bias)
 
     def forward(self, latent: Tensor, chunk_frames: int) -> Tensor:
@@ -327,6 +328,7 @@ class WavTokenizer(Tokenizer):
         return self.decoder(latent, self._chunk_frames(chunk_seconds))
 
     def _chunk_frames(self, seconds: float) -> int:
+        assert self.spec.frame_rate is not None, "audio has a sample rate"
         frames = int(seconds * self.spec.frame_rate)
         if frames < 1:
             raise InputError(f"expected chunk_seconds of at least one frame, got {seconds}")

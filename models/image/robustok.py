@@ -156,7 +156,9 @@ class RobusTok(Tokenizer):
         self, spec: TokenizerSpec, *, dim: int = 64, width: int = 768, num_layers: int = 12, num_heads: int = 12
     ):
         super().__init__(spec)
-        shape = (spec.grid(spec.resolution), spec.downsample[0], dim, width, num_layers, num_heads)
+        assert spec.resolution is not None
+        rows, columns = spec.grid(spec.resolution)
+        shape = ((rows, columns), spec.downsample[0], dim, width, num_layers, num_heads)
         self.encoder = Encoder(*shape)
         self.quantizer = VectorQuantizer(dim, *spec.codebook_sizes, distance="cosine")
         self.decoder = Decoder(*shape)

@@ -8,6 +8,7 @@ channel rounded on its own to one of 64 levels. `zoo.discretize` does the same t
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -31,10 +32,10 @@ class Encoder(nn.Module):
         super().__init__()
         channels = [width * multiplier for multiplier in (1, *MULTIPLIERS)]
         self.stem = nn.Conv2d(3, width, 3, padding=1)
-        self.levels = nn.ModuleList(residual_blocks(2, *channels[i : i + 2]) for i in range(len(MULTIPLIERS)))
+        self.levels = nn.ModuleList(residual_blocks(2, *ends) for ends in pairwise(channels))
         self.downsamples = nn.ModuleList(Downsample(c) for c in channels[1:-1])
-        # One behind each block of the last level, whatever the picture's size; the decoder's level has none.
-        self.attentions = nn.ModuleList(Attention(channels[-1]) for _ in self.levels[-1])
+        # One after each of the two blocks of the last level, whatever the image size; the decoder's level has none.
+        self.attentions = nn.ModuleList(Attention(channels[-1]) for _ in range(2))
         self.mid = middle(channels[-1])
         self.norm = group_norm(channels[-1])
         self.head = nn.Conv2d(channels[-1], 2 * dim, 3, padding=1)
@@ -44,7 +45,7 @@ class Encoder(nn.Module):
         x = self.stem(image)
         for level, downsample in zip(self.levels, self.downsamples, strict=False):
             x = downsample(level(x))
-        for block, attention in zip(self.levels[-1], self.attentions, strict=True):
+        for block, attention in zip(self.levels[-1].children(), self.attentions, strict=True):
             x = attention(block(x))
         return self.moments(self.head(F.silu(self.norm(self.mid(x)))))
 

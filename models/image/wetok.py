@@ -9,6 +9,7 @@ latent: two decodings differ unless `generator` or `noise` is given.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -35,7 +36,7 @@ class ResidualBlock(nn.Module):
         self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
         self.norm2 = group_norm(norm_groups, channels_out)
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
-        self.shortcut = nn.Identity()
+        self.shortcut: nn.Module = nn.Identity()
         if channels_in != channels_out:
             self.shortcut = nn.Conv2d(channels_in, channels_out, 1, bias=False)
 
@@ -57,7 +58,7 @@ class Encoder(nn.Module):
         channels = [width * multiplier for multiplier in (1, *multipliers)]
         self.stem = nn.Conv2d(3, width, 3, padding=1, bias=False)
         self.levels = nn.ModuleList(
-            residual_blocks(num_blocks, *channels[i : i + 2], norm_groups) for i in range(len(multipliers))
+            residual_blocks(num_blocks, c_in, c_out, norm_groups) for c_in, c_out in pairwise(channels)
         )
         self.downsamples = nn.ModuleList(nn.Conv2d(c, c, 3, stride=2, padding=1) for c in channels[1:-1])
         self.mid = residual_blocks(num_blocks, channels[-1], channels[-1], norm_groups)

@@ -40,14 +40,13 @@ class Encoder(nn.Module):
     def __init__(self, esm_if1: ESMIF1Encoder):
         super().__init__()
         self.esm_if1 = esm_if1
-        self.head = nn.Sequential(
-            nn.LayerNorm(esm_if1.width), nn.Linear(esm_if1.width, BITS), nn.ReLU(), nn.Linear(BITS, BITS)
-        )
+        first, last = nn.Linear(esm_if1.width, BITS), nn.Linear(BITS, BITS)
+        self.head = nn.Sequential(nn.LayerNorm(esm_if1.width), first, nn.ReLU(), last)
         # For a start at which residues differ in their bits: far apart, about 0. What PyTorch's start makes come out of
         # the ReLU, the positive half of a normal distribution of variance 1/3, has the mean below.
         with torch.no_grad():
-            self.head[3].weight.mul_(4)
-            self.head[3].bias.copy_(-self.head[3].weight.sum(dim=1) / math.sqrt(6 * math.pi))
+            last.weight.mul_(4)
+            last.bias.copy_(-last.weight.sum(dim=1) / math.sqrt(6 * math.pi))
 
     def forward(self, atoms: Tensor) -> Tensor:
         present = residues_present(atoms)
@@ -178,7 +177,7 @@ class DPLM2(Tokenizer):
     ):
         super().__init__(spec)
         self.encoder = Encoder(
-            ESMIF1Encoder(encoder_width, encoder_heads, encoder_layers, tuple(node_dims), graph_layers)
+            ESMIF1Encoder(encoder_width, encoder_heads, encoder_layers, node_dims, graph_layers)
         )
         self.quantizer = LFQ(BITS, bit_order="big")
         self.decoder = Decoder(width, num_heads, num_layers, pair_width, head_width, trunk_blocks, structure_iterations)

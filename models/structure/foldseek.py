@@ -17,7 +17,7 @@ import struct
 from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -178,7 +178,8 @@ class Foldseek(Tokenizer):
         contacts = describe_contacts(signal.double())
         latent = self.encoder(contacts.features.to(self.dtype))
         # The reference has one letter for invalid residues: the centroid itself is what becomes that letter.
-        latent = torch.where(contacts.valid[..., None], latent, self.quantizer.codebook[INVALID])
+        invalid = self.quantizer.codes_to_latent(torch.full_like(contacts.partners, INVALID)[..., None])
+        latent = torch.where(contacts.valid[..., None], latent, invalid)
         return latent.movedim(-1, 1)
 
     @torch.no_grad()
@@ -196,9 +197,10 @@ class Foldseek(Tokenizer):
             InputError: as `encode`.
         """
         x = self._check_signal(x)
-        lengths = [x.shape[1]] * len(x) if lengths is None else self.modality.check_lengths(lengths, x).tolist()
+        if lengths is None:
+            return describe_contacts(x.double()).valid
         valid = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
-        for i, length in enumerate(lengths):
+        for i, length in enumerate(self.modality.check_lengths(lengths, x).tolist()):
             valid[i, :length] = describe_contacts(x[i : i + 1, :length].double()).valid[0]
         return valid
 
@@ -239,11 +241,13 @@ def read_kerasify(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror}") from None
 
-    def take(kind: str, number: int) -> list[int] | list[float]:
+    def take(kind: str, number: int) -> tuple[Any, ...]:
         data = file.read(4 * number)
         if len(data) < 4 * number:
-            raise CheckpointError(f"{path}: truncated or no kerasify file: {4 * number - len(data)} bytes are missing")
-        return list(struct.unpack(f"<{number}{kind}", data))
+            raise CheckpointError(
+                f"{path}: truncated or not a kerasify file: {4 * number - len(data)} bytes are missing"
+            )
+        return struct.unpack(f"<{number}{kind}", data)
 
     def expect(what: str, value: int) -> None:
         (found,) = take("I", 1)

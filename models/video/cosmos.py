@@ -52,6 +52,7 @@ class SpaceConv(nn.Conv2d):
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
+        assert self.bias is not None
         nn.init.zeros_(self.bias)  # so many convolutions in a row would lose the signal among their biases
 
     def forward(self, x: Tensor) -> Tensor:
@@ -66,11 +67,13 @@ class TimeConv(nn.Conv1d):
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
+        assert self.bias is not None
         nn.init.zeros_(self.bias)
         with torch.no_grad():
             self.weight[:, :, -1].diagonal().add_(1)  # so that it starts with passing each frame on
 
     def forward(self, x: Tensor) -> Tensor:
+        assert self.bias is not None
         (kernel,), (stride,) = self.kernel_size, self.stride
         windows = repeat_first(x, kernel - stride).unfold(1, kernel, stride)
         # Three consecutive frames lie one behind the other: of a single clip, these are views.
@@ -94,7 +97,7 @@ class ResidualBlock(nn.Module):
         self.conv1 = Convs(channels_in, channels_out)
         self.norm2 = FrameNorm(channels_out)
         self.conv2 = Convs(channels_out, channels_out)
-        self.shortcut = nn.Identity()
+        self.shortcut: nn.Module = nn.Identity()
         if channels_in != channels_out:
             self.shortcut = SpaceConv(channels_in, channels_out, 1)
 
@@ -233,8 +236,8 @@ class Decoder(nn.Module):
         self.head = Convs(channels[-1], 3 * 8**WAVELET_LEVELS)
         # For a start at grey: from far off, the first steps would push all latents beyond the quantizer's levels.
         with torch.no_grad():
-            for conv in self.head:
-                conv.weight.mul_(0.3)
+            for weight in (conv.weight for conv in self.head if isinstance(conv, SpaceConv | TimeConv)):
+                weight.mul_(0.3)
 
     def forward(self, latent: Tensor) -> Tensor:
         x = self.mid(self.stem(self.project(latent.transpose(1, 2))))

@@ -1,5 +1,6 @@
 """Small networks of registered variants, and signals for them."""
 
+import pytest
 import torch
 
 import zoo
@@ -46,3 +47,25 @@ def chains(batch: int, residues: int, generator: torch.Generator) -> torch.Tenso
 def decode_options(tokenizer: zoo.Tokenizer) -> dict:
     """Whatever makes `decode` give the same twice."""
     return {"generator": torch.Generator().manual_seed(0)} if "generator" in tokenizer.decode_options else {}
+
+
+def distinct() -> list[str]:
+    """Variants whose small networks differ: one for each architecture, downsampling and configuration."""
+    chosen: dict[tuple, str] = {}
+    for name in zoo.list_tokenizers():
+        variant = zoo.info(name)
+        config = {**variant.config, **variant.builder.small}
+        shape = (variant.spec.downsample, variant.spec.resolution, variant.spec.num_tokens, variant.spec.num_codebooks)
+        chosen.setdefault((variant.builder, shape, repr(sorted(config.items()))), name)
+    return sorted(chosen.values())
+
+
+def quick_first(names: list[str]) -> list:
+    """Parameters of a test that takes long: one variant of each architecture, and the others marked slow."""
+    seen: set[type] = set()
+    parameters = []
+    for name in names:
+        builder = zoo.info(name).builder
+        parameters.append(pytest.param(name, marks=pytest.mark.slow if builder in seen else ()))
+        seen.add(builder)
+    return parameters

@@ -25,6 +25,6 @@ class LSTM(nn.RNNBase):
         if state is None:
             zeros = x.new_zeros(self.num_layers, x.shape[0], self.hidden_size)
             state = zeros, zeros
-        weights = [weight for layer in self.all_weights for weight in layer]
+        weights: list[Tensor] = [weight for layer in self.all_weights for weight in layer]
         out, hidden, cell = torch.lstm(x, state, weights, True, self.num_layers, 0.0, self.training, False, True)
         return out, (hidden, cell)
