@@ -56,9 +56,10 @@ def export_onnx(tokenizer: Tokenizer | str | Path, out: str | Path) -> Path:
         codes, = encoder.run(None, {"signal": audio})
 
     `encoder.onnx` turns `signal` into `codes`, `decoder.onnx` turns `codes` into `signal`, in the layouts of
-    `Tokenizer.encode` and `decode`, without `lengths`, `size` or other options. The batch has any size; lengths, heights
-    and widths too where `spec.variable_size` is true, and a clip has at most `spec.chunk_frames` frames. Values are not
-    checked: NaN or codes out of range are not reported. A decoder that samples draws its own noise.
+    `Tokenizer.encode` and `decode`, without `lengths`, `size` or other options. The batch may have any size, and so may
+    the signal where `spec.variable_size` is true: audio of at least two code positions, clips of at most
+    `spec.chunk_frames` frames. Values are not checked: NaN or codes out of range are not reported. A decoder that
+    samples draws its own noise. Long signals are not cut into chunks.
 
     Args:
         tokenizer: a tokenizer, or a name or path as `zoo.load` takes it; the files have its data type.

@@ -3,7 +3,7 @@
 Paper: WavTokenizer: an Efficient Acoustic Discrete Codec Tokenizer for Audio Language Modeling (ICLR 2025,
 arXiv 2408.16532). Reference: jishengpeng/WavTokenizer at 5cf440d.
 The encoder is EnCodec's (strided convolutions, an LSTM), the decoder is Vocos's (ConvNeXt at frame rate, inverse
-STFT) with residual and attention blocks in front. Those blocks normalise and attend over the whole sequence, so
+STFT) after residual and attention blocks. Those blocks normalise and attend over the whole sequence, so
 a clip decoded in parts is not the clip decoded at once; everything else sees a bounded neighbourhood, and long
 audio runs through it in chunks whose overlap makes them exact.
 """
@@ -30,7 +30,7 @@ from zoo.tokenizer import Tokenizer
 
 
 class PaddedConv(nn.Module):
-    """Weight-normalised convolution that reflects its input at both ends: `ceil(length / stride)` steps come out."""
+    """Weight-normalised convolution that reflects its input at both ends and returns `ceil(length / stride)` steps."""
 
     def __init__(self, channels_in: int, channels_out: int, kernel_size: int, stride: int = 1):
         super().__init__()
@@ -139,7 +139,7 @@ class AttentionBlock(nn.Module):
         return x + self.out(attended[:, 0]).mT
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        # Contiguous, or PyTorch falls back to an attention that holds all frames by all frames.
+        # Contiguous: otherwise PyTorch uses an attention that holds the matrix of all frames by all frames.
         h = self.norm(x).mT.contiguous()[:, None]
         return self.query(h), self.key(h), self.value(h)
 
@@ -172,7 +172,7 @@ class ConvNeXtBlock(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Vocos behind residual and attention blocks: `[B, input_dim, frames]` to `[B, 1, frames * hop_length]`."""
+    """Residual and attention blocks, then Vocos: `[B, input_dim, frames]` to `[B, 1, frames * hop_length]`."""
 
     def __init__(
         self,
@@ -209,7 +209,7 @@ class Decoder(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, latent: Tensor, chunk_frames: int) -> Tensor:
-        # The conditions all stand for one setting: training draws one, inference takes the first.
+        # All conditions stand for the same setting: training draws one, inference uses the first.
         condition = int(torch.randint(self.num_conditions, ())) if self.training else 0
         x = self.global_blocks(self.embed(latent))
         frames, halo = x.shape[-1], 3 * len(self.blocks)
@@ -262,15 +262,17 @@ class WavTokenizer(Tokenizer):
     """Audio tokenizer with one Euclidean codebook.
 
     Audio `[B, 1, samples]` of any length at 24 kHz; codes `[B, 1, frames]`, `frames = ceil(samples / hop_length)`.
-    Both directions take `chunk_seconds=`: what is computed at once where the result does not depend on it.
+    `encode` and `decode` take `chunk_seconds=`, how much is computed at once; the result does not depend on it.
 
     Args:
-        strides: of the encoder's stages, in the order in which data meets them; their product is the hop length.
+        strides: strides of the encoder's stages, first to last; their product is the hop length.
         encoder_width: channels of the encoder's first stage; each stage doubles them.
-        dim: of the codebook. decoder_dim, hidden_dim, num_layers: of the ConvNeXt decoder.
-        num_conditions: rows of the adaptive norms. norm_groups: of the decoder's group norms.
-        revive_below: of the quantizer: counts are latents of a batch, so a smaller batch takes a smaller threshold.
-        input_std: of the audio; the network works on audio divided by it.
+        dim: channels of a codebook row.
+        decoder_dim, hidden_dim: channels of the ConvNeXt decoder, and inside its blocks.
+        num_layers: ConvNeXt blocks. num_conditions: rows of the adaptive norms.
+        norm_groups: groups of the decoder's group norms.
+        revive_below: threshold of `VectorQuantizer`; it counts latents of a batch, so small batches need a small one.
+        input_std: typical deviation of the audio, by which the network divides it.
     """
 
     encode_options = ("chunk_seconds",)
@@ -380,7 +382,7 @@ CHECKPOINT = KeyMap(
     ("head.out.", "decoder.head."),
     layout=("state_dict",),
     ignore=(
-        "feature_extractor.encodec.decoder.",  # a whole EnCodec decoder that is stored and never run
+        "feature_extractor.encodec.decoder.",  # a whole EnCodec decoder, which is stored and never run
         "head.istft.window",
         "multiperioddisc.",
         "multiresddisc.",
@@ -391,7 +393,7 @@ CHECKPOINT = KeyMap(
 )
 
 
-# By the licence tag of the Hub repository; the other repositories' tags were not seen.
+# As the license tag of the Hub repository says; the tags of the other repositories were not seen.
 MIT, NOT_STATED = "MIT", "not stated"
 HOP_600, HOP_320 = (4, 5, 5, 6), (2, 4, 5, 8)
 
@@ -507,12 +509,8 @@ register(
         code_license="Apache-2.0",
         weights_license="CC BY 4.0",
         config={
-            "strides": (
-                8,
-                5,
-                4,
-                2,
-            ),  # the other way round: at the full rate a small network spends least on a long stride
+            # The other way round: a small network spends least time at the full rate if the first stride is long.
+            "strides": (8, 5, 4, 2),
             "encoder_width": 8,
             "dim": 32,
             "decoder_dim": 128,

@@ -1,10 +1,10 @@
-"""WeTok: a picture to groups of eight sign bits per position and back.
+"""WeTok: an image to groups of eight sign bits per position and back.
 
 Paper: WeTok: Powerful Discrete Tokenization for High-Fidelity Visual Reconstruction (arXiv 2508.05599).
 Reference: zhuangshaobin/WeTok at caa2ad7.
-Convolutions only. Every normalisation and the decoder's adaptive ones use statistics of the whole picture, so
-tiles are not parts of the whole. The variant with the highest compression decodes with Gaussian noise beside the
-latent: two decodings differ unless `generator` or `noise` is given.
+Convolutions only. Every normalisation and the decoder's adaptive ones use statistics of the whole image, so the
+codes of a tile are not those of the whole. The variant with the highest compression decodes with Gaussian noise beside
+the latent: two decodings differ unless `generator` or `noise` is given.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class AdaptiveGroupNorm(nn.Module):
             nn.init.constant_(linear.bias, start)
 
     def forward(self, x: Tensor, latent: Tensor) -> Tensor:
-        # The variance divides by positions - 1, and the scale is no "1 + scale": both as in the reference.
+        # The variance divides by positions - 1, and the scale is not "1 + scale": both as in the reference.
         variance, mean = torch.var_mean(latent, dim=(2, 3))
         scale, shift = self.gamma((variance + 1e-6).sqrt()), self.beta(mean)
         return scale[..., None, None] * self.norm(x) + shift[..., None, None]
@@ -125,7 +125,7 @@ class Decoder(nn.Module):
         self.levels = nn.ModuleList(
             residual_blocks(num_blocks, c_in, c_out, norm_groups) for c_in, c_out in zip(inputs, channels, strict=True)
         )
-        # Level 0 is the picture's own resolution: nothing is upsampled behind it.
+        # Level 0 has the resolution of the image: nothing is upsampled after it.
         self.upsamples = nn.ModuleList(Upsample(c) for c in channels[1:])
         self.norm = group_norm(norm_groups, width)
         self.head = nn.Conv2d(width, 3, 3, padding=1)
@@ -147,12 +147,12 @@ class WeTok(Tokenizer):
     least significant bit. The decoder's statistics need at least two positions.
 
     Args:
-        width: channels at full resolution. multipliers: of `width`, one per resolution, finest first.
-        num_blocks: residual blocks per resolution. dim: latent channels, a bit each.
-        norm_groups: groups of channels that every normalisation takes its statistics over.
-        temperature: of the quantizer's entropy term, in training.
-        generative: the decoder also takes noise; `decode` then accepts `generator=` or `noise=`, a tensor of the
-            latent's shape `[B, dim, h, w]`.
+        width: channels at full resolution. multipliers: channels of each resolution as multiples of `width`, finest
+            first. num_blocks: residual blocks per resolution. dim: latent channels, each a bit.
+        norm_groups: groups of channels in every normalisation.
+        temperature: temperature of the quantizer's entropy term, in training.
+        generative: whether the decoder also takes noise; `decode` then accepts `generator=` or `noise=`, a tensor of
+            the latent's shape `[B, dim, h, w]`.
     """
 
     input_mean = 0.5

@@ -127,7 +127,7 @@ class GVPNorm(nn.Module):
 
 
 class Edges(NamedTuple):
-    """Each residue's nearest ones, as many for every residue.
+    """Edges from each residue to its nearest ones, the same number for every residue.
 
     source, target: int64 `[E]`, numbers of residues in the whole batch. exists: bool `[E]`, false where a residue has
     fewer neighbours.
@@ -160,7 +160,7 @@ class GraphEmbedding(nn.Module):
         frequencies = torch.exp(torch.arange(0, NUM_RADIAL, 2, device=source.device) * (-math.log(10000) / NUM_RADIAL))
         steps = (source - target)[:, None] * frequencies
         scalars = torch.cat([radial_basis(length(offset), 20), steps.cos(), steps.sin()], dim=-1)
-        # Two more say whether source or target have no coordinates; the reference then drops all such edges.
+        # Two more channels state whether source or target have no coordinates; the reference then drops such edges.
         scalars = F.pad(scalars, (0, 2))
         features = self.edge((scalars.to(dtype), direction(offset)[..., None].to(dtype)))
         return nodes, Edges(source, target, exists, features)
@@ -195,13 +195,13 @@ class GraphLayer(nn.Module):
     def forward(self, nodes: Features, edges: Edges) -> Features:
         ends = zip(nodes, edges.features, strict=True)
         messages = self.message(tuple(torch.cat([x[edges.source], e, x[edges.target]], dim=-1) for x, e in ends))
-        # The reference takes the mean over the edges that end at a residue, so where nobody lists it, it hears nothing.
+        # As in the reference, the mean is over the edges that end at a residue: one that no other lists gets nothing.
         nodes = self.norm1(tuple(x + mean_at(edges, m, x.shape[0]) for x, m in zip(nodes, messages, strict=True)))
         return self.norm2(tuple(x + y for x, y in zip(nodes, self.feed_forward(nodes), strict=True)))
 
 
 def mean_at(edges: Edges, values: Tensor, count: int) -> Tensor:
-    """Means of the `values` `[E, ...]` of edges that end at the same residue, `[count, ...]`; 0 where none does."""
+    """Return means of the `values` `[E, ...]` of edges that end at one residue, `[count, ...]`; 0 where none do."""
     weights = edges.exists.to(values.dtype).view(-1, *[1] * (values.ndim - 1))
     return sum_at(edges.target, values * weights, count) / sum_at(edges.target, weights, count).clamp(min=1)
 
@@ -251,8 +251,8 @@ class SelfAttention(nn.Module):
 
 
 def side_by_side(heads: Tensor) -> Tensor:
-    """What attention's heads found, `[B, heads, L, channels]` to `[B, L, (heads channels)]`."""
-    # No view, which an exported graph cannot make of what attention with a mask returns.
+    """Results of the heads of an attention, `[B, heads, L, channels]`, as `[B, L, (heads channels)]`."""
+    # Copied: an exported graph cannot make a view of what attention with a mask returns.
     return torch.cat(heads.unbind(dim=1), dim=-1)
 
 
@@ -312,10 +312,10 @@ class ESMIF1Encoder(nn.Module):
 
     Args:
         width: channels of the transformer.
-        num_heads: of its attention.
-        num_layers: of the transformer.
+        num_heads: heads of its attention.
+        num_layers: layers of the transformer.
         node_dims: scalars and vectors of a residue in the graph network.
-        num_graph_layers: of the graph network.
+        num_graph_layers: layers of the graph network.
     """
 
     def __init__(self, width: int, num_heads: int, num_layers: int, node_dims: tuple[int, int], num_graph_layers: int):

@@ -6,7 +6,7 @@ products, invariant point attention and the structure module. References: facebo
 openfold.
 The trunk passes between one state per residue and one per pair of residues; the structure module moves one rigid
 frame per residue. Every peptide unit is an alanine of fixed geometry, whose oxygen alone turns. Frames and atoms are
-float32 whatever the dtype of the weights.
+float32 for weights of any dtype.
 """
 
 from __future__ import annotations
