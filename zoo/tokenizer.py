@@ -30,7 +30,7 @@ class Tokenizer(HubMixin, nn.Module):
     range, which `input_mean` and `input_std` declare. A structure goes in and out as it is, in float32, so that
     `from_latent` gives `[B, residues, 5, 3]`.
     A tokenizer can be pickled and copied. `torch.compile(tokenizer.encode, fullgraph=True)` compiles `encode` without
-    `lengths`, and so `decode`; in a compiled or exported graph values are not checked, and a long signal is not cut into
+    `lengths`, and so `decode`; in a compiled or exported graph values are not checked, and a signal is not cut into
     chunks. `zoo.graphs` has both as modules, for `torch.export`, and writes ONNX files.
 
     `encode_only` says, in a system without a decoder, why it has none. `interpolation` is what the authors resize
