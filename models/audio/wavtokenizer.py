@@ -91,7 +91,9 @@ class Encoder(nn.Module):
         parts, state = [], None
         for start, stop, first, last in overlapping(frames, chunk_frames, halo):
             end = audio.shape[-1] if last == frames else last * hop
-            x = self.downsample(audio[..., first * hop : end]).narrow(-1, start - first, stop - start)
+            x = self.downsample(audio[..., first * hop : end])
+            if (first, last) != (start, stop):
+                x = x[..., start - first : stop - first]
             memory, state = self.lstm(x.mT, state)
             parts.append(x + memory.mT)
         return self.head(F.elu(torch.cat(parts, dim=-1)))
