@@ -24,6 +24,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import mean, median, stdev
 
@@ -32,13 +33,14 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 import zoo
-from zoo import quantizers
 from zoo.files import atomic_path
-from zoo.quantizers import Quantizer, QuantizerOutput
+from zoo.quantizers import Quantizer, QuantizerOutput, create
 from zoo.spec import TokenizerSpec
 from zoo.tokenizer import Tokenizer
-from zoo.trainers.data import Crops, Excerpts, Files, to_signal, training_batches, validation_batches
-from zoo.trainers.recipe import ImageData, Optimizer, Recipe, Validation
+from zoo.trainers.data.batches import Crops, Excerpts, to_signal, training_batches, validation_batches
+from zoo.trainers.data.options import ImageData
+from zoo.trainers.data.signals import Signals
+from zoo.trainers.recipe import Optimizer, Recipe, Validation
 from zoo.trainers.trainer import Trainer
 from zoo.trainers.validation import choose_metrics, validate
 
@@ -78,48 +80,50 @@ SIGNS = {"commitment_loss": 0.008, "entropy_loss": 0.004}  # as the recipe wetok
 POST_TRAINING_BITS = 3
 FAMILIES = {
     "vq": Family(
-        lambda: quantizers.VectorQuantizer(8, 4096, distance="cosine"),
+        partial(create, "vq", 8, codebook_size=4096, distance="cosine"),
         "4096 unit vectors of 8, by gradient (LlamaGen)",
         LEARNED,
     ),
     "vq-ema": Family(
-        lambda: quantizers.VectorQuantizer(8, 4096, **EMA_CODEBOOK),
+        partial(create, "vq", 8, codebook_size=4096, **EMA_CODEBOOK),
         "4096 vectors of 8, EMA, k-means start, revival (SoundStream)",
         {"commitment_loss": 0.25},
     ),
     "residual-vq": Family(
-        lambda: quantizers.ResidualVQ(8, 64, 2, **EMA_CODEBOOK),
+        partial(create, "residual-vq", 8, codebook_size=64, num_quantizers=2, **EMA_CODEBOOK),
         "2x64 vectors of 8, EMA, k-means start, revival (SoundStream)",
         {"commitment_loss": 0.25},
     ),
     "product-vq": Family(
-        lambda: quantizers.ProductVQ(16, (64, 64), **EMA_CODEBOOK),
+        partial(create, "product-vq", 16, codebook_sizes=(64, 64), **EMA_CODEBOOK),
         "2x64 vectors of 8, EMA, k-means start, revival",
         {"commitment_loss": 0.25},
     ),
     "additive-vq": Family(
-        lambda: quantizers.AdditiveVQ(8, (64, 64)), "2x64 vectors of 8, by gradient, beam of 8", LEARNED
+        partial(create, "additive-vq", 8, codebook_sizes=(64, 64)), "2x64 vectors of 8, by gradient, beam of 8", LEARNED
     ),
     "factorized-vq": Family(
-        lambda: quantizers.FactorizedVQ(16, (64, 64)),
+        partial(create, "factorized-vq", 16, codebook_sizes=(64, 64)),
         "2x64 unit vectors of 8, disentangled (FQGAN)",
         {**LEARNED, "entropy_loss": 0.03, "disentanglement_loss": 0.1},
     ),
     "shared-mapping-vq": Family(
-        lambda: quantizers.SharedMappingVQ((8, 8), 4096),
+        partial(create, "shared-mapping-vq", 16, dims=(8, 8), codebook_size=4096),
         "4096 pairs of unit vectors of 8 (TokenFlow, without its teacher)",
         LEARNED,
     ),
-    "sim-vq": Family(lambda: quantizers.SimVQ(32, 4096), "4096 vectors of 32, frozen behind a linear map", LEARNED),
-    "fsq": Family(lambda: quantizers.FSQ((8, 8, 8, 8)), "levels 8, 8, 8, 8"),
-    "lfq": Family(lambda: quantizers.LFQ(12, temperature=1.0), "12 signs", SIGNS),
+    "sim-vq": Family(
+        partial(create, "sim-vq", 32, codebook_size=4096), "4096 vectors of 32, frozen behind a linear map", LEARNED
+    ),
+    "fsq": Family(partial(create, "fsq", 4, levels=(8, 8, 8, 8)), "levels 8, 8, 8, 8"),
+    "lfq": Family(partial(create, "lfq", 12, temperature=1.0), "12 signs", SIGNS),
     "grouped-lfq": Family(
-        lambda: quantizers.GroupedLFQ(12, 2, temperature=1.0), "2 groups of 6 signs (as wetok-nano)", SIGNS
+        partial(create, "grouped-lfq", 12, num_groups=2, temperature=1.0), "2 groups of 6 signs (as wetok-nano)", SIGNS
     ),
     # Unit vectors: at this temperature the soft assignment is about as steep as that of LFQ.
-    "bsq": Family(lambda: quantizers.BSQ(12, temperature=0.1), "12 signs on the sphere", SIGNS),
+    "bsq": Family(partial(create, "bsq", 12, temperature=0.1), "12 signs on the sphere", SIGNS),
     "dimensionwise": Family(
-        lambda: NoQuantizer(4), "4 channels of 8 levels, after training without a quantizer (TokenBridge)"
+        partial(NoQuantizer, 4), "4 channels of 8 levels, after training without a quantizer (TokenBridge)"
     ),
 }
 
@@ -223,7 +227,7 @@ def make_recipe(family: str, seed: int, steps: int) -> Recipe:
     )
 
 
-def run(recipe: Recipe, training: Files, validation: Files) -> dict[str, float]:
+def run(recipe: Recipe, training: Signals, validation: Signals) -> dict[str, float]:
     """Train and measure one tokenizer."""
     trainer = Trainer(Fabric(accelerator="cpu", devices=1), recipe, make_tokenizer(recipe.tokenizer, recipe.seed))
     crops = Crops(training, recipe.data, recipe.seed)
@@ -334,8 +338,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     missing = [recipe for recipe in wanted if settings(recipe, options.data) not in known]
     if missing and not options.markdown:
         spec = make_tokenizer(options.families[0], 0).spec
-        training = Files(options.data / "train", spec, missing[0].data)
-        validation = Files(options.data / "val", spec, missing[0].data, VALIDATION_ITEMS)
+        training = Signals(options.data / "train", spec, missing[0].data)
+        validation = Signals(options.data / "val", spec, missing[0].data, VALIDATION_ITEMS)
         for recipe in missing:
             figures = run(recipe, training, validation)
             done.append({"settings": settings(recipe, options.data), "figures": figures})

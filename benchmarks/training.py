@@ -43,15 +43,17 @@ from zoo.bench.machine import resident
 from zoo.files import atomic_path
 from zoo.spec import TokenizerOutput
 from zoo.trainers import Recipe, create_tokenizer, load_recipe
-from zoo.trainers.adversarial import hinge_discriminator_loss, hinge_generator_loss
-from zoo.trainers.data import Crops, Files, training_batches
-from zoo.trainers.discriminators import PatchGAN
-from zoo.trainers.loop import Run
-from zoo.trainers.losses import convergence_loss, mel_loss, ssim_loss, stoi_loss
-from zoo.trainers.report import Report
-from zoo.trainers.run import RunFolder
-from zoo.trainers.sources import training_and_validation
+from zoo.trainers.adversarial.discriminators import PatchGAN
+from zoo.trainers.adversarial.losses import hinge_discriminator_loss, hinge_generator_loss
+from zoo.trainers.data.batches import Crops, training_batches
+from zoo.trainers.data.locations import training_and_validation
+from zoo.trainers.data.options import ImageData
+from zoo.trainers.data.signals import Signals
+from zoo.trainers.loop import Bookkeeper
+from zoo.trainers.losses.reconstruction import convergence_loss, mel_loss, ssim_loss, stoi_loss
+from zoo.trainers.run_folder import RunFolder
 from zoo.trainers.trainer import Trainer
+from zoo.trainers.training_log import TrainingLog
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "data"
@@ -115,19 +117,19 @@ class Timed:
 class Ours:
     """The steps of `zoo.trainers.train`, in a folder of its own."""
 
-    def __init__(self, recipe: Recipe, files: Files, folder: Path):
+    def __init__(self, recipe: Recipe, signals: Signals, folder: Path):
         fabric = Fabric(accelerator="cpu", devices=1)
         self.trainer = Trainer(fabric, recipe, create_tokenizer(recipe))
-        loader = training_batches(Crops(files, recipe.data, recipe.seed), recipe, step=0)
+        loader = training_batches(Crops(signals, recipe.data, recipe.seed), recipe, step=0)
         self.batches = Timed(iter(fabric.setup_dataloaders(loader, use_distributed_sampler=False)))
         run_folder = RunFolder(folder)
         run_folder.start(recipe, step=0)
-        self.report = Report(run_folder, self.trainer.tokenizer.spec, 0, recipe.steps)
-        self.run = Run(self.trainer, run_folder, self.report, None, [], validates=False)
+        self.log = TrainingLog(run_folder, recipe, self.trainer.tokenizer.spec, 0)
+        self.bookkeeper = Bookkeeper(self.trainer, run_folder, self.log, None, [], validates=False)
 
     def step(self) -> None:
         self.trainer.advance(self.batches)
-        self.run.after_step()
+        self.bookkeeper.after_step()
 
 
 class Pictures(Dataset):
@@ -161,8 +163,8 @@ class Sounds(Dataset):
 class Plain:
     """A loop by hand."""
 
-    def __init__(self, recipe: Recipe, files: Files):
-        self.recipe, self.is_picture, options = recipe, files.spec.modality == "image", recipe.optimizer
+    def __init__(self, recipe: Recipe, signals: Signals):
+        self.recipe, self.is_image, options = recipe, isinstance(recipe.data, ImageData), recipe.optimizer
         self.tokenizer = create_tokenizer(recipe)
         self.optimizer = torch.optim.AdamW(
             self.tokenizer.parameters(),
@@ -180,11 +182,11 @@ class Plain:
             self.discriminator_optimizer = torch.optim.AdamW(
                 self.discriminator.parameters(), lr=1e-4, betas=(0.9, 0.99), weight_decay=0.0, fused=True
             )
-        signals = [files[index] for index in range(len(files))]
-        if self.is_picture:
-            self.data: Dataset = Pictures(signals, recipe.data.crop)
+        decoded = [signals[index] for index in range(len(signals))]
+        if self.is_image:
+            self.data: Dataset = Pictures(decoded, recipe.data.crop)
         else:
-            self.data = Sounds(signals, round(recipe.data.seconds * files.spec.sample_rate), recipe.data.peak_db)
+            self.data = Sounds(decoded, round(recipe.data.seconds * signals.spec.sample_rate), recipe.data.peak_db)
         self.batches = self.endless()
         self.steps = 0
 
@@ -201,9 +203,9 @@ class Plain:
 
     def step(self) -> None:
         batch = next(self.batches)
-        original = batch.float() / 255 if self.is_picture else batch
+        original = batch.float() / 255 if self.is_image else batch
         output = self.tokenizer(original)
-        loss = (picture_loss if self.is_picture else sound_loss)(output, original)
+        loss = (picture_loss if self.is_image else sound_loss)(output, original)
         if self.discriminator:
             self.discriminator.requires_grad_(False)
             loss = loss + JUDGEMENT * hinge_generator_loss(self.judge(output.reconstruction))
@@ -248,21 +250,21 @@ def sound_loss(output: TokenizerOutput, original: Tensor) -> Tensor:
     )
 
 
-def read_files(recipe: Recipe, folder: Path) -> Files:
-    return Files(training_and_validation(folder)[0], zoo.info(recipe.tokenizer).spec, recipe.data)
+def read_signals(recipe: Recipe, folder: Path) -> Signals:
+    return Signals(training_and_validation(folder)[0], zoo.info(recipe.tokenizer).spec, recipe.data)
 
 
 def measure_speed(case: Case, data: Path, block: int, rounds: int) -> dict[str, float]:
     """Seconds of a step of both loops, their ratio, and our share of waiting."""
     torch.set_num_threads(1)
     recipe = case.load(block)
-    files = read_files(recipe, data)
+    signals = read_signals(recipe, data)
     with (
         tempfile.TemporaryDirectory() as folder,
         open(os.devnull, "w") as silence,
         contextlib.redirect_stderr(silence),
     ):
-        ours, plain = Ours(recipe, files, Path(folder)), Plain(recipe, files)
+        ours, plain = Ours(recipe, signals, Path(folder)), Plain(recipe, signals)
         seconds: dict[str, list[float]] = {"ours": [], "plain": []}
         clock = 0.0
         for number in range(rounds + 1):
@@ -275,7 +277,7 @@ def measure_speed(case: Case, data: Path, block: int, rounds: int) -> dict[str, 
                     loop.step()
                 seconds[name].append((time.process_time() - started) / block)
                 clock += time.perf_counter() - began if loop is ours else 0.0
-        ours.report.writer.close()
+        ours.log.writer.close()
     return {
         "ours_seconds": median(seconds["ours"]),
         "plain_seconds": median(seconds["plain"]),
@@ -287,11 +289,11 @@ def measure_speed(case: Case, data: Path, block: int, rounds: int) -> dict[str, 
 def measure_memory(case: Case, way: str, data: Path) -> int:
     """Bytes that one loop takes at most beside the data, in this process."""
     recipe = case.load(block=2)
-    files = read_files(recipe, data)
+    signals = read_signals(recipe, data)
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM := VmRSS
     before = resident("VmRSS")
     with tempfile.TemporaryDirectory() as folder:
-        loop = Ours(recipe, files, Path(folder)) if way == "ours" else Plain(recipe, files)
+        loop = Ours(recipe, signals, Path(folder)) if way == "ours" else Plain(recipe, signals)
         for _ in range(MEMORY_STEPS):
             loop.step()
         return resident("VmHWM") - before

@@ -1,13 +1,16 @@
-"""Tiny tokenizers with random weights that are registered and load by name, as if they shipped, for one test."""
+"""Tiny tokenizers with random weights that are registered and load by name, as if they shipped, for one test; a Hub."""
 
+import importlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import save_file
 
 import zoo
+from tests.support.hub_server import HubServer
 from zoo import registry
 
 
@@ -74,3 +77,19 @@ def tiny_cosmos(install) -> zoo.Tokenizer:
 def tiny_dplm2(install) -> zoo.Tokenizer:
     """Structures to a code of 8,192 for each residue."""
     return install("tiny-dplm2", "dplm2-struct-tokenizer", {}, dict(zoo.info("dplm2-struct-tokenizer").builder.small))
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch) -> Iterator[HubServer]:
+    """A Hub that huggingface_hub is pointed at, and a cache of its own; nobody is logged in."""
+    for variable in ("HF_TOKEN", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN_PATH"):
+        monkeypatch.delenv(variable, raising=False)
+    with HubServer() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+        monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        importlib.reload(constants)
+        yield server
+    monkeypatch.undo()
+    importlib.reload(constants)

@@ -8,9 +8,10 @@ import torch
 from typer.testing import CliRunner
 
 import zoo
-from tests.support.tokenizers import decode_options, distinct, quick_first, signal, sizes, small
+from tests.support.variants import distinct, quick_first
 from zoo.cli import app
-from zoo.samples import samples
+from zoo.demo.samples import samples
+from zoo.testing import decode_options, signal, sizes, small
 
 onnxruntime = pytest.importorskip("onnxruntime")
 SHIPPED = [name for name in zoo.list_tokenizers() if zoo.info(name).shipped is not None]

@@ -10,7 +10,8 @@ from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 import zoo
-from tests.support.tokenizers import decode_options, distinct, quick_first, signal, sizes, small
+from tests.support.variants import distinct, quick_first
+from zoo.testing import decode_options, signal, sizes, small
 
 
 def encode_to(queue: torch.multiprocessing.SimpleQueue, tokenizer: zoo.Tokenizer, x: torch.Tensor) -> None:

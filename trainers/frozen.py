@@ -1,8 +1,9 @@
-"""Networks that never learn: published ones that losses look through, and parts of a tokenizer."""
+"""Networks that are not trained: published ones that losses use, and parts of a tokenizer."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Generic, Self, TypeVar
 
 from torch import Tensor, nn
 
@@ -10,43 +11,50 @@ from zoo.errors import InputError
 from zoo.metrics.networks import Weights
 from zoo.tokenizer import Tokenizer
 
+Network = TypeVar("Network", bound=nn.Module)
 
-class Frozen(nn.Module):
-    """A network that moves between devices with its owner and else has no part in it.
 
-    It stays in eval mode, its parameters are not those of the owner, and no checkpoint holds it; a gradient goes
-    through it to what it is given.
+class Frozen(nn.Module, Generic[Network]):
+    """A frozen network inside another module, its owner, which it follows between devices and data types.
+
+    It stays in eval mode; its parameters are not among the owner's parameters, nor its tensors in the owner's state
+    dict. A gradient goes through it to its input.
     """
 
-    def __init__(self, network: nn.Module):
+    def __init__(self, network: Network):
         super().__init__()
         self._network = (network.eval().requires_grad_(False),)  # in a tuple, which hides it from its owner
 
     @property
-    def network(self) -> nn.Module:
+    def network(self) -> Network:
         return self._network[0]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network(x)
 
-    def _apply(self, fn, recurse=True):
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # What torch calls to move or convert a module: `to`, `cuda` and `half` all come here.
         self.network._apply(fn)
         return super()._apply(fn, recurse)
 
 
 def require(weights: Weights, purpose: str, alternative: str | None = None) -> None:
-    """InputError that names the file, where it is to be had and the alternative, unless it is there."""
+    """Check that a published file is on this machine.
+
+    Raises:
+        InputError: it is not; the message has its name, its address and the alternative.
+    """
     reason = weights.missing()
     if reason is not None:
-        hint = "no network is used with random weights in its place" + (f"; {alternative}" if alternative else "")
+        hint = "a network with random weights would not do" + (f"; {alternative}" if alternative else "")
         raise InputError(f"{purpose} {reason}; {hint}")
 
 
 def freeze(tokenizer: Tokenizer, names: Sequence[str]) -> None:
-    """Take the modules of these dotted names out of training: no gradient, eval mode (no codebook moves, no dropout).
+    """Freeze the modules with these dotted names: no gradients, eval mode (no codebook changes, no dropout).
 
     Raises:
-        InputError: a name that no module has, a part of the quantizer, or nothing left to train.
+        InputError: a name that no module has, a part of the quantizer, or nothing is left to train.
     """
     for name in names:
         try:
@@ -55,7 +63,7 @@ def freeze(tokenizer: Tokenizer, names: Sequence[str]) -> None:
             module = None
         if module is None:
             parts = ", ".join(part for part, _ in tokenizer.named_children())
-            raise InputError(f"recipe: freeze: no module {name!r}; there are {parts} and what is in them")
+            raise InputError(f"recipe: freeze: no module {name!r}; there are {parts} and the modules inside them")
         if name.startswith("quantizer."):
             raise InputError(f"recipe: freeze: expected the quantizer as a whole, got {name}")
         module.eval().requires_grad_(False)

@@ -1,15 +1,13 @@
-"""The training loop, on Lightning Fabric: reconstruction, the quantizer's losses and discriminators."""
+"""The training loop, on Lightning Fabric: steps, logs, validation and checkpoints."""
 
 from __future__ import annotations
 
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import TorchElasticEnvironment
@@ -18,65 +16,23 @@ from torch.utils.data import DataLoader
 from zoo.errors import InputError
 from zoo.loading import load_into
 from zoo.metrics import METRICS, Metric
-from zoo.trainers.data import Crops, Excerpts, Files, training_batches, training_files, validation_batches
-from zoo.trainers.recipe import Recipe, create_tokenizer, load_recipe
-from zoo.trainers.report import Report
-from zoo.trainers.run import RunFolder, write_weights
-from zoo.trainers.sources import training_and_validation
+from zoo.trainers.building import create_tokenizer
+from zoo.trainers.data.batches import Crops, Excerpts, training_batches, validation_batches
+from zoo.trainers.data.locations import training_and_validation
+from zoo.trainers.data.signals import Signals, training_signals
+from zoo.trainers.exporting import write_weights
+from zoo.trainers.recipe import Recipe
+from zoo.trainers.result import TrainingResult
+from zoo.trainers.run_folder import RunFolder
 from zoo.trainers.trainer import Trainer
+from zoo.trainers.training_log import TrainingLog
 from zoo.trainers.validation import choose_metrics, validate
 
 
-@dataclass(frozen=True)
-class TrainingResult:
-    """run_dir: the run's folder. step: steps done. weights: the exported file. metrics: of the last validation."""
-
-    run_dir: Path
-    step: int
-    weights: Path
-    metrics: dict[str, float]
-
-
-def train(
-    recipe: str | Path | Recipe | Mapping[str, Any],
-    overrides: Mapping[str, Any] | Sequence[str] = (),
-    *,
-    data: str | Path,
-    validation_data: str | Path | None = None,
-    run_dir: str | Path | None = None,
-    resume: bool = True,
-    minutes: float | None = None,
-    accelerator: str = "auto",
-    devices: int | str | None = None,
-    num_nodes: int | None = None,
-    strategy: str = "auto",
-) -> TrainingResult:
-    """Train a tokenizer; validate, save and export it at the end.
-
-    Args:
-        recipe: name of one that ships with zoo, path of a YAML file, or what else `load_recipe` takes.
-        overrides: `{"optimizer.learning_rate": 1e-4}` or `["optimizer.learning_rate=1e-4"]`.
-        data: folder of files, WebDataset shards or a data set of the Hub, as `zoo.trainers.sources.locate` takes it.
-            Where it has `train` and `val` inside, those are training and validation data.
-        validation_data: as `data`; None: `val` (or `validation`) in `data`, and if there is none, no validation.
-        run_dir: folder of the run; None: `runs/` and the tokenizer's name.
-        resume: go on from the folder's checkpoint if it has one; if not, start anew in its place.
-        minutes: stop after so many, with all that the end of a run brings; a later call goes on.
-        accelerator, devices, num_nodes, strategy: Fabric's; devices and num_nodes None: one process, or those that
-            `torchrun` started, on one machine or several that share the run's folder. Each takes `batch_size` items. A
-            tokenizer of which a step leaves parameters unused
-            (dplm2) takes "ddp_find_unused_parameters_true" for "ddp". "fsdp" needs GPUs, does not go with
-            `adversarial.adaptive_weight` or `teachers`, and spreads the tokenizer alone, not the discriminators.
-
-    Raises:
-        InputError: recipe, override, loss or folder that cannot be used, or a run of another recipe in `run_dir`.
-        CheckpointError, WeightsUnavailableError: the recipe's `weights` do not fit or cannot be had.
-        UnknownTokenizerError: the recipe's tokenizer is not registered.
-        MediaError: a folder without a file that can be read, or a run folder that cannot be written.
-        ZooError: a gradient is not finite; the last checkpoint stays.
-    """
-    started = time.monotonic()
-    recipe = load_recipe(recipe, overrides)
+def launch(
+    recipe: Recipe, *, accelerator: str, devices: int | str | None, num_nodes: int | None, strategy: str
+) -> Fabric:
+    """Fabric with its processes started; the options are those of `zoo.trainers.train`."""
     started_devices, started_nodes = processes_started()
     fabric = Fabric(
         accelerator=accelerator,
@@ -86,9 +42,37 @@ def train(
         precision=recipe.precision,
     )
     fabric.launch()
+    return fabric
+
+
+def processes_started() -> tuple[int, int]:
+    """Number of processes on a machine, and number of machines: those of `torchrun`; without it one process."""
+    if not TorchElasticEnvironment.detect():
+        return 1, 1
+    local = int(os.environ["LOCAL_WORLD_SIZE"])
+    return local, int(os.environ["WORLD_SIZE"]) // local
+
+
+def run_to_the_end(
+    fabric: Fabric,
+    recipe: Recipe,
+    *,
+    data: str | Path,
+    validation_data: str | Path | None,
+    run_dir: str | Path | None,
+    resume: bool,
+    stop_at: float | None,
+) -> TrainingResult:
+    """Train on the processes of `fabric`; validate, save and export at the end.
+
+    Args:
+        data, validation_data, run_dir, resume: as in `zoo.trainers.train`.
+        stop_at: time of `time.monotonic` after which no step begins; None: all steps of the recipe are done.
+    """
     tokenizer = create_tokenizer(recipe)
-    metrics = choose_metrics(recipe.validation, tokenizer.spec.modality)
-    folder = RunFolder(run_dir or Path("runs") / tokenizer.spec.name)
+    spec = tokenizer.spec
+    metrics = choose_metrics(recipe.validation, spec.modality)
+    folder = RunFolder(run_dir or Path("runs") / spec.name)
     checkpoint = folder.load(recipe) if resume else None
     if recipe.weights and checkpoint is None:
         load_into(tokenizer, recipe.tokenizer, recipe.weights)
@@ -100,96 +84,96 @@ def train(
     training_location, validation_location = training_and_validation(data, validation_data)
     if recipe.validation.best and not validation_location:
         raise InputError("recipe: validation.best needs validation data")
-    crops = Crops(training_files(training_location, tokenizer.spec, recipe.data), recipe.data, recipe.seed)
-    batches = training_batches(crops, recipe, trainer.step, fabric.global_rank, fabric.world_size)
-    batches = iter(fabric.setup_dataloaders(batches, use_distributed_sampler=False))
+    crops = Crops(training_signals(training_location, spec, recipe.data), recipe.data, recipe.seed)
+    own_batches = training_batches(crops, recipe, trainer.step, fabric.global_rank, fabric.world_size)
+    loader = fabric.setup_dataloaders(own_batches, use_distributed_sampler=False)
+    assert not isinstance(loader, list)  # as it would be for several
+    batches = iter(loader)
     excerpts = None
     if validation_location and fabric.is_global_zero:
-        files = Files(validation_location, tokenizer.spec, recipe.data, recipe.validation.items)
-        excerpts = validation_batches(Excerpts(files, recipe.data), recipe)
+        signals = Signals(validation_location, spec, recipe.data, recipe.validation.items)
+        excerpts = validation_batches(Excerpts(signals, recipe.data), recipe)
     if fabric.is_global_zero:
         folder.start(recipe, trainer.step)
-    report = Report(folder, tokenizer.spec, trainer.step, recipe.steps) if fabric.is_global_zero else None
-    run = Run(trainer, folder, report, excerpts, metrics, validates=validation_location is not None)
-    with report or nullcontext():
+    log = TrainingLog(folder, recipe, spec, trainer.step) if fabric.is_global_zero else None
+    bookkeeper = Bookkeeper(trainer, folder, log, excerpts, metrics, validates=validation_location is not None)
+    with log or nullcontext():
         while trainer.step < recipe.steps:
             # The first process decides for all.
-            if minutes is not None and fabric.broadcast(time.monotonic() >= started + 60 * minutes):
+            if stop_at is not None and fabric.broadcast(time.monotonic() >= stop_at):
                 break
             trainer.advance(batches)
-            run.after_step()
-        figures = run.finish()
+            bookkeeper.after_step()
+        figures = bookkeeper.finish()
     return TrainingResult(folder.path, trainer.step, folder.weights, figures)
 
 
-def processes_started() -> tuple[int, int]:
-    """How many a machine and on how many machines: those of `torchrun`, and without it one."""
-    if not TorchElasticEnvironment.detect():
-        return 1, 1
-    local = int(os.environ["LOCAL_WORLD_SIZE"])
-    return local, int(os.environ["WORLD_SIZE"]) // local
+class Bookkeeper:
+    """Logs, validates and saves a run between its steps.
 
+    Every process has one and must call its methods; only the first process writes.
 
-class Run:
-    """What happens beside the steps: reports, checkpoints, validation. Every process has one; the first one acts.
-
-    report, excerpts: None on the others. validates: whether there are excerpts, on the first.
+    Args:
+        log, excerpts: None on all processes but the first, and `excerpts` on the first without validation data.
+        metrics: as `choose_metrics` returns them. validates: whether the first process has excerpts.
     """
 
     def __init__(
         self,
         trainer: Trainer,
         folder: RunFolder,
-        report: Report | None,
+        log: TrainingLog | None,
         excerpts: DataLoader | None,
         metrics: Sequence[Metric],
         *,
         validates: bool,
     ):
         self.trainer, self.recipe, self.folder = trainer, trainer.recipe, folder
-        self.report, self.excerpts, self.metrics, self.validates = report, excerpts, metrics, validates
+        self.log, self.excerpts, self.metrics, self.validates = log, excerpts, metrics, validates
 
     def after_step(self) -> None:
-        """What is due at the step that the trainer has reached."""
+        """Log, validate and save what is due at the step that the trainer has reached."""
         recipe, step = self.recipe, self.trainer.step
         is_last = step == recipe.steps
-        if self.report:
-            self.report.advance()
+        if self.log:
+            self.log.advance()
         if step % recipe.log_every == 0 or is_last:
             losses = self.trainer.mean_losses()
-            if self.report:
-                self.report.training(step, losses, self.trainer.learning_rate)
+            if self.log:
+                self.log.training(step, losses, self.trainer.learning_rate)
         begun = time.monotonic()
         if not is_last:
-            # The checkpoint comes last: it knows the best so far.
+            # The checkpoint comes last, since it holds the best value so far.
             if self.validates and step % recipe.validation.every == 0:
                 self.validate()
             if step % recipe.checkpoint_every == 0:
                 self.save()
-        if self.report:
-            self.report.exclude(time.monotonic() - begun)
+        if self.log:
+            self.log.exclude(time.monotonic() - begun)
 
     def finish(self) -> dict[str, float]:
-        """Validate, save and export; the figures, nothing on other processes than the first."""
+        """Validate, save and export; the metrics by name, on other processes than the first empty."""
         self.trainer.check_finite()
         figures = self.validate() if self.validates else {}
         self.save()
         averaged = self.trainer.averaged()
-        if self.report:
+        if self.log:
             write_weights(averaged, self.recipe, self.trainer.step, self.folder.weights)
         return figures
 
     def save(self) -> None:
+        """Write a checkpoint."""
         self.trainer.check_finite()
         state = self.trainer.state_dict()
-        if self.report:
+        if self.log:
             self.folder.save(state, self.recipe.checkpoint_keep)
 
     def validate(self) -> dict[str, float]:
-        """Validate, and save a checkpoint if it is the best; the figures, nothing on other processes than the first."""
-        trainer, figures = self.trainer, {}
+        """Validate, and save a checkpoint if it is the best; the metrics by name, as in `finish`."""
+        trainer = self.trainer
+        figures: dict[str, float] = {}
         averaged = trainer.averaged()
-        if self.report:
+        if self.log and self.excerpts is not None:
             result = validate(
                 averaged,
                 self.excerpts,
@@ -197,20 +181,21 @@ class Run:
                 examples=self.recipe.validation.examples,
                 quantizer_losses=trainer.losses.of_quantizer,
             )
-            self.report.validation(trainer.step, result)
+            self.log.validation(trainer.step, result)
             figures = result.metrics
-        if self.recipe.validation.best:
-            self.keep_best(figures)
+        if best := self.recipe.validation.best:
+            # The first process decides for all.
+            self.keep_best(best, trainer.fabric.broadcast(figures.get(best, math.nan)))
         return figures
 
-    def keep_best(self, figures: Mapping[str, float]) -> None:
-        trainer, name = self.trainer, self.recipe.validation.best
-        value = trainer.fabric.broadcast(figures.get(name))
-        best = trainer.best if trainer.best and trainer.best["metric"] == name else None
-        sign = 1 if METRICS[trainer.tokenizer.spec.modality][name].higher_is_better else -1
+    def keep_best(self, metric: str, value: float) -> None:
+        """Save a checkpoint if `value` of this metric is the best so far."""
+        trainer = self.trainer
+        best = trainer.best if trainer.best and trainer.best["metric"] == metric else None
+        sign = 1 if METRICS[trainer.tokenizer.spec.modality][metric].higher_is_better else -1
         if math.isnan(value) or (best and sign * value <= sign * best["value"]):
             return
-        trainer.best = {"metric": name, "value": value, "step": trainer.step}
+        trainer.best = {"metric": metric, "value": value, "step": trainer.step}
         state = trainer.state_dict()
-        if self.report:
+        if self.log:
             self.folder.save_best(state)

@@ -1,4 +1,4 @@
-"""Codes that are perturbed in training, so that the decoder bears those that a generator samples wrongly."""
+"""Codes that are perturbed in training, so that the decoder learns to bear codes that a generator samples wrong."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from zoo.trainers.recipe import Perturbation
 class LatentPerturbation:
     """A forward hook of a quantizer that replaces some of the vectors by near ones (RobusTok, arXiv 2503.08354).
 
-    As its released code (lxa9867/ImageFolder at 76ddfb9a) has it: behind the quantizer's losses and codes, which know
-    nothing of it; near to the encoder's vector, not to its code; the gradient passes straight through. `step` says how
-    far training is.
+    As in its released code (lxa9867/ImageFolder at 76ddfb9a): the quantizer's losses and codes are those before the
+    replacement; nearness is measured from the encoder's vector, not from its code; the gradient passes straight
+    through. The trainer sets `step` to the number of the step before each step.
 
     Args:
-        quantizer: with one codebook of learned rows. InputError for another.
-        options: of the recipe.
+        quantizer: a quantizer with one codebook of learned rows. options: the recipe's `perturbation`.
+
+    Raises:
+        InputError: another quantizer.
     """
 
     def __init__(self, quantizer: Quantizer, options: Perturbation):
@@ -31,7 +33,7 @@ class LatentPerturbation:
 
     @property
     def factor(self) -> float:
-        """Of `alpha` and `delta` at this step."""
+        """Factor of `alpha` and `delta` at this step."""
         if self.options.anneal is None:
             return 1.0
         start, end = self.options.anneal
@@ -49,7 +51,7 @@ class LatentPerturbation:
                 beta=options.beta,
                 latents=[quantizer.normalise(inputs[0].float())],
             )
-            # Only what is replaced: an EMA codebook has moved on since its rows were taken.
+            # The others are kept, not looked up again: an EMA codebook has changed since.
             changed = (perturbed != codes).movedim(1, -1)
             rows = quantizer.lookup(perturbed[:, 0]).to(quantized.dtype)
             values = torch.where(changed, rows, quantized)

@@ -1,4 +1,4 @@
-"""States of networks and optimizers as one process has them, also where Fabric's `fsdp` spreads them over processes.
+"""States of networks and optimizers as one process has them, also if Fabric's `fsdp` spreads them over processes.
 
 Every process must call these functions at the same point.
 """
@@ -9,55 +9,54 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
 from torch import nn
 from torch.distributed.fsdp import FullOptimStateDictConfig, FullyShardedDataParallel, StateDictType
+from torch.optim import Optimizer
 
 
-def is_sharded(network: nn.Module) -> bool:
-    """Whether a network that Fabric has set up is spread over processes."""
-    return isinstance(network, _FabricModule) and isinstance(network._forward_module, FullyShardedDataParallel)
+def sharded_root(network: nn.Module) -> FullyShardedDataParallel | None:
+    """The outermost module of `network` whose parameters are spread over processes; None: it is not spread."""
+    return next((module for module in network.modules() if isinstance(module, FullyShardedDataParallel)), None)
 
 
 def whole_state(network: nn.Module) -> dict[str, Any]:
     """The network's state dict."""
-    if not is_sharded(network):
+    root = sharded_root(network)
+    if root is None:
         return network.state_dict()
-    with FullyShardedDataParallel.summon_full_params(network._forward_module, writeback=False):
+    with FullyShardedDataParallel.summon_full_params(root, writeback=False):
         return {key: value.cpu().clone() for key, value in network.state_dict().items()}
 
 
 def load_whole_state(network: nn.Module, state: Mapping[str, Any]) -> None:
-    """Take what `whole_state` gave."""
-    whole = (
-        FullyShardedDataParallel.summon_full_params(network._forward_module) if is_sharded(network) else nullcontext()
-    )
-    with whole:
+    """Load a state dict that `whole_state` returned."""
+    root = sharded_root(network)
+    with nullcontext() if root is None else FullyShardedDataParallel.summon_full_params(root):
         network.load_state_dict(state)
 
 
-def whole_optimizer_state(network: nn.Module, optimizer: _FabricOptimizer) -> dict[str, Any]:
-    """The state dict of the optimizer of `network`."""
-    if not is_sharded(network):
+def whole_optimizer_state(network: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
+    """The state dict of the optimizer of `network`: of torch's optimizer, not of the wrapper that Fabric makes."""
+    root = sharded_root(network)
+    if root is None:
         return optimizer.state_dict()
-    with _whole_optimizers(network):
-        return FullyShardedDataParallel.optim_state_dict(network._forward_module, optimizer.optimizer)
+    with _whole_optimizers(root):
+        return FullyShardedDataParallel.optim_state_dict(root, optimizer)
 
 
-def load_whole_optimizer_state(network: nn.Module, optimizer: _FabricOptimizer, state: Mapping[str, Any]) -> None:
-    """Take what `whole_optimizer_state` gave."""
-    if is_sharded(network):
-        with _whole_optimizers(network):
-            state = FullyShardedDataParallel.optim_state_dict_to_load(
-                network._forward_module, optimizer.optimizer, dict(state)
-            )
+def load_whole_optimizer_state(network: nn.Module, optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    """Load a state dict that `whole_optimizer_state` returned."""
+    root, state = sharded_root(network), dict(state)
+    if root is not None:
+        with _whole_optimizers(root):
+            state = FullyShardedDataParallel.optim_state_dict_to_load(root, optimizer, state)
     optimizer.load_state_dict(state)
 
 
-def _whole_optimizers(network: _FabricModule) -> AbstractContextManager:
-    # What is on the CPU already would not be copied, and torch writes the next state over it.
-    offload = next(network.parameters()).device.type != "cpu"
+def _whole_optimizers(root: FullyShardedDataParallel) -> AbstractContextManager:
+    # A state that is on the CPU already would not be copied, and torch would write the next one over it.
+    offload = next(root.parameters()).device.type != "cpu"
     options = FullOptimStateDictConfig(offload_to_cpu=offload, rank0_only=False)
     return FullyShardedDataParallel.state_dict_type(
-        network._forward_module, StateDictType.FULL_STATE_DICT, optim_state_dict_config=options
+        root, StateDictType.FULL_STATE_DICT, optim_state_dict_config=options
     )

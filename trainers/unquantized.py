@@ -1,4 +1,4 @@
-"""Training that begins without anything lost between encoder and decoder."""
+"""Training that begins without quantization."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from zoo.quantizers.base import Quantizer, QuantizerOutput
 
 
 class Unquantized:
-    """A forward hook of a quantizer that, before a step, lets the decoder have the latents themselves.
+    """A forward hook of a quantizer that passes the latents themselves to the decoder in the first steps.
 
-    A network whose untrained latents hardly depend on the signal learns to use a few codes at most; with nothing lost
-    it first learns to use its latents. The codebook follows them meanwhile, and none of its losses counts. `step` says
-    how far training is.
+    A network whose untrained latents hardly depend on the signal learns to use only a few codes; without quantization
+    it first learns to use its latents. Meanwhile the codebook follows the latents, and its losses count as 0. The
+    trainer sets `step` to the number of the step before each step.
 
     Args:
-        quantizer: with one codebook of learned rows. InputError for another.
-        until: the first step that is quantized.
+        quantizer: a quantizer with one codebook of learned rows. until: the first step that is quantized.
+
+    Raises:
+        InputError: another quantizer.
     """
 
     def __init__(self, quantizer: Quantizer, until: int):

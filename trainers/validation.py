@@ -1,4 +1,4 @@
-"""Metrics of `zoo.metrics` and statistics of the codes of a tokenizer on fixed excerpts."""
+"""Validation: metrics of `zoo.metrics` and statistics of the codes of a tokenizer on fixed excerpts."""
 
 from __future__ import annotations
 
@@ -8,31 +8,26 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from zoo import modalities
 from zoo.errors import InputError
 from zoo.metrics import METRICS, Metric
 from zoo.metrics.codes import MAX_COUNTS, CodeStatistics, CodeSummary
 from zoo.spec import TokenizerSpec
 from zoo.tokenizer import Tokenizer
-from zoo.trainers.data import to_signal
+from zoo.trainers.data.batches import to_signal
 from zoo.trainers.recipe import Validation
 
-DEFAULT_METRICS: dict[str, tuple[str, ...]] = {
-    "image": ("psnr", "ssim"),
-    "audio": ("mel_distance", "stoi"),
-    "video": ("psnr", "ssim", "flicker"),
-    "structure": ("ca_rmsd", "tm_score", "lddt"),
-}
 LEAST_USAGE = 0.05
 
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """What a tokenizer makes of the excerpts.
+    """Result of a tokenizer on the excerpts.
 
-    metrics: by name, those of `zoo.metrics` and `codebook_health`.
-    warning: what to try, where a codebook has collapsed: where less than 5 % of its entries are in use, of those that
-        so few codes could use; None: none has.
-    originals, reconstructions: the first excerpts, each in the public layout without the batch.
+    metrics: values by name: metrics of `zoo.metrics` and `codebook_health`.
+    warning: advice if a codebook has collapsed, that is, if it uses less than 5 % of its entries (or of the number of
+        codes, if there are fewer codes than entries); None: no codebook has collapsed.
+    originals, reconstructions: the first excerpts, each in the public layout without the batch axis.
     """
 
     metrics: dict[str, float]
@@ -45,12 +40,12 @@ def choose_metrics(options: Validation, modality: str) -> list[Metric]:
     """The metrics that a recipe asks for.
 
     Raises:
-        InputError: a name that there is not, or a metric that lacks something on this machine.
+        InputError: an unknown name, or a metric that needs a package or weights that this machine does not have.
     """
-    known, names = METRICS[modality], options.metrics or DEFAULT_METRICS[modality]
+    known, names = METRICS[modality], options.metrics or modalities.get(modality).validation_metrics
     for name in names:
         if name not in known:
-            raise InputError(f"recipe: unknown metric {name!r} of {modality}; there are {', '.join(known)}")
+            raise InputError(f"recipe: unknown metric {name!r} for {modality}; there are {', '.join(known)}")
         reason = known[name].missing()
         if reason is not None:
             raise InputError(f"recipe: validation.metrics: {name} {reason}")
@@ -71,23 +66,24 @@ def validate(
     """Encode and decode batches of excerpts, in one process.
 
     Args:
-        tokenizer: in eval mode. batches: as `zoo.trainers.data` gives them. metrics: as `choose_metrics` gives them.
+        tokenizer: in eval mode. batches: as `zoo.trainers.data.batches.validation_batches` makes them.
+        metrics: as `choose_metrics` returns them.
         examples: how many of the first excerpts the result holds.
-        quantizer_losses: names of the terms that its quantizer gives in training, for the warning.
+        quantizer_losses: names of the terms that its quantizer returns in training, for the warning.
     """
     spec = tokenizer.spec
+    modality = modalities.get(spec.modality)
     figures = {metric.name: metric.streaming(spec).to(tokenizer.device) for metric in metrics}
-    # Entries of all codebooks, and of pairs of codebooks none that take more than them.
+    # Counts of all codebooks' entries; pairs of codebooks are not counted if they take more than these.
     statistics = CodeStatistics(spec.codebook_sizes, longest=1, max_counts=min(MAX_COUNTS, sum(spec.codebook_sizes)))
     for figure in (*figures.values(), statistics):
         figure.distributed_available_fn = lambda: False
-    originals, reconstructions = [], []
+    originals: list[Tensor] = []
+    reconstructions: list[Tensor] = []
     for batch in batches:
         original = to_signal(batch.to(tokenizer.device))
         output = tokenizer(original)
-        reconstruction = output.reconstruction.float()
-        if spec.modality in ("image", "video"):
-            reconstruction = reconstruction.clamp(0, 1)
+        reconstruction = modality.finish(output.reconstruction.float())
         for figure in figures.values():
             figure.update(reconstruction, original)
         statistics.update(output.codes.cpu())
@@ -104,10 +100,10 @@ def validate(
 
 
 def codebook_health(summary: CodeSummary, spec: TokenizerSpec) -> dict[str, float]:
-    """How the codes use the codebooks, means over those that were counted; nothing where none was.
+    """Statistics of how the codes use the codebooks: means over the codebooks that were counted; empty without any.
 
-    usage: share of the entries that occur. perplexity: entries in even use that would be as hard to guess. entropy:
-    bits of a code. dead_codes: number of entries that do not occur.
+    usage: share of the entries that occur. perplexity: number of equally frequent entries with the same entropy.
+    entropy: bits of a code. dead_codes: number of entries that do not occur.
     """
     dead = [
         None if usage is None else (1 - usage) * size
@@ -119,7 +115,7 @@ def codebook_health(summary: CodeSummary, spec: TokenizerSpec) -> dict[str, floa
 
 
 def collapse_warning(summary: CodeSummary, spec: TokenizerSpec, losses: Collection[str]) -> str | None:
-    """What `ValidationResult.warning` says. losses: names of the terms that the quantizer gives."""
+    """The warning of a `ValidationResult`. losses: names of the terms that the quantizer returns in training."""
     collapsed = [
         f"{number} ({usage:.1%})"
         for number, (usage, size) in enumerate(zip(summary.usage, spec.codebook_sizes, strict=True))

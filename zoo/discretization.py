@@ -1,4 +1,4 @@
-"""Any continuous autoencoder as a tokenizer, without training.
+"""Tokenizers made of continuous autoencoders, without training.
 
 Paper: Bridging Continuous and Discrete Tokens for Autoregressive Visual Generation (TokenBridge, arXiv 2503.16430).
 It measures one scale for all channels of one autoencoder; here every channel has a mean and a scale of its own.
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from zoo import loading, modalities
+from zoo import modalities, saved
 from zoo.errors import CheckpointError, InputError
 from zoo.quantizers import DimensionwiseQuantizer
 from zoo.spec import TokenizerSpec
@@ -38,39 +39,39 @@ def discretize(
     sample_rate: int | None = None,
     causal: bool | None = None,
 ) -> Tokenizer:
-    """A tokenizer that rounds every channel of a continuous latent to one of 2^bits levels.
+    """Return a tokenizer that rounds every channel of a continuous latent to one of 2^bits levels.
 
         tokenizer = zoo.discretize(AutoencoderKL.from_pretrained(...), calibration=batches)
         codes = tokenizer.encode(images)  # int64 [B, channels, h, w]
 
-    What the latent is rounded by is measured: mean and deviation of each channel over `calibration`. Nothing is
+    The levels are placed by the mean and deviation of each channel, which are measured over `calibration`. Nothing is
     trained.
 
     Args:
         autoencoder: a tokenizer of zoo, whose own quantizer is left out, or any module with `encode(x)` and
-            `decode(z)` for latents `[B, channels, *grid]`. `encode` gives the latent, a distribution with `mode()`,
-            or an output with `latent_dist`, `latent` or `latents`, as in diffusers; `decode` gives the signal or an
-            output with `sample`. It is used as it is, not copied, and put into eval mode.
-        bits: of each code, at most 9.
+            `decode(z)` for latents `[B, channels, *grid]`. `encode` returns the latent, a distribution with `mode()`,
+            or an output with `latent_dist`, `latent` or `latents`, as in diffusers; `decode` returns the signal or an
+            output with `sample`. The module is not copied, and is put into eval mode.
+        bits: bits of each code, at most 9.
         calibration: one batch or several, in the public layout and range as `encode` takes them (images
             `[B, 3, H, W]` in [0, 1]), as large as the signals to come. Each goes through the autoencoder whole, one
             after the other; none is kept.
-        value_range: deviations that the levels reach over; at 6 bits the last one stands at 0.81 of it.
-        mean: of the latents, for all channels or one for each, instead of the measured.
-        scale: the reciprocal of their deviation, likewise; what diffusers configurations call `scaling_factor`.
-        name: of the tokenizer; None: the autoencoder's with the bits.
-        modality: "image", "video" or "audio"; None: "image". This and all that follow are for modules that are no
-            tokenizers of zoo, which say so themselves.
-        input_mean, input_std: the network is given (x - input_mean) / input_std of the public range. None: [-1, 1],
-            which is 0.5 and 0.5 for images and video, 0 and 1 for audio.
-        sample_rate: Hz; audio needs it.
+        value_range: number of deviations that the levels extend over; at 6 bits the last level is at 0.81 of it.
+        mean: mean of the latents, for all channels or one for each; None: the measured one.
+        scale: the reciprocal of their deviation, in the same way; diffusers configurations call it `scaling_factor`.
+        name: name of the tokenizer; None: the autoencoder's name with the bits.
+        modality: "image", "video" or "audio"; None: "image". This option and those after it are for modules that are
+            not tokenizers of zoo; tokenizers have these facts in their spec.
+        input_mean, input_std: the network is given (x - input_mean) / input_std, where x is in the public range. None:
+            the network takes [-1, 1], so 0.5 and 0.5 for images and video, 0 and 1 for audio.
+        sample_rate: sample rate in Hz, needed for audio.
         causal: whether the first frame of a clip has a grid step of its own.
 
     Returns:
-        A tokenizer in eval mode: codes `[B, channels, *grid]`, sizes that the grid does not divide padded. The first
-        calibration batch tells channels and downsampling, the latter by the size that its latent is decoded to; in
-        video, its frames are what `spec.chunk_frames` becomes. `save_pretrained` takes the calibration along, but is
-        only for tokenizers of zoo: a file cannot say how to build another module.
+        A tokenizer in eval mode, with codes `[B, channels, *grid]`; sizes that the grid does not divide are padded. The
+        first calibration batch determines the number of channels, the downsampling (from the size that its latent is
+        decoded to) and, for video, `spec.chunk_frames`. `save_pretrained` saves the calibration as well, but works only
+        for tokenizers of zoo: a file cannot say how to build another module.
 
     Raises:
         InputError: a module without `encode` and `decode`, latents that lie on no grid, calibration that is empty,
@@ -80,6 +81,7 @@ def discretize(
     first = next(batches, None)
     if first is None:
         raise InputError("expected at least one batch of calibration, got none")
+    network: Tokenizer | Continuous
     if isinstance(autoencoder, Tokenizer):
         if any(told is not None for told in (modality, input_mean, input_std, sample_rate, causal)):
             raise InputError(
@@ -89,22 +91,23 @@ def discretize(
         autoencoder.check_decodes()
         network, spec, dim = autoencoder, autoencoder.spec, autoencoder.quantizer.dim
     else:
-        network = Continuous(autoencoder, modality or "image", input_mean, input_std).eval()
-        spec, dim = network.probe(first, sample_rate, causal or False)
+        network = continuous = Continuous(autoencoder, modality or "image", input_mean, input_std).eval()
+        spec, dim = continuous.probe(first, sample_rate, causal or False)
     spec = replace(
         spec, name=name or f"{spec.name}-{bits}bit", quantizer="dimensionwise", codebook_sizes=(2**bits,) * dim
     )
-    options = {"autoencoder": network, "bits": bits, "value_range": value_range}
-    measured = DiscretizedTokenizer(spec, **options).eval().measure(chain([first], batches))
+    new = partial(DiscretizedTokenizer, spec, autoencoder=network, bits=bits, value_range=value_range)
+    measured = new().eval().measure(chain([first], batches))
     mean = measured.mean.tolist() if mean is None else mean
     scale = measured.scale() if scale is None else scale
-    return DiscretizedTokenizer(spec, **options, mean=mean, scale=scale).eval()
+    return new(mean=mean, scale=scale).eval()
 
 
 class Continuous(nn.Module):
-    """A module that is no tokenizer of zoo, with as much of one's interface as is needed here."""
+    """A module that is not a tokenizer of zoo, with the part of a tokenizer's interface that is needed here."""
 
-    encode_options = decode_options = ()
+    encode_options: tuple[str, ...] = ()
+    decode_options: tuple[str, ...] = ()
 
     def __init__(self, module: nn.Module, modality: str, input_mean: float | None, input_std: float | None):
         super().__init__()
@@ -118,7 +121,7 @@ class Continuous(nn.Module):
         ranges = {kind.name: kind.network_range for kind in modalities.every() if kind.network_range is not None}
         if modality not in ranges:
             raise InputError(f"expected modality as one of {', '.join(ranges)}, got {modality!r}")
-        self.module = module
+        self.module: Any = module  # with `encode` and `decode`, of whatever signature
         self.modality = modalities.get(modality)
         default_mean, default_std = ranges[modality]
         self.input_mean = default_mean if input_mean is None else input_mean
@@ -145,7 +148,7 @@ class Continuous(nn.Module):
 
     @torch.no_grad()
     def probe(self, signal: Tensor, sample_rate: int | None, causal: bool) -> tuple[TokenizerSpec, int]:
-        """What an encoded and decoded batch tells: a spec that only lacks the codes, and the latent's channels."""
+        """Return what a coded batch shows: a spec that lacks only codebooks, and the latent's number of channels."""
         axes = self.modality.axes
         if "sample_rate" in self.modality.options and sample_rate is None:
             raise InputError(f"expected a sample_rate for {self.modality.name}, got none")
@@ -158,7 +161,7 @@ class Continuous(nn.Module):
         grid, size = tuple(latent.shape[2:]), tuple(self.from_latent(latent).shape[2:])
         steps, rests = [], []
         for axis, positions, length in zip(axes, grid, size, strict=True):
-            first = 1 if causal and axis == "frames" else 0  # on a grid step of its own
+            first = 1 if causal and axis == "frames" else 0  # it has a grid step of its own
             steps.append((length - first) // max(positions - first, 1))
             rests.append(length - first - steps[-1] * (positions - first))
         if any(rests) or min(steps) < 1:
@@ -185,11 +188,11 @@ class Continuous(nn.Module):
 
 
 class DiscretizedTokenizer(Tokenizer):
-    """What `discretize` makes: an autoencoder with a `DimensionwiseQuantizer` in between.
+    """An autoencoder with a `DimensionwiseQuantizer` between encoder and decoder; `discretize` makes it.
 
     Args:
-        autoencoder: a tokenizer, another module, or what `loading.configuration` returns for a tokenizer.
-        bits, value_range, mean, scale: of the quantizer.
+        autoencoder: a tokenizer, another module, or what `saved.configuration` returns for a tokenizer.
+        bits, value_range, mean, scale: arguments of the quantizer.
     """
 
     def __init__(
@@ -203,7 +206,7 @@ class DiscretizedTokenizer(Tokenizer):
         scale: float | Sequence[float] = 1.0,
     ):
         super().__init__(spec)
-        self.autoencoder = loading.build(autoencoder) if isinstance(autoencoder, Mapping) else autoencoder
+        self.autoencoder = saved.build(autoencoder) if isinstance(autoencoder, Mapping) else autoencoder
         self.quantizer = DimensionwiseQuantizer(
             len(spec.codebook_sizes), bits=bits, value_range=value_range, mean=mean, scale=scale
         )
@@ -224,11 +227,11 @@ class DiscretizedTokenizer(Tokenizer):
                 "is no tokenizer of zoo; save that by its own means, and zoo.discretize it again with the mean and "
                 "scale of this quantizer"
             )
-        return {**super().arguments(), "autoencoder": loading.configuration(self.autoencoder)}
+        return {**super().arguments(), "autoencoder": saved.configuration(self.autoencoder)}
 
     @torch.no_grad()
     def measure(self, batches: Iterable[Tensor]) -> ChannelStatistics:
-        """Mean and deviation of the latent's channels over signals in the public layout."""
+        """Return mean and deviation of the latent's channels over signals in the public layout."""
         statistics = ChannelStatistics(self.quantizer.dim)
         for x in batches:
             x = self._check_calibration(x)
@@ -263,7 +266,7 @@ class ChannelStatistics:
         self.squares = torch.zeros(dim, dtype=torch.float64)
 
     def update(self, latent: Tensor) -> None:
-        """Takes `[B, dim, *grid]` in; InputError if a value is not finite."""
+        """Add latents `[B, dim, *grid]`; InputError if a value is not finite."""
         if not bool(latent.isfinite().all()):
             raise InputError("calibration has latents that are not finite")
         values = latent.cpu().double().movedim(1, 0).flatten(1)  # [dim, values]
@@ -274,7 +277,7 @@ class ChannelStatistics:
         self.count = count
 
     def scale(self) -> list[float]:
-        """The reciprocal of each channel's deviation; InputError where a channel is constant, rounding aside."""
+        """Return the reciprocal of each channel's deviation; InputError where a channel is constant up to rounding."""
         deviation = (self.squares / self.count).sqrt()
         if bool((deviation <= 1e-7 * self.mean.abs()).any()):
             raise InputError("expected calibration that varies in every channel of the latent, got a constant one")

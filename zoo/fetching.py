@@ -41,16 +41,16 @@ def variant_weights(
 
     Args:
         expected: the network's tensors.
-        metadata: what a converted file says of the network.
-        fits: whether a cached file is whole and of this network.
+        metadata: the metadata that a converted file gets.
+        fits: returns whether a cached file is whole and holds this network.
 
     Raises:
         WeightsUnavailableError, CheckpointError.
         MediaError: the converted file cannot be written.
     """
     published = [source for source in variant.sources if isinstance(source, HubSource)]
-    # A plug-in is never looked up in our namespace.
-    ours = [HubSource(f"{NAMESPACE}/{variant.name}", WEIGHTS)] if variant.package == "zoo" else []
+    # A plug-in is never looked up in our namespace, whatever its architecture.
+    ours = [HubSource(f"{NAMESPACE}/{variant.name}", WEIGHTS)] if registry.is_ours(variant.name) else []
     ready = [*ours, *(source for source in published if source.keys is None)]
     for path in (*map(_cached, ready), *_conversions(variant)):
         if path is not None and fits(path):
@@ -65,21 +65,26 @@ def variant_weights(
             f"{variant.name} has no weights on the Hub, and {variant.package} ships none; "
             f"zoo.load({variant.name!r}, weights=FILE) reads a file of yours{where}"
         )
-    source = _source_on_hub(variant, ours, published)
-    with fetching(source, variant.name, variant.spec.modality):
-        path = Path(hf_hub_download(source.repo, source.filename, revision=source.revision))
-    if source.keys is None:
-        return path
-    return _convert(variant, source, path, expected, metadata)
+    first_error = None
+    for source in _on_hub(variant, ours, published):
+        try:
+            with fetching(source, variant.name, variant.spec.modality):
+                path = Path(hf_hub_download(source.repo, source.filename, revision=source.revision))
+        except WeightsUnavailableError as error:
+            first_error = first_error or error
+            continue
+        return path if source.keys is None else _convert(variant, source, path, expected, metadata)
+    assert first_error is not None  # there is a source
+    raise first_error
 
 
-def _source_on_hub(variant: Variant, ours: list[HubSource], published: list[HubSource]) -> HubSource:
-    """Our repository where it holds the variant, else the first published file."""
+def _on_hub(variant: Variant, ours: list[HubSource], published: list[HubSource]) -> list[HubSource]:
+    """Our repository where it holds the variant, else the published files, the authors' first."""
     if ours:
         with fetching((published or ours)[0], variant.name, variant.spec.modality):
             if not published or HfApi().file_exists(ours[0].repo, ours[0].filename):
-                return ours[0]
-    return published[0]
+                return ours
+    return published
 
 
 def _cached(source: HubSource) -> Path | None:
@@ -157,7 +162,7 @@ def fetching(source: HubSource, name: str, modality: str | None = None) -> Itera
 def _why_not(error: Exception, source: HubSource, name: str, modality: str | None) -> str:
     if isinstance(error, GatedRepoError):
         page = f"{constants.ENDPOINT}/{source.repo}"
-        return f"which is gated: accept its licence at {page}, then log in with `hf auth login`"
+        return f"which is gated: accept its license at {page}, then log in with `hf auth login`"
     if isinstance(error, RepositoryNotFoundError):
         return f"which {constants.ENDPOINT} does not show; if it is private, log in with `hf auth login`"
     if isinstance(error, RevisionNotFoundError):

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 import zoo
 from zoo.errors import MediaError
 from zoo.loading import load
-from zoo.modalities.structure import ATOMS
 from zoo.tokenizer import Tokenizer
 
 ENCODER, DECODER, CONFIG = "encoder.onnx", "decoder.onnx", "config.json"
@@ -95,18 +94,10 @@ def export_onnx(tokenizer: Tokenizer | str | Path, out: str | Path) -> Path:
 
 
 def example(tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
-    """Return a signal and codes to trace a tokenizer with: zeros, a batch of two of three grid steps a side."""
+    """Return a signal and codes to trace a tokenizer with: a batch of two in a small size."""
     spec, modality = tokenizer.spec, tokenizer.modality
-    if spec.variable_size:
-        size = tuple(2 * step + step // 2 + 1 for step in spec.downsample)
-        if spec.chunk_frames is not None:
-            size = min(size[0], spec.chunk_frames), *size[1:]
-    else:
-        assert spec.resolution is not None, "a tokenizer that takes one size states it"
-        size = spec.resolution
-    values = (len(ATOMS), 3) if modality.axis == 1 else ()
-    channels = () if modality.axis == 1 else (spec.channels,)
-    signal = torch.zeros(BATCH, *channels, *size, *values, dtype=tokenizer.dtype, device=tokenizer.device)
+    size = modality.sizes(spec)[-1]
+    signal = modality.example(spec, BATCH, size, torch.Generator().manual_seed(0)).to(tokenizer.device)
     grid = (TOKENS,) if spec.tail_drop else spec.grid(size)
     codes = torch.zeros(BATCH, spec.num_codebooks, *grid, dtype=torch.int64, device=tokenizer.device)
     return signal, codes

@@ -11,7 +11,7 @@ audio runs through it in chunks whose overlap makes them exact.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import ClassVar
 
 import torch
@@ -344,28 +344,37 @@ def pointwise_to_linear(tensor: Tensor) -> Tensor:
     return tensor.squeeze(-1)
 
 
-CHECKPOINT = KeyMap(
-    ("feature_extractor.encodec.encoder.model.0.conv.", "encoder.stem."),
-    *(
-        (f"feature_extractor.encodec.encoder.model.{published}", f"encoder.{ours}")
+def encoder_rules(layers: str, conv: str) -> list[tuple[str, str]]:
+    """Rules for the encoder: `layers` holds its layers by number, `conv` is what a layer names its convolution."""
+    stages = (
+        (f"{layers}.{1 + 3 * stage + offset}.{published}", f"encoder.{ours}")
         for stage in range(4)
-        for published, ours in (
-            (f"{1 + 3 * stage}.shortcut.conv.", f"units.{stage}.shortcut."),
-            (f"{1 + 3 * stage}.block.1.conv.", f"units.{stage}.conv1."),
-            (f"{1 + 3 * stage}.block.3.conv.", f"units.{stage}.conv2."),
-            (f"{3 + 3 * stage}.conv.", f"downsamples.{stage}."),
+        for offset, published, ours in (
+            (0, f"shortcut.{conv}", f"units.{stage}.shortcut."),
+            (0, f"block.1.{conv}", f"units.{stage}.conv1."),
+            (0, f"block.3.{conv}", f"units.{stage}.conv2."),
+            (2, conv, f"downsamples.{stage}."),
         )
-    ),
-    ("feature_extractor.encodec.encoder.model.13.lstm.", "encoder.lstm."),
-    ("feature_extractor.encodec.encoder.model.15.conv.", "encoder.head."),
-    ("feature_extractor.encodec.quantizer.vq.layers.0._codebook.embed", "quantizer.codebook"),
-    ("feature_extractor.encodec.quantizer.vq.layers.0._codebook.embed_avg", "quantizer.codebook_sum"),
-    ("feature_extractor.encodec.quantizer.vq.layers.0._codebook.cluster_size", "quantizer.cluster_size"),
-    (
-        "feature_extractor.encodec.quantizer.vq.layers.0._codebook.inited",
-        "quantizer.initialized",
-        lambda inited: inited.reshape(()) != 0,
-    ),
+    )
+    return [
+        (f"{layers}.0.{conv}", "encoder.stem."),
+        *stages,
+        (f"{layers}.13.lstm.", "encoder.lstm."),
+        (f"{layers}.15.{conv}", "encoder.head."),
+    ]
+
+
+def quantizer_rules(codebook: str) -> list[tuple[str, str] | tuple[str, str, Callable[[Tensor], Tensor]]]:
+    return [
+        (f"{codebook}.embed", "quantizer.codebook"),
+        (f"{codebook}.embed_avg", "quantizer.codebook_sum"),
+        (f"{codebook}.cluster_size", "quantizer.cluster_size"),
+        (f"{codebook}.inited", "quantizer.initialized", lambda inited: inited.reshape(()) != 0),
+    ]
+
+
+# Both published layouts name the decoder alike.
+BACKBONE = (
     ("backbone.embed.", "decoder.embed."),
     ("backbone.pos_net.{i}.q.", "decoder.global_blocks.{i}.query.", pointwise_to_linear),
     ("backbone.pos_net.{i}.k.", "decoder.global_blocks.{i}.key.", pointwise_to_linear),
@@ -381,6 +390,12 @@ CHECKPOINT = KeyMap(
     ("backbone.convnext.{i}.pwconv2.", "decoder.blocks.{i}.contract."),
     ("backbone.convnext.{i}.gamma", "decoder.blocks.{i}.gamma"),
     ("backbone.final_layer_norm.", "decoder.final_norm."),
+)
+
+CHECKPOINT = KeyMap(
+    *encoder_rules("feature_extractor.encodec.encoder.model", "conv."),
+    *quantizer_rules("feature_extractor.encodec.quantizer.vq.layers.0._codebook"),
+    *BACKBONE,
     ("head.out.", "decoder.head."),
     layout=("state_dict",),
     ignore=(
@@ -392,6 +407,14 @@ CHECKPOINT = KeyMap(
         "dacdiscriminator.",
         "melspec_loss.",
     ),
+)
+
+# What `WavTokenizerModel.save_pretrained` of transformers writes: the tensors that inference needs, and no others.
+TRANSFORMERS = KeyMap(
+    *encoder_rules("encoder_model.encoder.layers", ""),
+    *quantizer_rules("encoder_model.quantizer.codebook"),
+    *BACKBONE,
+    ("head.linear.", "decoder.head."),
 )
 
 
@@ -477,10 +500,13 @@ register(
         SMALL_600,
         "wavtokenizer-large-unify-600-24k",
         weights_license=NOT_STATED,
-        hub=HubSource(
-            "novateur/WavTokenizer-large-unify-40token",
-            "wavtokenizer_large_unify_600_24k.ckpt",
-            "7dc47a9450ce71cab736434b7645604013ca028b",
+        hub=(
+            HubSource(
+                "novateur/WavTokenizer-large-unify-40token",
+                "wavtokenizer_large_unify_600_24k.ckpt",
+                "7dc47a9450ce71cab736434b7645604013ca028b",
+            ),
+            HubSource("swiss-ai/wavtokenizer-large-unify-40token", "model.safetensors", keys=TRANSFORMERS),
         ),
     )
 )

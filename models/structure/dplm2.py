@@ -10,7 +10,7 @@ absent atoms at the origin, so the mean of the CA atoms is moved there first; th
 from __future__ import annotations
 
 import math
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -214,9 +214,9 @@ class DPLM2(Tokenizer):
         latent = quantized.movedim(-1, 1)
         return TokenizerOutput(self.from_latent(latent, present), codes.movedim(-1, 1), latent, output.losses)
 
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """Return `x` encoded and decoded again, NaN for residues of `x` without a CA."""
-        return self.decode(self.encode(x), mask=residues_present(x))
+    def restore(self, codes: Tensor, like: Tensor, **options: Any) -> Tensor:
+        """Decode the codes of `like` without the residues that lack a CA there, which are NaN."""
+        return self.decode(codes, size=self.size_of(like), **{"mask": residues_present(like), **options})
 
     def _predict(self, latent: Tensor, mask: Tensor | None) -> Prediction:
         expected = (latent.shape[0], latent.shape[2])

@@ -21,7 +21,7 @@ from zoo.catalog import LIST_END, LIST_START
 from zoo.checkpoints import read_metadata
 from zoo.cli import app
 from zoo.codes import load_codes, save_codes
-from zoo.samples import FOLDER
+from zoo.demo.samples import FOLDER
 
 README = ROOT / "README.md"
 
@@ -202,7 +202,7 @@ def test_files_that_are_there_are_kept_unless_overwrite_is_asked_for(tiny_wetok,
 def test_an_input_is_never_overwritten(tiny_wetok, pictures):
     before = (pictures / "a.png").read_bytes()
     result = run("reconstruct", "tiny-wetok", pictures / "a.png", "--out", pictures, "--overwrite", status=1)
-    assert "is that of" in result.stderr
+    assert "which belongs to" in result.stderr
     assert (pictures / "a.png").read_bytes() == before
 
 
@@ -214,7 +214,7 @@ def test_two_inputs_do_not_share_an_output(tiny_wetok, pictures, tmp_path):
 
 def test_one_output_file_takes_one_input(tiny_wetok, pictures, tmp_path):
     line = error_line(run("encode", "tiny-wetok", pictures, "--out", tmp_path / "all.npz", status=1))
-    assert "is one file, for 3 inputs" in line
+    assert "is one file, but there are 3 inputs" in line
 
 
 def test_inputs_that_are_not_there_are_named(tiny_wetok, tmp_path):

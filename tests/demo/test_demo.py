@@ -1,4 +1,4 @@
-"""The demo: what it encodes, what it tells and what it leaves behind."""
+"""The demo: what it encodes, what it prints and what it writes."""
 
 import json
 import time
@@ -15,8 +15,8 @@ import zoo
 from zoo import media
 from zoo.cli import app
 from zoo.demo import Demo
+from zoo.demo.samples import samples
 from zoo.metrics import METRICS, psnr
-from zoo.samples import make, samples
 
 ALPHA = 1  # of a residue's atoms
 # What each shipped variant reaches on every sample, at least or at most as its metric has it.
@@ -33,39 +33,6 @@ BOUNDS = {
 @pytest.fixture
 def tiny(tiny_wetok, tiny_one_d_piece, tiny_wavtokenizer, tiny_cosmos, tiny_dplm2):
     """The only variants that ship and decode are tiny ones."""
-
-
-def test_samples_fit_their_modality():
-    assert len(samples("image")) >= 3
-    for picture in samples("image").values():
-        image = picture if isinstance(picture, Image.Image) else Image.open(picture)
-        assert image.size == (256, 256)
-    for path in samples("audio").values():
-        info = soundfile.info(path)
-        assert (info.samplerate, info.channels, info.subtype) == (24000, 1, "PCM_16")
-        assert 2 < info.duration < 5
-    for path in samples("video").values():
-        ((window, frame_rate),) = media.read_video(path, 100)
-        assert (tuple(window.shape), frame_rate) == ((3, 33, 128, 128), 24)
-    for path in samples("structure").values():
-        assert 40 <= len(media.read_structure(path).coordinates) <= 80
-    with pytest.raises(zoo.InputError, match="no samples of 'smell'"):
-        samples("smell")
-
-
-def test_the_sample_protein_is_a_chain_that_folds_without_clashes():
-    atoms = media.read_structure(samples("structure")["bundle"]).coordinates
-    assert (atoms[1:, 0] - atoms[:-1, 2]).norm(dim=-1).sub(1.329).abs().max() < 2e-3  # peptide bonds
-    assert atoms[:, ALPHA].diff(dim=0).norm(dim=-1).sub(3.80).abs().max() < 0.02
-    distances = torch.cdist(atoms.flatten(0, 1), atoms.flatten(0, 1)).unflatten(0, (-1, 5)).unflatten(2, (-1, 5))
-    nearest = distances.amin(dim=(1, 3))
-    assert nearest.triu(3)[nearest.triu(3) > 0].min() > 3.0
-    assert (torch.cdist(atoms[:17, ALPHA], atoms[-17:, ALPHA]) < 10).sum() > 20  # first and last helix touch
-
-
-def test_the_sample_protein_is_made_anew_as_it_is():
-    made = torch.from_numpy(make.backbone(make.BUNDLE)).float()
-    assert torch.allclose(made, media.read_structure(samples("structure")["bundle"]).coordinates, atol=6e-4)
 
 
 def test_every_sample_goes_through_every_shipped_variant(tiny, tmp_path):
@@ -95,17 +62,17 @@ def test_every_sample_goes_through_every_shipped_variant(tiny, tmp_path):
     assert written == {path for result in results for path in result.files}
 
 
-def test_a_picture_has_every_pixel_as_a_square(tiny_wetok, tiny_one_d_piece, tmp_path):
+def test_an_image_has_every_pixel_as_a_square(tiny_wetok, tiny_one_d_piece, tmp_path):
     list(Demo(out=tmp_path))
     for variant, side, scale in (("tiny-wetok", 256, 2), ("tiny-one-d-piece", 32, 6)):
-        picture = zoo.load(variant).preprocess(samples("image")["lake"], resolution=side)[0]
-        expected = picture.repeat_interleave(scale, dim=1).repeat_interleave(scale, dim=2)
+        image = zoo.load(variant).preprocess(samples("image")["lake"], resolution=side)[0]
+        expected = image.repeat_interleave(scale, dim=1).repeat_interleave(scale, dim=2)
         with Image.open(tmp_path / variant / "lake.png") as page:
             found = media.to_image_tensor(page.convert("RGB").crop((24, 92, 24 + scale * side, 92 + scale * side)))
         assert (found - expected).abs().max() < 2 / 255
 
 
-def test_a_picture_of_tail_drop_shows_what_one_token_and_what_all_decode_to(tiny_one_d_piece, tmp_path):
+def test_a_page_of_tail_drop_shows_what_one_token_and_what_all_decode_to(tiny_one_d_piece, tmp_path):
     list(Demo(out=tmp_path))
     codes = tiny_one_d_piece.encode(tiny_one_d_piece.preprocess(samples("image")["lake"]))
     page = np.asarray(Image.open(tmp_path / "tiny-one-d-piece" / "lake.png").convert("RGB"))
@@ -174,12 +141,12 @@ def test_a_second_demo_has_a_folder_of_its_own_and_a_named_one_is_kept(tiny, tmp
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, ["demo"])
     assert result.exit_code == 0, result.output
-    assert result.stdout.endswith("What there is to see and to hear is in zoo-demo\n")
+    assert result.stdout.endswith("The files to look at and listen to are in zoo-demo\n")
     tables = [line.split() for line in result.stdout.splitlines() if line.startswith("variant")]
-    pictures, sounds, clips, structures = tables
-    assert pictures == ["variant", "input", "tokens", "bits", "ratio", "PSNR", "(dB)", "SSIM", "seconds"]
+    images, sounds, clips, structures = tables
+    assert images == ["variant", "input", "tokens", "bits", "ratio", "PSNR", "(dB)", "SSIM", "seconds"]
     assert sounds == ["variant", "input", "tokens", "bits", "ratio", "Mel", "distance", "STOI", "seconds"]
-    assert clips == pictures
+    assert clips == images
     assert " ".join(structures) == "variant input tokens bits ratio CA RMSD (Å) Backbone RMSD (Å) seconds"
     assert str(Demo().folder) == "zoo-demo-2"
     assert all(isinstance(result.error, zoo.MediaError) for result in Demo(out="zoo-demo"))
@@ -209,7 +176,7 @@ def test_shipped_weights_are_small():
 
 def test_every_doubling_of_one_d_piece_nanos_tokens_brings_the_samples_nearer():
     tokenizer = zoo.load("one-d-piece-nano")
-    images = torch.cat([tokenizer.preprocess(picture) for picture in samples("image").values()])
+    images = torch.cat([tokenizer.preprocess(image) for image in samples("image").values()])
     codes = tokenizer.encode(images)
     values = [float(psnr(tokenizer.decode(codes, num_tokens=2**power), images).mean()) for power in range(7)]
     assert values == sorted(values), values

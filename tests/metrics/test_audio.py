@@ -1,4 +1,4 @@
-"""Metrics of sound beyond those in test_metrics.py, each against a computation of its own on real speech."""
+"""Metrics of audio, each against its own computation on real speech; some are in test_metrics.py."""
 
 import math
 import sys
@@ -11,11 +11,11 @@ import pyworld
 import torch
 
 import zoo
+from zoo.demo.samples import samples
 from zoo.errors import InputError, WeightsUnavailableError
 from zoo.media import load_audio, resample
 from zoo.metrics import METRICS, log_f0_rmse, si_sdr, speaker_similarity, stft_distance, voicing_error
 from zoo.metrics import speech as speech_metrics
-from zoo.samples import samples
 
 RATE = 24000
 NEW = [stft_distance, si_sdr, log_f0_rmse, voicing_error]
@@ -55,7 +55,7 @@ def direct_stft_distance(signal: np.ndarray, reference: np.ndarray) -> float:
     return float(np.mean(found))
 
 
-def test_stft_distance_is_what_its_definition_gives(reconstruction, original):
+def test_stft_distance_is_that_of_its_definition(reconstruction, original):
     pairs = zip(reconstruction[:, 0].double().numpy(), original[:, 0].double().numpy(), strict=True)
     expected = [direct_stft_distance(*pair) for pair in pairs]
     assert expected[1] > expected[0] + 0.5
@@ -76,7 +76,7 @@ def test_stft_distance_of_equal_signals_is_zero_and_of_a_silent_original_undefin
         stft_distance(original[:, :, :1024], original[:, :, :1024], RATE)
 
 
-def test_si_sdr_is_what_its_formula_gives(reconstruction, original):
+def test_si_sdr_is_that_of_its_formula(reconstruction, original):
     expected = []
     for x, y in zip(reconstruction[:, 0].double().numpy(), original[:, 0].double().numpy(), strict=True):
         x, y = x - x.mean(), y - y.mean()
@@ -102,7 +102,7 @@ def contour(signal: torch.Tensor) -> np.ndarray:
     return pyworld.harvest(samples, 16000, f0_floor=40, f0_ceil=800)[0]
 
 
-def test_pitch_figures_are_what_their_definitions_give(reconstruction, original):
+def test_pitch_figures_are_those_of_their_definitions(reconstruction, original):
     errors, differences = [], []
     for x, y in zip(reconstruction, original, strict=True):
         pairs = list(zip(contour(x), contour(y), strict=True))
@@ -115,7 +115,7 @@ def test_pitch_figures_are_what_their_definitions_give(reconstruction, original)
     assert voicing_error(reconstruction, original, RATE).tolist() == pytest.approx(errors)
 
 
-def test_the_contour_is_the_period_that_the_speech_repeats_at(original):
+def test_the_contour_is_the_pitch_at_which_the_speech_repeats(original):
     """Against the highest normalised autocorrelation around the contour's own octave."""
     signal = resample(original[0], RATE, 16000).double().numpy()[0]
     deviations = []
@@ -230,7 +230,7 @@ def direct_embedding(signal: np.ndarray, weights: dict[str, np.ndarray]) -> np.n
 
 
 @pytest.mark.parametrize("samples", [9000, 28800, 64000])  # one window, one not filled, two of which one is not
-def test_speaker_similarity_is_what_the_network_of_the_file_gives(random_voice, original, reconstruction, samples):
+def test_speaker_similarity_is_that_of_the_network_in_the_file(random_voice, original, reconstruction, samples):
     weights = {key: value.double().numpy() for key, value in random_voice.items()}
     first, second = (audio.flatten().repeat(2)[:samples] for audio in (reconstruction.flip(0), original))
     clips = [resample(audio[None], RATE, 16000)[0].double().numpy() for audio in (first, second)]
@@ -242,7 +242,7 @@ def test_speaker_similarity_is_what_the_network_of_the_file_gives(random_voice, 
 
 @has_voice
 def test_speaker_similarity_is_that_of_resemblyzer():
-    """Its own code, with librosa 0.11, gave these figures for these clips."""
+    """The figures are those of its own code, with librosa 0.11, for these clips."""
     clips = [load_audio(path, RATE, 1)[None] for path in samples("audio").values()]
     for clip, expected in zip(clips, (0.814409, 0.835231), strict=True):
         noisy = clip + 0.02 * torch.randn(clip.shape, generator=torch.Generator().manual_seed(0))
@@ -250,7 +250,7 @@ def test_speaker_similarity_is_that_of_resemblyzer():
 
 
 @has_voice
-def test_a_voice_is_like_itself_and_silence_has_none(original):
+def test_a_voice_is_similar_to_itself_and_silence_has_no_voice(original):
     assert speaker_similarity(original, original, RATE).tolist() == pytest.approx([1, 1])
     other = speaker_similarity(original.flip(0), original, RATE)
     assert (other < 0.95).all()

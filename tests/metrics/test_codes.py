@@ -1,4 +1,4 @@
-"""Statistics of codes against counts made with dictionaries, on codes of real pictures and real speech."""
+"""Statistics of codes, against counts made with dictionaries, on codes of real images and real speech."""
 
 import math
 import warnings
@@ -9,15 +9,15 @@ import pytest
 import torch
 
 import zoo
+from zoo.demo.samples import samples
 from zoo.errors import InputError
 from zoo.metrics.codes import CodeStatistics, Noise, Shift, token_change
-from zoo.samples import samples
 
 
 @pytest.fixture(scope="module")
 def image_tokenizer() -> zoo.Tokenizer:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the licence, once a process
+        warnings.simplefilter("ignore")  # about the license, once a process
         return zoo.load("wetok-nano")
 
 
@@ -28,7 +28,7 @@ def speech_tokenizer() -> zoo.Tokenizer:
 
 @pytest.fixture(scope="module")
 def images(image_tokenizer) -> torch.Tensor:
-    return torch.cat([image_tokenizer.preprocess(picture) for picture in samples("image").values()])[:, :, :128, :96]
+    return torch.cat([image_tokenizer.preprocess(image) for image in samples("image").values()])[:, :, :128, :96]
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_usage_entropy_and_perplexity_are_those_of_the_histogram(codes):
     assert found.bits_used == pytest.approx(sum(map(bits, streams)) / 2)
 
 
-def test_mutual_information_is_what_the_joint_frequencies_give(codes):
+def test_mutual_information_is_that_of_the_joint_frequencies(codes):
     joint = Counter(zip(codes[:, 0].flatten().tolist(), codes[:, 1].flatten().tolist(), strict=True))
     total = sum(joint.values())
     first, second = Counter(), Counter()
@@ -91,7 +91,7 @@ def test_codebooks_that_repeat_each_other_or_are_independent():
 
 
 @pytest.mark.parametrize("longest", [2, 3])
-def test_conditional_entropy_is_what_the_contexts_give(speech_tokenizer, speech, longest):
+def test_conditional_entropy_is_that_of_the_contexts(speech_tokenizer, speech, longest):
     codes = speech_tokenizer.encode(speech) % 64  # few enough for trigrams
     after = [defaultdict(list) for _ in range(longest)]
     for stream in codes[:, 0].tolist():
@@ -115,7 +115,7 @@ def test_tokens_follow_each_other_in_raster_order_and_not_across_items():
     assert summary(torch.tensor([[[0, 1, 0, 0]]]), (2,)).conditional_entropy[1][0] == pytest.approx(2 / 3)
 
 
-def test_what_lies_behind_an_items_length_is_not_counted(codes):
+def test_positions_after_an_items_length_are_not_counted(codes):
     statistics = CodeStatistics((256, 256))
     statistics.update(codes, torch.tensor([16, 3, 7]))
     alone = CodeStatistics((256, 256))
@@ -142,13 +142,13 @@ def test_the_bias_is_about_how_much_too_low_an_entropy_is():
     assert found[0].entropy_coverage[0] > 0.99
 
 
-def test_the_bias_of_mutual_information_is_about_what_independent_codebooks_show():
+def test_the_bias_of_mutual_information_is_about_that_of_independent_codebooks():
     found = summary(torch.randint(16, (1, 2, 8000), generator=torch.Generator().manual_seed(0)), (16, 16))
     assert found.mutual_information[0][1] > 0.015
     assert found.mutual_information_bias[0][1] == pytest.approx(found.mutual_information[0][1], rel=0.2)
 
 
-def test_coverage_tells_that_a_stream_is_too_short_for_its_bigrams():
+def test_coverage_is_low_where_a_stream_is_too_short_for_its_bigrams():
     codes = torch.randint(1024, (1, 1, 500), generator=torch.Generator().manual_seed(0))
     found = summary(codes, (1024,))
     assert found.conditional_entropy[1][0] < 1  # of 10 that are true
@@ -183,7 +183,7 @@ def test_memory_does_not_grow(codes):
     assert held() == before == 1 + 2 * 256 + 256**2 + 2 * 256**2
 
 
-def test_what_would_take_too_much_memory_is_refused_with_its_reason():
+def test_tables_that_would_take_too_much_memory_are_refused_with_the_reason():
     codes = torch.randint(100, (1, 3, 50), generator=torch.Generator().manual_seed(0))
     found = summary(codes, (100, 2**40, 100), max_counts=10_000)
     assert found.entropy[1] is found.usage[1] is found.perplexity[1] is found.bits_used is None
@@ -202,7 +202,7 @@ def test_what_would_take_too_much_memory_is_refused_with_its_reason():
     ]
 
 
-def test_nothing_counted_is_nothing_said():
+def test_before_anything_is_counted_all_figures_are_none():
     with pytest.warns(UserWarning, match="before the ``update`` method"):
         found = CodeStatistics((4,)).compute()
     assert found.positions == 0

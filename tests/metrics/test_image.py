@@ -1,4 +1,4 @@
-"""Figures of images and of sets of them, each against a computation of its own.
+"""Figures of images and of sets of them, each against its own computation.
 
 Networks get random weights here, from files that lie where the published ones would: what is tested is that the file
 is read and the formula followed.
@@ -106,7 +106,7 @@ def direct_ms_ssim(first: np.ndarray, second: np.ndarray) -> float:
     return float(result)
 
 
-def test_ms_ssim_is_what_its_formula_gives(large):
+def test_ms_ssim_is_that_of_its_formula(large):
     expected = [direct_ms_ssim(*item) for item in zip(*(batch.double().numpy() for batch in large), strict=True)]
     assert 0.5 < min(expected) < max(expected) < 0.99
     assert ms_ssim(*large).tolist() == pytest.approx(expected, abs=1e-5)
@@ -163,7 +163,7 @@ def direct_lpips(features: nn.Sequential, first: Tensor, second: Tensor) -> list
 
 
 @torch.no_grad()
-def test_lpips_is_what_its_formula_gives_with_the_weights_of_the_file(crops, no_checkpoints):
+def test_lpips_is_that_of_its_formula_with_the_weights_in_the_file(crops, no_checkpoints):
     features = random_vgg16()
     save_vgg16(features, no_checkpoints)
     assert IMAGE["lpips"].missing() is None
@@ -205,7 +205,7 @@ def direct_frechet_distance(first: Tensor, second: Tensor) -> float:
     return float(shift @ shift + np.trace(covariances[0] + covariances[1] - 2 * root))
 
 
-def test_frechet_distance_is_what_its_formula_and_torch_fidelity_give():
+def test_frechet_distance_is_that_of_its_formula_and_of_torch_fidelity():
     first, second = sides(0, (300, 211), 24)
     metric = FrechetDistance(nn.Identity(), 24)
     for some, others in zip(first.tensor_split(4), second.tensor_split(4), strict=True):
@@ -228,7 +228,7 @@ def test_frechet_distance_of_fewer_items_than_features():
     assert metric.compute().item() == pytest.approx(expected.item(), rel=1e-6)
 
 
-def test_a_set_is_at_no_distance_from_itself_and_none_is_defined_for_one_item():
+def test_a_set_has_distance_zero_from_itself_and_one_item_has_no_distance():
     first, _ = sides(2, (50, 2), 16)
     metric = FrechetDistance(nn.Identity(), 16)
     metric.update(first[:1], first[:1])
@@ -321,9 +321,7 @@ def test_the_file_of_inception_is_found_by_either_name(no_checkpoints, name):
     assert IMAGE["rfid"].missing() is IMAGE["inception_score"].missing() is PFID.missing() is None
 
 
-def test_rfid_and_inception_score_are_what_their_formulas_give_of_the_features(
-    crops, inception_network, no_checkpoints
-):
+def test_rfid_and_inception_score_are_those_of_their_formulas_on_the_features(crops, inception_network, no_checkpoints):
     torch.save(inception_network.state_dict(), no_checkpoints / networks.INCEPTION.names[0])
     spec = zoo.info("wetok-nano").spec
     distance, score = (IMAGE[name].streaming(spec) for name in ("rfid", "inception_score"))
@@ -386,7 +384,7 @@ def test_codes_are_perturbed_as_the_definition_says():
     assert torch.equal(perturbed[3], codes[3])
 
 
-def test_the_share_of_codes_that_change_is_alpha_but_for_those_that_draw_themselves():
+def test_the_share_of_codes_that_change_is_alpha_except_for_those_drawn_again():
     rows = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
     rows[1] = rows[0]  # a row that comes twice is two codes
     codes = torch.arange(64).repeat(4, 2, 40)

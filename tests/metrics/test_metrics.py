@@ -1,4 +1,4 @@
-"""Each metric against a computation of its own, and what it says of signals that it cannot score."""
+"""Each metric against its own computation, and signals for which it is not defined."""
 
 import math
 import subprocess
@@ -77,7 +77,7 @@ def direct_ssim(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.mean(maps))
 
 
-def test_ssim_is_what_its_formula_gives(images):
+def test_ssim_is_that_of_its_formula(images):
     expected = [direct_ssim(*item) for item in zip(*(batch.double().numpy() for batch in images), strict=True)]
     assert 0.3 < min(expected) < max(expected) < 0.98
     assert ssim(*images).tolist() == pytest.approx(expected, abs=1e-5)
@@ -134,7 +134,7 @@ def direct_log_mel(signal: np.ndarray) -> np.ndarray:
     return np.log(np.maximum(bands, 1e-7))
 
 
-def test_mel_distance_is_what_its_definition_gives():
+def test_mel_distance_is_that_of_its_definition():
     noisy, _ = pair(24000)  # silence, in which float32 rounds, is no part of the definition
     weak, strong = (direct_log_mel(audio.double().numpy()[0]) for audio in noisy)
     expected = np.abs(strong - weak).mean()
@@ -192,7 +192,7 @@ def direct_stoi(clean: np.ndarray, degraded: np.ndarray) -> float:
     return float(np.mean(correlations))
 
 
-def test_stoi_is_what_its_definition_gives():
+def test_stoi_is_that_of_its_definition():
     reconstruction, original = pair(10000)
     expected = [
         direct_stoi(y.double().numpy()[0], x.double().numpy()[0]) for x, y in zip(reconstruction, original, strict=True)
@@ -238,7 +238,7 @@ def test_pesq_compares_at_16_khz():
     assert torch.equal(pesq(reconstruction, original, 24000), pesq(*resampled, 16000))
 
 
-def test_what_pesq_cannot_score_is_nan_and_leaves_the_other_items_their_scores():
+def test_an_item_that_pesq_cannot_score_is_nan_and_the_others_keep_their_scores():
     reconstruction, original = pair(16000)
     silent = torch.zeros_like(original[:1])
     scores = pesq(torch.cat([reconstruction, original[:1]]), torch.cat([original, silent]), 16000)
@@ -247,13 +247,13 @@ def test_what_pesq_cannot_score_is_nan_and_leaves_the_other_items_their_scores()
     assert pesq(original[:, :, :3999], original[:, :, :3999], 16000).isnan().all()
 
 
-def test_a_long_clip_has_the_score_that_the_package_gives():
+def test_a_long_clip_has_the_score_of_the_package():
     reconstruction, original = (audio[:1].repeat(1, 1, 11) for audio in pair(16000))  # 22 seconds
     expected = pesq_package.pesq(16000, original.numpy()[0, 0], reconstruction.numpy()[0, 0], "wb")
     assert pesq(reconstruction, original, 16000).tolist() == pytest.approx([expected])
 
 
-def test_more_utterances_than_pesq_survives_are_nan():
+def test_a_clip_of_more_utterances_than_pesq_can_take_is_nan():
     burst = torch.cat([0.2 * torch.randn(4000, generator=torch.Generator().manual_seed(0)), torch.zeros(4000)])
     clip = burst.repeat(70)[None, None]  # 70 utterances in 35 seconds
     assert pesq(clip, clip, 16000).isnan().all()

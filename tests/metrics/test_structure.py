@@ -1,4 +1,4 @@
-"""Figures of structures, each against a computation of its own; RMSD is in `test_structure_media`."""
+"""Figures of structures, each against its own computation; RMSD is in `tests/modalities/test_structure.py`."""
 
 import math
 
@@ -87,7 +87,7 @@ def test_tm_score_is_the_largest_over_superpositions(chains):
     assert found[0] > 0.8 and 0.4 < found[2] < 0.75
 
 
-def test_tm_score_agrees_with_tm_align_where_residues_correspond_by_their_place(chain, turn):
+def test_tm_score_agrees_with_tm_align_where_residues_correspond_by_position(chain, turn):
     tmtools = pytest.importorskip("tmtools")
     for noise in (0.3, 1.0):
         generator = torch.Generator().manual_seed(0)
@@ -126,7 +126,7 @@ def test_lddt_is_what_its_definition_gives(chains, atoms):
     assert lddt(*chains, atoms=atoms).tolist() == pytest.approx(expected, abs=1e-4)
 
 
-def test_lddt_needs_no_superposition_and_two_residues_that_are_near(chain, turn):
+def test_lddt_needs_no_superposition_but_two_residues_near_each_other(chain, turn):
     assert lddt(-chain @ turn + 5, chain).item() == pytest.approx(1)
     assert lddt(chain[:1], chain[:1]).isnan()
     apart = chain[:2].clone()
@@ -161,7 +161,7 @@ def direct_geometry(mobile: np.ndarray, fixed: np.ndarray) -> tuple[float, float
     )
 
 
-def test_deviations_of_bonds_and_angles_are_what_their_definitions_give(chains):
+def test_deviations_of_bonds_and_angles_are_those_of_their_definitions(chains):
     bonds, angles = zip(*(direct_geometry(*pair) for pair in pairs(chains)), strict=True)
     assert bonds[0] > 0.3 > bonds[1] > 0.05 and angles[0] > 10
     assert bond_deviation(*chains).tolist() == pytest.approx(bonds, rel=1e-4, abs=1e-5)
@@ -226,7 +226,7 @@ def test_chains_that_do_not_pair_are_refused(chains, figure):
 
 
 @pytest.mark.parametrize("atoms", ["CA", (), ("CA", "SG")])
-def test_atoms_that_there_are_not_are_refused(chain, atoms):
+def test_unknown_atoms_are_refused(chain, atoms):
     for figure in (rmsd, lddt):
         with pytest.raises(InputError, match="names among N, CA, C, CB, O"):
             figure(chain, chain, atoms=atoms)

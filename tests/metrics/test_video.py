@@ -1,4 +1,4 @@
-"""Figures of video, each against a computation of its own; I3D is a network with random weights in its place."""
+"""Figures of video, each against its own computation; I3D is a network with random weights in its place."""
 
 from pathlib import Path
 

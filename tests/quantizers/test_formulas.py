@@ -217,7 +217,7 @@ def test_quantizer_dropout_uses_every_number_of_codebooks_in_training_and_all_in
     assert {quantizer.eval()(z).codes.shape[-1] for _ in range(20)} == {3}
 
 
-def test_every_level_of_residual_vq_has_a_say_in_the_gradient_of_the_latents():
+def test_every_codebook_of_residual_vq_contributes_to_the_gradient_of_the_latents():
     quantizer = spread(ResidualVQ(4, 16, 2)).train()
     z = torch.randn(10, 4, requires_grad=True)
     output = quantizer(z)
@@ -305,7 +305,7 @@ def test_the_gradient_of_fsq_is_that_of_the_bound():
     assert torch.allclose(z.grad, (1 - torch.tanh(z.detach()) ** 2) * half_range / half, atol=1e-6)
 
 
-def test_fsq_codes_are_exact_beyond_the_integers_of_float32():
+def test_fsq_codes_are_exact_above_the_integers_of_float32():
     quantizer = FSQ((8,) * 20)
     codes = torch.randint(2**60, (100, 1))
     digits = (codes >> (3 * torch.arange(20))) & 7
@@ -380,7 +380,7 @@ def test_lfq_entropy_of_262144_codes_never_makes_vectors_times_codes():
     assert z.grad.isfinite().all()
 
 
-def test_beyond_20_bits_the_entropy_of_the_mean_is_that_of_independent_bits():
+def test_above_20_bits_the_entropy_of_the_mean_is_that_of_independent_bits():
     z = 0.01 * torch.randn(100, 24)
     probability = torch.sigmoid(400 * z.double())
     each = (torch.special.entr(probability) + torch.special.entr(1 - probability)).sum(1).mean()

@@ -121,10 +121,16 @@ def test_a_quantizer_can_be_copied_and_pickled(name):
         assert torch.equal(other.encode(latents(2, 50)), codes)
 
 
+def test_training_in_half_precision_is_refused():
+    quantizer = VectorQuantizePytorch("VectorQuantize", DIM, codebook_size=16).bfloat16()
+    with pytest.raises(InputError, match="trains in float32"):
+        quantizer(latents(2, 5))
+
+
 def test_the_vectors_of_one_codebook_are_refused():
     quantizer = VectorQuantizePytorch("VectorQuantize", DIM, codebook_size=16).eval()
     output = quantizer(latents(2, 5))
-    with pytest.raises(InputError, match="does not tell"):
+    with pytest.raises(InputError, match="does not return"):
         quantizer.vectors_of(0, output.quantized, output.codes)
 
 

@@ -2,7 +2,7 @@
 
 import zoo
 from zoo.models.structure.dplm2 import DPLM2
-from zoo.trainers.run import RunFolder
+from zoo.trainers.run_folder import RunFolder
 
 IMAGE = {
     "tokenizer": "wetok-imagenet-f8",

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from zoo.trainers.run import RunFolder
+from zoo.trainers.run_folder import RunFolder
 
 
 def without_its_last_checkpoint(run_dir: Path, copy: Path) -> Path:

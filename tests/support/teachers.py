@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zoo.trainers import representation
+from zoo.trainers.losses import teachers
 
 
 class TinyImageTeacher(nn.Module):
@@ -14,7 +14,7 @@ class TinyImageTeacher(nn.Module):
 
     def __init__(self, name: str):
         super().__init__()
-        representation.lookup(name, representation.IMAGE_TEACHERS)
+        teachers.lookup(name, teachers.IMAGE_TEACHERS)
         weights = torch.randn(48, self.width, generator=torch.Generator().manual_seed(0))
         self.register_buffer("weights", weights, persistent=False)
 
@@ -26,8 +26,8 @@ class TinyImageTeacher(nn.Module):
 class TinySpeechTeacher(nn.Module):
     def __init__(self, name: str):
         super().__init__()
-        representation.lookup(name, representation.SPEECH_TEACHERS)
-        weights = torch.randn(320, representation.SPEECH_WIDTH, generator=torch.Generator().manual_seed(0))
+        teachers.lookup(name, teachers.SPEECH_TEACHERS)
+        weights = torch.randn(320, teachers.SPEECH_WIDTH, generator=torch.Generator().manual_seed(0))
         self.register_buffer("weights", weights, persistent=False)
 
     @torch.no_grad()
@@ -36,5 +36,5 @@ class TinySpeechTeacher(nn.Module):
 
 
 def install(setattr: Callable[[object, str, object], None] = setattr) -> None:
-    setattr(representation, "ImageTeacher", TinyImageTeacher)
-    setattr(representation, "SpeechTeacher", TinySpeechTeacher)
+    setattr(teachers, "ImageTeacher", TinyImageTeacher)
+    setattr(teachers, "SpeechTeacher", TinySpeechTeacher)

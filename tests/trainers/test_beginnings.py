@@ -11,7 +11,7 @@ from zoo.checkpoints import read_checkpoint
 from zoo.errors import CheckpointError, InputError
 from zoo.models.image.wetok import CHECKPOINT
 from zoo.trainers import create_tokenizer, load_recipe, train
-from zoo.trainers.run import RunFolder
+from zoo.trainers.run_folder import RunFolder
 from zoo.trainers.trainer import Trainer
 
 # Weights
@@ -146,7 +146,7 @@ def test_a_run_with_frozen_parts_resumes_step_for_step(speech, tmp_path):
                 "freeze": ["decoder"],
                 "adversarial": {"discriminators": {"patchgan": {"weight": 1.0}}, "adaptive_weight": True},
             },
-            r"adversarial.adaptive_weight looks at the decoder's last layer, which is frozen",
+            r"adversarial.adaptive_weight uses the decoder's last layer, which is frozen",
         ),
     ],
 )

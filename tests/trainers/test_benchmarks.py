@@ -11,8 +11,8 @@ from benchmarks import quantizer_ablation as ablation
 from benchmarks import training
 from tests.support.media import write_pictures
 from zoo.trainers import create_tokenizer
-from zoo.trainers.data import Files
-from zoo.trainers.terms import WeightedLosses
+from zoo.trainers.data.signals import Signals
+from zoo.trainers.losses.terms import WeightedLosses
 from zoo.trainers.trainer import Trainer
 
 
@@ -57,8 +57,8 @@ def test_a_killed_ablation_goes_on_with_the_runs_that_it_lacks(photographs, tmp_
 @pytest.mark.parametrize("case", [case for case in training.CASES if case.recipe == "wetok-nano"], ids=str)
 def test_the_plain_loop_does_the_work_of_ours(case, photographs):
     recipe = case.load(block=1)
-    files = Files(photographs / "train", zoo.info(recipe.tokenizer).spec, recipe.data)
-    plain = training.Plain(recipe, files)
+    signals = Signals(photographs / "train", zoo.info(recipe.tokenizer).spec, recipe.data)
+    plain = training.Plain(recipe, signals)
     trainer = Trainer(Fabric(accelerator="cpu", devices=1), recipe, create_tokenizer(recipe))
     batches = [torch.stack([plain.data[index] for index in (0, 1, 2)]) for _ in range(3)]
     plain.batches = iter(batches)

@@ -18,7 +18,7 @@ from zoo.media import center_crop, read_image
 from zoo.trainers import create_tokenizer, load_recipe, train
 from zoo.trainers.optimizers import learning_rate, make_optimizer
 from zoo.trainers.recipe import AdamW
-from zoo.trainers.run import RunFolder
+from zoo.trainers.run_folder import RunFolder
 
 
 def test_the_loss_falls_on_a_few_images(images, tmp_path):

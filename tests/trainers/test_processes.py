@@ -17,7 +17,7 @@ from tests.support.paths import ROOT
 from tests.support.recipes import AUDIO, IMAGE, losses
 from zoo.checkpoints import read_checkpoint
 from zoo.trainers import load_recipe, train
-from zoo.trainers.run import RunFolder
+from zoo.trainers.run_folder import RunFolder
 
 # Imports once what training takes, which is most of a short run, and forks for every run it is asked for.
 LAUNCHER = """

@@ -8,7 +8,7 @@ import pytest
 import zoo
 from tests.support.recipes import losses
 from zoo.trainers import list_recipes, load_recipe, train
-from zoo.trainers.perceptual import PERCEPTUAL_LOSSES
+from zoo.trainers.losses.perceptual import PERCEPTUAL_LOSSES
 from zoo.trainers.recipe import Recipe
 
 SMALL_DISCRIMINATORS = {

@@ -11,8 +11,10 @@ from zoo.checkpoints import read_metadata
 from zoo.errors import InputError
 from zoo.metrics import METRICS
 from zoo.trainers import create_tokenizer, export, load_recipe, train
-from zoo.trainers.data import Crops, Excerpts, Files, training_batches, validation_batches
-from zoo.trainers.run import RunFolder, halved
+from zoo.trainers.data.batches import Crops, Excerpts, training_batches, validation_batches
+from zoo.trainers.data.signals import Signals
+from zoo.trainers.exporting import halved
+from zoo.trainers.run_folder import RunFolder
 from zoo.trainers.trainer import Trainer
 from zoo.trainers.validation import validate
 
@@ -24,8 +26,8 @@ def test_a_resumed_run_repeats_an_uninterrupted_one_step_for_step(values, folder
 
     recipe = load_recipe({}, values)
     trainer = Trainer(Fabric(accelerator="cpu"), recipe, create_tokenizer(recipe))
-    files = Files(data / "train", trainer.tokenizer.spec, trainer.recipe.data)
-    batches = iter(training_batches(Crops(files, recipe.data, recipe.seed), recipe, step=0))
+    signals = Signals(data / "train", trainer.tokenizer.spec, trainer.recipe.data)
+    batches = iter(training_batches(Crops(signals, recipe.data, recipe.seed), recipe, step=0))
     for _ in range(3):
         trainer.advance(batches)
         trainer.mean_losses()
@@ -65,7 +67,7 @@ def test_exported_weights_load_as_a_tokenizer_that_gives_the_validated_metrics(v
     path = export(result.run_dir, tmp_path / "weights.safetensors")
     tokenizer = zoo.load(path)
     recipe = load_recipe({}, values)
-    excerpts = Excerpts(Files(data / "val", tokenizer.spec, recipe.data), recipe.data)
+    excerpts = Excerpts(Signals(data / "val", tokenizer.spec, recipe.data), recipe.data)
     name = {"images": "psnr", "speech": "mel_distance"}[folder]
     metric = METRICS[tokenizer.spec.modality][name]
     metrics = validate(tokenizer, validation_batches(excerpts, recipe), [metric], examples=1).metrics

@@ -1,7 +1,7 @@
-"""The codecs that people would use instead, through well-kept libraries, each at a few settings on one thread.
+"""The classical codecs that people would use instead, through well-kept libraries, each at a few settings, one thread.
 
-Bytes are the codec's own: without a container around them and without headers that a longer signal would spread thin,
-so that they compare with codes, which have neither. Each codec's `note` says what is counted.
+Bytes are the codec's own, so that they can be compared with those of codes: without a container, and without headers
+that cost little in a longer signal. Each codec's `note` says what is counted.
 """
 
 from __future__ import annotations
@@ -11,32 +11,35 @@ import math
 import os
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import av
 import numpy as np
 import PIL
 import soundfile
 import torch
+from av.audio.stream import AudioStream
+from av.video.codeccontext import VideoCodecContext
 from PIL import Image, features
 from torch import Tensor
 
 import zoo
 from zoo import media
 from zoo.bench.candidates import Candidate
-from zoo.bench.signals import Preprocessing, from_pixels, to_pixels
+from zoo.bench.signals import Preprocessing
 from zoo.modalities.structure import ATOMS
+from zoo.pictures.images import to_pixels
 
-PICTURE_QUALITIES = {
+IMAGE_QUALITIES = {
     "JPEG": (1, 5, 10, 20, 40, 75),
     "JPEG 4:4:4": (5, 20, 75),
     "WebP": (0, 5, 20, 50, 80),
     "AVIF": (1, 20, 40, 60, 75),
     "JPEG XL": (5, 20, 40, 60, 80),
 }
-OPUS_BITRATES = (6, 10, 16, 24, 32)  # kbit/s a channel
+OPUS_BITRATES = (6, 10, 16, 24, 32)  # kbit/s per channel
 MP3_BITRATES = (8, 16, 32, 64)
 VORBIS_QUALITIES = (0, 2, 5)  # of 10
 CONSTANT_RATE_FACTORS = {"H.264": (18, 26, 34, 42, 50), "H.265": (18, 26, 34, 42, 50), "AV1": (20, 32, 44, 54, 63)}
@@ -44,18 +47,25 @@ GRID_STEPS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)  # angstrom
 
 OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
-# libopus does not count the delay of its resampler in the narrow band, which it takes below about 9 kbit/s: measured,
-# 5 to 6 samples at 48 kHz (tests/test_bench.py).
+# Below about 9 kbit/s libopus codes the narrow band and does not count the delay of its resampler: 5 to 6 samples at
+# 48 kHz, as measured (tests/bench/test_baselines.py).
 OPUS_NARROW_BAND, OPUS_NARROW_BAND_DELAY = 9, 5
 
 
 class Codec(Candidate):
-    """A classical codec at one setting. `version`: of the libraries that decide its output."""
+    """A classical codec at one setting.
+
+    Args:
+        method: name of the codec.
+        setting: as `Candidate.setting`.
+        version: of the libraries that decide its output.
+        note: what is counted as its bytes.
+    """
 
     baseline = True
 
-    def __init__(self, family: str, setting: dict[str, Any], version: str, note: str):
-        super().__init__(family, setting)
+    def __init__(self, method: str, setting: dict[str, Any], version: str, note: str):
+        super().__init__(method, setting)
         self.version, self.note = version, note
 
     def identity(self) -> str:
@@ -65,40 +75,46 @@ class Codec(Candidate):
     def compress(self, signal: Tensor) -> tuple[float, Any]: ...
 
 
-def baselines(preprocessing: Preprocessing) -> tuple[list[Codec], dict[str, str]]:
-    """All codecs of a modality at all their settings, and those that are not to be had here, with the reason."""
-    ways = {"image": pictures, "audio": sounds, "video": videos, "structure": structures}
+Found = Iterator[tuple[str, Sequence[Codec] | str]]  # name of a codec, and all its settings or why there are none
+
+
+def classical_codecs(preprocessing: Preprocessing) -> tuple[list[Codec], dict[str, str]]:
+    """Return all codecs of a modality at all their settings, and those that are not available, with the reason."""
     found: list[Codec] = []
     left_out: dict[str, str] = {}
-    for family, codecs in ways[preprocessing.modality](preprocessing):
+    for method, codecs in CODECS[preprocessing.modality](preprocessing):
         if isinstance(codecs, str):
-            left_out[family] = codecs
+            left_out[method] = codecs
         else:
             found += codecs
     return found, left_out
 
 
-Found = Iterator[tuple[str, Sequence[Codec] | str]]  # codecs of a family, or why there are none
-
-
 # Images
 
 
-class Picture(Codec):
-    """A still image through Pillow."""
+class ImageCodec(Codec):
+    """A codec for still images, through Pillow.
+
+    Args:
+        method, quality, note, version: as of `Codec`; `quality` is its setting.
+        format: as Pillow names it.
+        options: for Pillow, besides the quality.
+        payload_bytes: counts the bytes of a file without its container.
+    """
 
     def __init__(
         self,
-        family: str,
+        method: str,
         quality: int,
         note: str,
         version: str,
         *,
         format: str,
-        options: dict[str, Any],
+        options: Mapping[str, Any],
         payload_bytes: Callable[[bytes], int] = len,
     ):
-        super().__init__(family, {"quality": quality}, version, note)
+        super().__init__(method, {"quality": quality}, version, note)
         self.format, self.options, self.payload_bytes = format, {"quality": quality, **options}, payload_bytes
 
     def compress(self, signal: Tensor) -> tuple[int, bytes]:
@@ -106,18 +122,17 @@ class Picture(Codec):
         Image.fromarray(to_pixels(signal[0])).save(stream, self.format, **self.options)
         return self.payload_bytes(stream.getvalue()), stream.getvalue()
 
-    def restore(self, payload: bytes, size: tuple[int, ...]) -> Tensor:
+    def restore(self, payload: bytes, like: Tensor) -> Tensor:
         with Image.open(io.BytesIO(payload)) as image:
-            return from_pixels(np.asarray(image.convert("RGB")))[None]
+            return media.to_image_tensor(image.convert("RGB"))[None]
 
 
-def pictures(preprocessing: Preprocessing) -> Found:
+def image_codecs(preprocessing: Preprocessing) -> Found:
     Image.init()
-    jpeg = {"optimize": True}
     whole = "whole file, with its tables; Huffman codes optimised"
-    kinds = {
-        "JPEG": ("JPEG", "jpg", {**jpeg, "subsampling": "4:2:0"}, f"{whole}; colour 4:2:0", len),
-        "JPEG 4:4:4": ("JPEG", "jpg", {**jpeg, "subsampling": "4:4:4"}, f"{whole}; colour 4:4:4", len),
+    kinds: dict[str, tuple[str, str | None, dict[str, Any], str, Callable[[bytes], int]]] = {
+        "JPEG": ("JPEG", "jpg", {"optimize": True, "subsampling": "4:2:0"}, f"{whole}; colour 4:2:0", len),
+        "JPEG 4:4:4": ("JPEG", "jpg", {"optimize": True, "subsampling": "4:4:4"}, f"{whole}; colour 4:4:4", len),
         "WebP": ("WEBP", "webp", {"method": 4}, "without the RIFF container; method 4; colour 4:2:0", webp_payload),
         "AVIF": (
             "AVIF",
@@ -128,31 +143,31 @@ def pictures(preprocessing: Preprocessing) -> Found:
         ),
         "JPEG XL": ("JXL", None, {}, "whole file", len),
     }
-    for family, (format, feature, options, note, payload_bytes) in kinds.items():
+    for method, (format, feature, options, note, payload_bytes) in kinds.items():
         if format not in Image.SAVE:
-            yield family, f"Pillow {PIL.__version__} as installed does not write it"
+            yield method, f"Pillow {PIL.__version__} as installed does not write it"
             continue
         version = f"Pillow {PIL.__version__}" + (f", {feature} {features.version(feature)}" if feature else "")
         yield (
-            family,
+            method,
             [
-                Picture(family, quality, note, version, format=format, options=options, payload_bytes=payload_bytes)
-                for quality in PICTURE_QUALITIES[family]
+                ImageCodec(method, quality, note, version, format=format, options=options, payload_bytes=payload_bytes)
+                for quality in IMAGE_QUALITIES[method]
             ],
         )
 
 
 def webp_payload(file: bytes) -> int:
-    """Bytes behind the header of RIFF, of the form and of the one chunk."""
+    """Count the bytes of a WebP file after the headers of RIFF, of the form and of its one chunk."""
     return len(file) - 20
 
 
 def avif_payload(file: bytes) -> int:
-    """Bytes in the boxes `mdat` of a HEIF file."""
+    """Count the bytes in the boxes `mdat` of a HEIF file."""
     position = total = 0
     while position + 8 <= len(file):
         length, kind = int.from_bytes(file[position : position + 4], "big"), file[position + 4 : position + 8]
-        length = length or len(file) - position  # 0: up to the end
+        length = length or len(file) - position  # 0: to the end
         if kind == b"mdat":
             total += length - 8
         position += max(length, 8)
@@ -162,17 +177,19 @@ def avif_payload(file: bytes) -> int:
 # Audio
 
 
-class Sound(Codec):
-    """A sound codec, which codes at a rate that it takes and whose decoder is told by a container where it begins.
+class SoundCodec(Codec):
+    """A sound codec, in a container that tells the decoder where the sound begins.
 
     Args:
-        rates: in Hz, that it takes; of others audio is resampled to 48 kHz and back.
-        delay: samples of what is decoded that the container does not count.
+        method, setting, version, note: as of `Codec`.
+        preprocessing: what the signals are.
+        rates: sample rates in Hz that the codec takes; audio of any other is resampled to 48 kHz and back. None: all.
+        delay: decoded samples at the start that the container does not count.
     """
 
     def __init__(
         self,
-        family: str,
+        method: str,
         setting: dict[str, Any],
         version: str,
         note: str,
@@ -180,32 +197,37 @@ class Sound(Codec):
         rates: Sequence[int] | None,
         delay: int = 0,
     ):
-        super().__init__(family, setting, version, note)
+        super().__init__(method, setting, version, note)
+        assert preprocessing.sample_rate is not None  # of audio
         self.rate, self.delay = preprocessing.sample_rate, delay
         self.coded_rate = self.rate if rates is None or self.rate in rates else 48000
 
     @abstractmethod
     def encode(self, samples: np.ndarray) -> bytes:
-        """float32 `[channels, samples]` at `coded_rate` to a file."""
+        """Encode float32 `[channels, samples]` at `coded_rate` as a file."""
 
     def compress(self, signal: Tensor) -> tuple[int, bytes]:
         file = self.encode(media.resample(signal[0], self.rate, self.coded_rate).clamp(-1, 1).numpy())
-        with av.open(io.BytesIO(file)) as container:
-            return sum(packet.size for packet in container.demux(audio=0)), file
+        with av.open(io.BytesIO(file), "r") as container:
+            num_bytes = 0
+            for packet in container.demux(audio=0):
+                num_bytes += packet.size
+            return num_bytes, file
 
-    def restore(self, payload: bytes, size: tuple[int, ...]) -> Tensor:
-        parts = []
+    def restore(self, payload: bytes, like: Tensor) -> Tensor:
+        parts, decoded_rate = [], self.coded_rate
         to_float = av.AudioResampler(format="fltp")
-        with av.open(io.BytesIO(payload)) as container:
+        with av.open(io.BytesIO(payload), "r") as container:
             for frame in container.decode(audio=0):
                 decoded_rate = frame.sample_rate
                 parts += [torch.from_numpy(part.to_ndarray()) for part in to_float.resample(frame)]
         audio = media.resample(torch.cat(parts, dim=1)[:, self.delay :], decoded_rate, self.rate)
-        audio = torch.nn.functional.pad(audio, (0, max(0, size[0] - audio.shape[1])))
-        return audio[None, :, : size[0]]
+        samples = like.shape[2]
+        audio = torch.nn.functional.pad(audio, (0, max(0, samples - audio.shape[1])))
+        return audio[None, :, :samples]
 
 
-class FFmpegSound(Sound):
+class FFmpegSound(SoundCodec):
     """Opus or MP3 through PyAV."""
 
     def __init__(self, *arguments: Any, encoder: str, container: str, bit_rate: int, **options: Any):
@@ -217,6 +239,7 @@ class FFmpegSound(Sound):
         with av.open(file, "w", format=self.container) as container:
             layout = {1: "mono", 2: "stereo"}[len(samples)]
             stream = container.add_stream(self.encoder, rate=self.coded_rate, layout=layout)
+            assert isinstance(stream, AudioStream)
             stream.bit_rate = self.bit_rate
             frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout=layout)
             frame.sample_rate = self.coded_rate
@@ -225,8 +248,8 @@ class FFmpegSound(Sound):
         return file.getvalue()
 
 
-class Vorbis(Sound):
-    """Vorbis through libsndfile, whose `compression_level` is one minus a tenth of libvorbis's quality."""
+class Vorbis(SoundCodec):
+    """Vorbis through libsndfile; its `compression_level` is 1 - quality / 10 of libvorbis."""
 
     def encode(self, samples: np.ndarray) -> bytes:
         file = io.BytesIO()
@@ -235,12 +258,13 @@ class Vorbis(Sound):
         return file.getvalue()
 
 
-def sounds(preprocessing: Preprocessing) -> Found:
+def sound_codecs(preprocessing: Preprocessing) -> Found:
     channels, rate = preprocessing.channels, preprocessing.sample_rate
+    assert channels is not None and rate is not None  # of audio
     ffmpeg = f"PyAV {av.__version__}, FFmpeg {av.ffmpeg_version_info}"
     if channels > 2:
-        for family in ("Opus", "MP3", "Vorbis"):
-            yield family, f"used here for one or two channels, not for {channels}"
+        for method in ("Opus", "MP3", "Vorbis"):
+            yield method, f"used here for one or two channels, not for {channels}"
         return
     if not can_encode("libopus"):
         yield "Opus", f"{ffmpeg} has no libopus"
@@ -267,7 +291,7 @@ def sounds(preprocessing: Preprocessing) -> Found:
     if not can_encode("libmp3lame"):
         yield "MP3", f"{ffmpeg} has no LAME"
     else:
-        lowest = 8 if rate in MP3_RATES and rate <= 24000 else 32  # of MPEG 2 and MPEG 1
+        lowest = 8 if rate in MP3_RATES and rate <= 24000 else 32  # kbit/s, of MPEG 2 and of MPEG 1
         bitrates = [channels * kilobits for kilobits in MP3_BITRATES if channels * kilobits >= lowest]
         note = "frames without the one that holds a header; constant bit rate; the delay that it states is taken out"
         yield (
@@ -291,7 +315,7 @@ def sounds(preprocessing: Preprocessing) -> Found:
     if "VORBIS" not in soundfile.available_subtypes("OGG"):
         yield "Vorbis", f"{sndfile} does not write it"
     else:
-        note = "packets without Ogg and without the about 4 kB of codebooks at the start of every stream"
+        note = "packets without Ogg and without about 4 kB of codebooks at the start of every stream"
         yield (
             "Vorbis",
             [
@@ -302,6 +326,7 @@ def sounds(preprocessing: Preprocessing) -> Found:
 
 
 def can_encode(name: str) -> bool:
+    """Whether FFmpeg as installed has an encoder."""
     try:
         av.Codec(name, "w")
     except av.codec.codec.UnknownCodecError:
@@ -312,84 +337,88 @@ def can_encode(name: str) -> bool:
 # Video
 
 
-class Video(Codec):
-    """A video codec through PyAV, at a nominal 25 frames a second; sides are padded to even ones by replication."""
+class VideoSettings(NamedTuple):
+    """Encoder and decoder as FFmpeg names them, the encoder's options, and what takes needless data out of a packet."""
 
-    def __init__(
-        self,
-        family: str,
-        factor: int,
-        note: str,
-        *,
-        encoder: str,
-        decoder: str,
-        options: dict[str, str],
-        slim: Callable[[bytes], bytes] = bytes,
-    ):
-        super().__init__(family, {"CRF": factor}, f"PyAV {av.__version__}, FFmpeg {av.ffmpeg_version_info}", note)
-        self.encoder, self.decoder, self.slim = encoder, decoder, slim
-        self.options = {"crf": str(factor), **options}
+    encoder: str
+    decoder: str
+    options: dict[str, str]
+    slim: Callable[[bytes], bytes] = bytes
+
+
+class VideoCodec(Codec):
+    """A video codec through PyAV, at a nominal 25 frames per second; odd sides are padded by repeating the last pixels.
+
+    Args:
+        method, note: as of `Codec`.
+        factor: constant rate factor, its setting.
+        settings: of encoder and decoder, the same at each factor.
+    """
+
+    def __init__(self, method: str, factor: int, note: str, settings: VideoSettings):
+        super().__init__(method, {"CRF": factor}, f"PyAV {av.__version__}, FFmpeg {av.ffmpeg_version_info}", note)
+        self.settings, self.options = settings, {"crf": str(factor), **settings.options}
 
     def compress(self, signal: Tensor) -> tuple[int, list[bytes]]:
         height, width = signal.shape[3:]
         padded = torch.nn.functional.pad(signal[0], (0, width % 2, 0, height % 2), mode="replicate")
-        context = av.CodecContext.create(self.encoder, "w")
+        context = video_context(self.settings.encoder, "w")
         context.height, context.width = padded.shape[2:]
         context.pix_fmt, context.framerate, context.time_base = "yuv420p", Fraction(25), Fraction(1, 25)
-        context.options, context.thread_count = self.options, 1
+        context.options = self.options
         packets = []
-        for number, picture in enumerate(padded.unbind(1)):
-            frame = av.VideoFrame.from_ndarray(to_pixels(picture), "rgb24")
+        for number, image in enumerate(padded.unbind(1)):
+            frame = av.VideoFrame.from_ndarray(to_pixels(image), "rgb24")
             frame.pts = number
             packets += context.encode(frame)
         packets += context.encode(None)
-        payload = [self.slim(bytes(packet)) for packet in packets]
+        payload = [self.settings.slim(bytes(packet)) for packet in packets]
         return sum(map(len, payload)), payload
 
-    def restore(self, payload: list[bytes], size: tuple[int, ...]) -> Tensor:
-        context = av.CodecContext.create(self.decoder, "r")
-        context.thread_count = 1
+    def restore(self, payload: list[bytes], like: Tensor) -> Tensor:
+        context = video_context(self.settings.decoder, "r")
         frames = [frame for data in payload for frame in context.decode(av.Packet(data))]
         frames += context.decode(None)
-        _, height, width = size
-        pictures = [from_pixels(frame.to_ndarray(format="rgb24"))[:, :height, :width] for frame in frames]
-        return torch.stack(pictures, dim=1)[None]
+        height, width = like.shape[3:]
+        images = [media.to_image_tensor(frame.to_ndarray(format="rgb24"))[:, :height, :width] for frame in frames]
+        return torch.stack(images, dim=1)[None]
 
 
-def videos(preprocessing: Preprocessing) -> Found:
-    os.environ.setdefault("SVT_LOG", "1")  # errors; it writes its settings to stderr otherwise
+def video_context(codec: str, mode: Literal["r", "w"]) -> VideoCodecContext:
+    """An encoder ("w") or a decoder ("r") on one thread."""
+    context = av.CodecContext.create(codec, mode)
+    assert isinstance(context, VideoCodecContext)
+    context.thread_count = 1
+    return context
+
+
+def video_codecs(preprocessing: Preprocessing) -> Found:
+    os.environ.setdefault("SVT_LOG", "1")  # errors only; otherwise it writes its settings to stderr
     note = "packets without container; colour 4:2:0"
-    kinds = {
+    x265 = "log-level=error:info=0:pools=none:frame-threads=1"
+    settings = {
         "H.264": (
             f"{note}; x264's preset medium, without its note of its settings",
-            {"encoder": "libx264", "decoder": "h264", "options": {"preset": "medium"}, "slim": without_messages},
+            VideoSettings("libx264", "h264", {"preset": "medium"}, without_messages),
         ),
         "H.265": (
             f"{note}; x265's preset medium",
-            {
-                "encoder": "libx265",
-                "decoder": "hevc",
-                "options": {"preset": "medium", "x265-params": "log-level=error:info=0:pools=none:frame-threads=1"},
-            },
+            VideoSettings("libx265", "hevc", {"preset": "medium", "x265-params": x265}),
         ),
         "AV1": (
             f"{note}; SVT-AV1's preset 6",
-            {
-                "encoder": "libsvtav1",
-                "decoder": "libdav1d",
-                "options": {"preset": "6", "svtav1-params": "lp=1"},
-            },
+            VideoSettings("libsvtav1", "libdav1d", {"preset": "6", "svtav1-params": "lp=1"}),
         ),
     }
-    for family, (note, options) in kinds.items():
-        if not can_encode(options["encoder"]):
-            yield family, f"PyAV {av.__version__} has no {options['encoder']}"
+    for method, (note, setting) in settings.items():
+        if not can_encode(setting.encoder):
+            yield method, f"PyAV {av.__version__} has no {setting.encoder}"
         else:
-            yield family, [Video(family, factor, note, **options) for factor in CONSTANT_RATE_FACTORS[family]]
+            yield method, [VideoCodec(method, factor, note, setting) for factor in CONSTANT_RATE_FACTORS[method]]
 
 
 def without_messages(packet: bytes) -> bytes:
-    """An H.264 packet without its supplemental units (type 6), which decoding does not need."""
+    """Remove the supplemental units (type 6) from an H.264 packet; decoding does not need them."""
     units = re.split(b"\0?\0\0\1", packet)[1:]
     return b"".join(b"\0\0\1" + unit for unit in units if unit[0] & 31 != 6)
 
@@ -397,12 +426,12 @@ def without_messages(packet: bytes) -> bytes:
 # Structures
 
 
-class Grid(Codec):
-    """Coordinates of N, CA and C rounded to a grid; CB and O are not kept."""
+class RoundedCoordinates(Codec):
+    """Coordinates of N, CA and C rounded to multiples of `step` angstrom; CB and O are not kept."""
 
     def __init__(self, step: float):
         note = (
-            "N, CA and C alone; each axis with as many bits as its extent takes in steps, and a value for absent "
+            "N, CA and C alone; each axis with as many bits as its extent in steps needs, and a value for absent "
             "atoms; no entropy coding, no header"
         )
         super().__init__("Rounded coordinates", {"step": step}, "zoo", note)
@@ -417,12 +446,20 @@ class Grid(Codec):
         bits = sum(math.ceil(math.log2(number)) for number in values.tolist())
         return -(-len(points) * bits // 8), (least, steps)
 
-    def restore(self, payload: tuple[Tensor, Tensor], size: tuple[int, ...]) -> Tensor:
+    def restore(self, payload: tuple[Tensor, Tensor], like: Tensor) -> Tensor:
         least, steps = payload
-        values = torch.full((1, *size, len(ATOMS), 3), torch.nan)
-        values[0, :, : ATOMS.index("C") + 1] = (steps * self.step + least).float().unflatten(0, (*size, -1))
+        values = torch.full_like(like, torch.nan)
+        values[0, :, : ATOMS.index("C") + 1] = (steps * self.step + least).float().unflatten(0, (like.shape[1], -1))
         return values
 
 
-def structures(preprocessing: Preprocessing) -> Found:
-    yield "Rounded coordinates", [Grid(step) for step in GRID_STEPS]
+def structure_codecs(preprocessing: Preprocessing) -> Found:
+    yield "Rounded coordinates", [RoundedCoordinates(step) for step in GRID_STEPS]
+
+
+CODECS: dict[str, Callable[[Preprocessing], Found]] = {
+    "image": image_codecs,
+    "audio": sound_codecs,
+    "video": video_codecs,
+    "structure": structure_codecs,
+}

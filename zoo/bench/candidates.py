@@ -1,10 +1,11 @@
-"""What is compared: tokenizers at every rate that they support. The codecs are in `zoo.bench.baselines`."""
+"""What is compared: tokenizers at every rate that they support. The classical codecs are in `zoo.bench.baselines`."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 import zoo
-from zoo import loading, media
+from zoo import loading
 from zoo.bench.signals import Preprocessing
 from zoo.codes import packed_size
 from zoo.spec import TokenizerSpec
@@ -30,58 +31,58 @@ WORDS = {
 
 
 class Candidate(ABC):
-    """One way to make a signal small at one rate.
+    """A method at one setting: one way to make a signal small at one rate.
 
     Attributes:
-        family: the curve that it belongs to.
-        setting: what distinguishes it in its family.
+        method: name of the tokenizer or codec; the candidates of one method are the points of a curve.
+        setting: what distinguishes the candidate from others of its method.
         label: both in words, as `WORDS` has them.
-        baseline: whether it is no tokenizer.
-        note: what is counted as its bytes, where that needs saying.
+        baseline: whether the method is a classical codec.
+        note: what is counted as its bytes, where that needs to be said.
     """
 
     baseline = False
     note = ""
 
-    def __init__(self, family: str, setting: dict[str, Any]):
-        self.family, self.setting = family, setting
+    def __init__(self, method: str, setting: dict[str, Any]):
+        self.method, self.setting = method, setting
 
     @property
     def label(self) -> str:
         words = [WORDS[name].format(value) for name, value in self.setting.items()]
-        return ", ".join([self.family, *words])
+        return ", ".join([self.method, *words])
 
     @abstractmethod
     def identity(self) -> str:
-        """All that decides what it makes of a signal."""
+        """Return a text that names everything that decides what the candidate makes of a signal."""
 
     @abstractmethod
     def compress(self, signal: Tensor) -> tuple[float, Any]:
-        """A preprocessed batch of one to the bytes that it takes, and what `restore` makes a signal of."""
+        """Return the number of bytes that a preprocessed batch of one takes, and what `restore` needs."""
 
     @abstractmethod
-    def restore(self, payload: Any, size: tuple[int, ...]) -> Tensor:
-        """What `compress` gave, to a float32 batch of one on the CPU, cropped to `size`."""
+    def restore(self, payload: Any, like: Tensor) -> Tensor:
+        """Turn what `compress` returned for `like` into a float32 batch of one on the CPU, of the same size."""
 
     def release(self) -> None:  # noqa: B027 - most hold nothing
-        """Give back what it holds in memory; it can be used again."""
+        """Release the memory that the candidate holds; it can still be used."""
 
 
-class Source:
-    """A tokenizer that is loaded when it is needed and can be let go.
+class LazyTokenizer:
+    """A tokenizer that is loaded when it is needed and can be released.
 
     Attributes:
-        spec, parameters: of the tokenizer.
-        weights_sha256: over names, types, shapes and values of all its tensors.
-        network_sha256: over its spec and the arguments of its architecture.
-        settings: one for each rate that it supports.
+        spec, parameters: of the tokenizer; `parameters` is their number.
+        weights_sha256: over names, types, shapes and values of all tensors.
+        network_sha256: over the spec and the arguments of the architecture.
+        settings: one for each rate that the tokenizer supports.
 
     Args:
         name: as `zoo.load` takes it.
-        device: where it runs.
+        device: where the tokenizer runs.
 
     Raises:
-        As `zoo.load`; InputError of a system that only encodes.
+        As `zoo.load`; InputError for a system that only encodes.
     """
 
     def __init__(self, name: str | Path, device: str = "cpu"):
@@ -98,79 +99,87 @@ class Source:
         self.release()
 
     def tokenizer(self) -> Tokenizer:
+        """Return the tokenizer, loaded if it is not."""
         return self._load()
 
     def release(self) -> None:
+        """Release the tokenizer's memory."""
         self._load.cache_clear()
+
+    def facts(self) -> dict[str, Any]:
+        """Return the spec, the number of parameters and the hashes as JSON has them."""
+        spec = json.loads(json.dumps(asdict(self.spec)))
+        return {
+            **spec,
+            "weights_sha256": self.weights_sha256,
+            "network_sha256": self.network_sha256,
+            "parameters": self.parameters,
+        }
 
 
 class TokenizerCandidate(Candidate):
-    """A tokenizer at one rate; its bytes are those of `zoo.codes.pack`, which has no header.
+    """A tokenizer at one rate; its bytes are those of `zoo.codes.pack`, which writes no header.
 
     Audio is resampled to the tokenizer's rate and back where `preprocessing` has another.
     """
 
     note = "packed codes without header"
 
-    def __init__(self, family: str, source: Source, setting: dict[str, int], preprocessing: Preprocessing, seed: int):
-        super().__init__(family, setting)
-        self.source, self.preprocessing, self.seed = source, preprocessing, seed
-        self.sizes = source.spec.codebook_sizes[: setting.get("num_codebooks")]
+    def __init__(
+        self, method: str, lazy: LazyTokenizer, setting: dict[str, int], preprocessing: Preprocessing, seed: int
+    ):
+        super().__init__(method, setting)
+        self.lazy, self.preprocessing, self.seed = lazy, preprocessing, seed
+        self.sizes = lazy.spec.codebook_sizes[: setting.get("num_codebooks")]
 
     def identity(self) -> str:
         return json.dumps(
             {
-                "variant": self.source.spec.name,
-                "weights_sha256": self.source.weights_sha256,
-                "network_sha256": self.source.network_sha256,
+                "variant": self.lazy.spec.name,
+                "weights_sha256": self.lazy.weights_sha256,
+                "network_sha256": self.lazy.network_sha256,
                 "setting": self.setting,
                 "seed": self.seed,
-                "device": torch.device(self.source.device).type,
+                "device": torch.device(self.lazy.device).type,
                 "zoo": zoo.__version__,
                 "torch": torch.__version__,
             }
         )
 
     def compress(self, signal: Tensor) -> tuple[int, Tensor]:
-        """Bytes and codes: of `num_tokens` the first, of `num_codebooks` likewise."""
-        tokenizer = self.source.tokenizer()
-        if tokenizer.spec.modality == "audio":
-            signal = media.resample(signal, self.preprocessing.sample_rate, tokenizer.spec.sample_rate)
-            signal = media.to_channels(signal, tokenizer.spec.channels)
-        options = self._options(tokenizer.encode_options)
-        codes = tokenizer.encode(signal.to(tokenizer.device), **options).cpu()
+        """Return bytes and codes: the first `num_tokens` or `num_codebooks` of them where the setting says so."""
+        tokenizer = self.lazy.tokenizer()
+        values = self.preprocessing.to_tokenizer(signal, tokenizer.spec).to(tokenizer.device)
+        codes = tokenizer.encode(values, **self._options(tokenizer.encode_options)).cpu()
         codes = codes[:, : len(self.sizes)]
         if "num_tokens" in self.setting:
             codes = codes[:, :, : self.setting["num_tokens"]]
         return packed_size(self.sizes, codes.shape), codes
 
-    def restore(self, payload: Tensor, size: tuple[int, ...]) -> Tensor:
-        tokenizer = self.source.tokenizer()
-        spec, rate = tokenizer.spec, self.preprocessing.sample_rate
-        missing = spec.num_codebooks - payload.shape[1]  # `decode` takes all codebooks, and uses the first of them
+    def restore(self, payload: Tensor, like: Tensor) -> Tensor:
+        tokenizer = self.lazy.tokenizer()
+        spec = tokenizer.spec
+        missing = spec.num_codebooks - payload.shape[1]  # `decode` takes all codebooks and uses the first of them
         codes = torch.cat([payload, payload.new_zeros(1, missing, *payload.shape[2:])], dim=1) if missing else payload
         options = self._options(tokenizer.decode_options)
-        own_size = (-(-size[0] * spec.sample_rate // rate),) if spec.modality == "audio" else size
-        signal = tokenizer.decode(codes.to(tokenizer.device), size=own_size, **options).float().cpu()
-        if spec.modality == "audio":
-            signal = media.to_channels(signal, self.preprocessing.channels)
-            signal = media.resample(signal, spec.sample_rate, rate)[..., : size[0]]
-        return signal
+        own = self.preprocessing.to_tokenizer(like, spec)
+        decoded = tokenizer.restore(codes.to(tokenizer.device), own, **options).float().cpu()
+        return self.preprocessing.from_tokenizer(decoded, spec, self.preprocessing.size(like))
 
     def release(self) -> None:
-        self.source.release()
+        self.lazy.release()
 
     def _options(self, accepted: tuple[str, ...]) -> dict[str, Any]:
         options = {name: value for name, value in self.setting.items() if name in accepted}
         if "generator" in accepted:
-            options["generator"] = torch.Generator(self.source.device).manual_seed(self.seed)
+            options["generator"] = torch.Generator(self.lazy.device).manual_seed(self.seed)
         return options
 
 
 def settings(tokenizer: Tokenizer) -> list[dict[str, int]]:
-    """One setting for each rate: 1, 2, 4, ... and all tokens, or codebooks, where the first few decode; else one."""
+    """Return one setting for each rate: 1, 2, 4, ... and all tokens or codebooks where the first few decode alone."""
     spec = tokenizer.spec
-    if spec.tail_drop:
+    if spec.tail_drop and spec.num_tokens is not None:
         return [{"num_tokens": number} for number in (*doublings(spec.num_tokens), spec.num_tokens)]
     if "num_codebooks" in tokenizer.decode_options:
         return [{"num_codebooks": number} for number in (*doublings(spec.num_codebooks), spec.num_codebooks)]
@@ -178,11 +187,12 @@ def settings(tokenizer: Tokenizer) -> list[dict[str, int]]:
 
 
 def doublings(end: int) -> list[int]:
-    """1, 2, 4, ... below `end`."""
+    """Return 1, 2, 4, ... below `end`."""
     return [2**power for power in range((end - 1).bit_length())]
 
 
 def weights_sha256(tokenizer: torch.nn.Module) -> str:
+    """Return the SHA-256 over names, types, shapes and values of all tensors."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tokenizer.state_dict().items()):
         tensor = tensor.detach().cpu().contiguous()

@@ -1,4 +1,4 @@
-"""What eye and ear can judge: originals beside reconstructions, in the report itself and of limited size."""
+"""What eye and ear can judge: originals beside reconstructions, held by the report itself and of limited size."""
 
 from __future__ import annotations
 
@@ -10,50 +10,52 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import torch
-from PIL import Image
 from torch import Tensor
 
-from zoo.bench.page import Markup, data_uri, element, joined
-from zoo.bench.plots import Palette, traces_plot
 from zoo.bench.results import Item, Point, Results
-from zoo.bench.signals import Preprocessing, Signal, to_pixels
-from zoo.bench.verdict import families_of, rate_text
+from zoo.bench.signals import Preprocessing
+from zoo.bench.verdict import points_by_method, rate_text
 from zoo.errors import ZooError
-from zoo.modalities.structure import ATOMS
+from zoo.modalities import Signal
+from zoo.pictures.images import image_grid, shrunk, still_indices, to_image
+from zoo.pictures.markup import JPEG_QUALITY, PNG_BYTES, Markup, data_uri, element, image_element, joined
+from zoo.pictures.plots import Palette, trace_plot
+from zoo.pictures.spectrograms import DYNAMIC_RANGE, spectrogram
+from zoo.pictures.structures import ca_atoms, superposed
 
-MOST_FAMILIES = 6  # shown; a page has to be opened, too
-MOST_RATES = 5  # of one family, of the median item
+MOST_METHODS = 6  # shown; a page has to be opened, too
+MOST_RATES = 5  # of one method, for the median item
 SIDE = 512  # pixels at most
-PNG_BYTES = 200_000  # a larger picture becomes a JPEG
-JPEG_QUALITY = 92
 SECONDS = 10.0  # of sound at most
 FLAC_BYTES = 400_000  # longer sound becomes an MP3
 STILLS, STILL_SIDE = 3, 256
 SPECTROGRAM_SIZE = (640, 200)
-DYNAMIC_RANGE = 80.0  # dB
-ALPHA = ATOMS.index("CA")
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A reconstruction and who made it; `point` is None for the original."""
+class Exhibit:
+    """A reconstruction and the point that it belongs to; `point` is None for the original."""
 
     point: Point | None
     item: Item
 
 
-def exhibits(results: Results, folder: Path, palette: Palette) -> Markup | None:
-    """Best, median and worst item of each tokenizer, by the first metric; None where no item has a figure.
+def exhibits(results: Results, folder: Path, data: Path, palette: Palette) -> Markup | None:
+    """Show the best, the median and the worst item of each tokenizer by the first metric that items have.
 
     Args:
-        folder: which the items' reconstructions are relative to.
-        palette: of the results' families.
+        results: the points with their items.
+        folder: the folder of the results, which the paths of the items' reconstructions are relative to.
+        data: folder of the originals.
+        palette: of the results' methods.
+
+    Returns:
+        None where no item has a figure.
     """
     metric = next((name for name in results.metrics if _is_ranked(results, name)), None)
     if metric is None:
         return None
-    return Exhibits(results, folder, palette, metric).all()
+    return Exhibits(results, folder, data, palette, metric).all()
 
 
 def _is_ranked(results: Results, metric: str) -> bool:
@@ -63,51 +65,36 @@ def _is_ranked(results: Results, metric: str) -> bool:
 
 
 class Exhibits:
-    """Everything that is shown of the items, by one metric."""
+    """Everything that is shown of the items, ranked by one metric."""
 
-    def __init__(self, results: Results, folder: Path, palette: Palette, metric: str):
-        self.results, self.folder, self.palette, self.metric = results, folder, palette, metric
-        self.what = results.metrics[metric]
+    def __init__(self, results: Results, folder: Path, data: Path, palette: Palette, metric: str):
+        self.results, self.folder, self.data, self.palette, self.metric = results, folder, data, palette, metric
+        self.facts = results.metrics[metric]
         self.preprocessing = Preprocessing(modality=results.modality, **results.data.get("preprocessing", {}))
         self.original: Callable[[str], Signal] = lru_cache(maxsize=1)(self._load)
-        self.panel = {
-            "image": self._picture,
-            "audio": self._sound,
-            "video": self._stills,
-            "structure": self._traces,
-        }[results.modality]
+        self.panel = PANELS[self.preprocessing.modality]
 
     def all(self) -> Markup:
-        families = families_of(self.results.points)
-        tokenizers = {family: points for family, points in families.items() if not points[0].baseline} or families
-        shown = [self._family(points) for points in list(tokenizers.values())[:MOST_FAMILIES]]
+        """Write the whole section."""
+        methods = points_by_method(self.results.points)
+        tokenizers = {method: points for method, points in methods.items() if not points[0].baseline} or methods
+        shown = [self._method(points) for points in list(tokenizers.values())[:MOST_METHODS]]
         if more := len(tokenizers) - len(shown):
             shown.append(element("p", f"{more} further tokenizers are not shown here.", class_="soft"))
         return joined(element("p", self._explanation(), class_="soft"), *shown)
 
     def _explanation(self) -> str:
-        formats = {
-            "image": f"Pictures have sides of at most {SIDE} pixels, as PNG, or as JPEG of quality {JPEG_QUALITY} "
-            f"where that is over {PNG_BYTES / 1000:.0f} kB.",
-            "audio": f"The first {SECONDS:.0f} seconds at most, as FLAC, or as MP3 of the highest quality where that "
-            f"is over {FLAC_BYTES / 1000:.0f} kB. Spectrograms of the first channel: {DYNAMIC_RANGE:.0f} dB, from "
-            "black to white.",
-            "video": f"{STILLS} frames of each, at most {STILL_SIDE} pixels wide, as JPEG of quality {JPEG_QUALITY}.",
-            "structure": "Lines through the CA atoms, superposed: the original as a wide pale band. What is nearer is "
-            "thicker.",
-        }[self.results.modality]
         return (
             f"Each tokenizer at its highest rate: the files with the best, the median and the worst "
-            f"{self.what['label']}, beside the classical codec whose rate is nearest. {formats}"
+            f"{self.facts['label']}, beside the classical codec whose rate is nearest. "
+            f"{EXPLANATIONS[self.preprocessing.modality]}"
         )
 
-    def _family(self, points: list[Point]) -> Markup | None:
+    def _method(self, points: list[Point]) -> Markup | None:
         point = points[-1]
-        ranked = sorted(
-            (item for item in point.items if item.metrics.get(self.metric) is not None),
-            key=lambda item: item.metrics[self.metric],
-            reverse=bool(self.what["higher_is_better"]),
-        )
+        figures = [(figure, item) for item in point.items if (figure := item.metrics.get(self.metric)) is not None]
+        figures.sort(key=lambda pair: pair[0], reverse=bool(self.facts["higher_is_better"]))
+        ranked = [item for _, item in figures]
         if not ranked:
             return None
         places = {"Best": 0, "Median": len(ranked) // 2, "Worst": len(ranked) - 1}
@@ -121,116 +108,125 @@ class Exhibits:
         if len(points) > 1:
             source = ranked[len(ranked) // 2].source
             picked = sorted({round(i) for i in np.linspace(0, len(points) - 1, min(MOST_RATES, len(points)))})
-            ladder = [Shown(points[i], item) for i in picked if (item := _item(points[i], source)) is not None]
+            ladder = [Exhibit(points[i], item) for i in picked if (item := _item(points[i], source)) is not None]
             rows.append(self._row(f"The median file at every rate: {source}", ladder))
-        heading = element("h3", self.palette.name(point.family), f" at {self._rate(point)}")
-        kind = "pictures" if self.results.modality == "image" else None
-        return element("section", heading, *rows, class_=kind)
+        rate = f"{rate_text(point.rate)} {self.results.rate_unit}"
+        heading = element("h3", self.palette.name(point.method), f" at {rate}")
+        return element("section", heading, *rows, class_=CLASSES.get(self.preprocessing.modality))
 
-    def _beside(self, point: Point, item: Item) -> list[Shown]:
-        shown = [Shown(None, item), Shown(point, item)]
+    def _beside(self, point: Point, item: Item) -> list[Exhibit]:
+        """The original, the reconstruction, and the one of the classical codec whose rate is nearest."""
+        shown = [Exhibit(None, item), Exhibit(point, item)]
         rivals = [
-            (abs(math.log(rival.rate / point.rate)), rival.label, Shown(rival, its_item))
+            (abs(math.log(rival.rate / point.rate)), rival.label, Exhibit(rival, its_item))
             for rival in self.results.points
             if rival.baseline and rival is not point and rival.rate > 0 and point.rate > 0
             if (its_item := _item(rival, item.source)) is not None
         ]
         return [*shown, min(rivals, key=lambda rival: rival[:2])[2]] if rivals else shown
 
-    def _row(self, title: str, shown: list[Shown]) -> Markup:
-        if self.results.modality == "structure":  # the original is in each drawing
-            shown = [one for one in shown if one.point is not None]
-        return joined(element("h4", title), element("div", *map(self._figure, shown), class_="panels"))
+    def _row(self, title: str, shown: list[Exhibit]) -> Markup:
+        figures = (self._figure(exhibit) for exhibit in shown)
+        return joined(element("h4", title), element("div", *figures, class_="panels"))
 
-    def _figure(self, shown: Shown) -> Markup:
-        point, item = shown.point, shown.item
+    def _figure(self, exhibit: Exhibit) -> Markup | None:
+        point, item = exhibit.point, exhibit.item
         if point is None:
-            name, said = "original", "what all of them were given"
+            name, caption = "original", "the input of every method"
         else:
             value = item.metrics.get(self.metric)
-            text = "not defined" if value is None else f"{value:,.{self.what['digits']}f} {self.what['unit']}".rstrip()
-            name = point.label
-            said = f"{self.what['label']} {text}; {item.bytes:,.0f} bytes"
+            digits, unit = self.facts["digits"], self.facts["unit"]
+            text = "not defined" if value is None else f"{value:,.{digits}f} {unit}".rstrip()
+            name, caption = point.label, f"{self.facts['label']} {text}; {item.bytes:,.0f} bytes"
         try:
-            panel = self.panel(shown, f"{item.source}, {name}")
+            panel = self.panel(self, exhibit, f"{item.source}, {name}")
         except (ZooError, OSError) as error:
             panel = element("p", f"Cannot be shown: {error}", class_="lost")
-        return element("figure", panel, element("figcaption", element("b", name), said))
-
-    def _rate(self, point: Point) -> str:
-        return f"{rate_text(point.rate)} {self.results.rate_unit}"
-
-    # Signals
+        if panel is None:
+            return None
+        return element("figure", panel, element("figcaption", element("b", name), caption))
 
     def _load(self, source: str) -> Signal:
-        return self.preprocessing.load(Path(self.results.data["folder"]) / source)
+        return self.preprocessing.load(self.data / source)
 
-    def _values(self, shown: Shown) -> Tensor:
-        """Without the axis of the batch."""
-        original = self.original(shown.item.source)
-        if shown.point is None:
-            return original.values[0]
-        return self.preprocessing.read(self.folder / shown.item.reconstruction, original)[0]
+    def values(self, exhibit: Exhibit) -> Tensor:
+        """Return the signal of an exhibit, without batch axis."""
+        original = self.original(exhibit.item.source)
+        if exhibit.point is None:
+            return original.values
+        return self.preprocessing.read(self.folder / exhibit.item.reconstruction, original)
 
-    # Panels
 
-    def _picture(self, shown: Shown, title: str) -> Markup:
-        picture = Image.fromarray(to_pixels(self._values(shown)))
-        picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-        return picture_element(picture, title)
+# One panel of each modality; None where there is nothing to show.
 
-    def _stills(self, shown: Shown, title: str) -> Markup:
-        video = self._values(shown)
-        frames = [round((index + 0.5) * video.shape[1] / STILLS - 0.5) for index in range(STILLS)]
-        frames = sorted({min(max(frame, 0), video.shape[1] - 1) for frame in frames})
-        stills = [Image.fromarray(to_pixels(video[:, frame])) for frame in frames]
-        for still in stills:
-            still.thumbnail((STILL_SIDE, STILL_SIDE), Image.Resampling.LANCZOS)
-        width, height = stills[0].size
-        row = Image.new("RGB", (width * len(stills) + 4 * (len(stills) - 1), height), "#808080")
-        for number, still in enumerate(stills):
-            row.paste(still, (number * (width + 4), 0))
-        numbers = ", ".join(str(frame) for frame in frames)
-        return picture_element(row, f"{title}: frames {numbers} of {video.shape[1]}", png_bytes=0)
 
-    def _sound(self, shown: Shown, title: str) -> Markup:
-        rate = self.preprocessing.sample_rate
-        sound = self._values(shown)[:, : round(SECONDS * rate)]
-        reference = self.original(shown.item.source).values[0][:1, : round(SECONDS * rate)]
-        loudest = float(_level(reference).max())
-        picture = spectrogram(_level(sound[:1]) - loudest)
-        told = f"Spectrogram of {title}: 0 to {rate / 2000:g} kHz, {sound.shape[1] / rate:.1f} seconds"
-        image = picture_element(picture, told, png_bytes=math.inf)
-        content, media_type = compressed_sound(sound, rate)
-        player = element(
-            "audio", controls=True, preload="metadata", src=data_uri(content, media_type), aria_label=f"Play {title}"
-        )
-        return joined(image, player)
+def image_panel(shown: Exhibits, exhibit: Exhibit, title: str) -> Markup:
+    return image_element(shrunk(to_image(shown.values(exhibit)), SIDE), title)
 
-    def _traces(self, shown: Shown, title: str) -> Markup:
-        original, moved = superposed(self.original(shown.item.source).values[0], self._values(shown))
-        color = self.palette.color(shown.point.family)
-        return traces_plot([(original, "var(--ghost)"), (moved, color)], f"CA traces of {title}, on the original's")
+
+def video_panel(shown: Exhibits, exhibit: Exhibit, title: str) -> Markup:
+    video = shown.values(exhibit)
+    indices = still_indices(video.shape[1], STILLS)
+    row = image_grid([[shrunk(to_image(video[:, index]), STILL_SIDE) for index in indices]])
+    numbers = ", ".join(str(index + 1) for index in indices)
+    return image_element(row, f"{title}: frames {numbers} of {video.shape[1]}", png_bytes=0)
+
+
+def audio_panel(shown: Exhibits, exhibit: Exhibit, title: str) -> Markup:
+    rate = shown.preprocessing.sample_rate
+    assert rate is not None  # of audio
+    length = round(SECONDS * rate)
+    sound = shown.values(exhibit)[:, :length]
+    reference = shown.original(exhibit.item.source).values[:, :length]
+    description = f"Spectrogram of {title}: 0 to {rate / 2000:g} kHz, {sound.shape[1] / rate:.1f} seconds"
+    image = image_element(spectrogram(sound, reference, SPECTROGRAM_SIZE), description, png_bytes=math.inf)
+    content, media_type = compressed_sound(sound, rate)
+    player = element(
+        "audio", controls=True, preload="metadata", src=data_uri(content, media_type), aria_label=f"Play {title}"
+    )
+    return joined(image, player)
+
+
+def structure_panel(shown: Exhibits, exhibit: Exhibit, title: str) -> Markup | None:
+    if exhibit.point is None:  # the original is in each drawing
+        return None
+    original = shown.original(exhibit.item.source).values
+    moved = superposed(shown.values(exhibit), original)
+    chains = [
+        (ca_atoms(original), "var(--ghost)"),
+        (ca_atoms(moved), shown.palette.color(exhibit.point.method)),
+    ]
+    return trace_plot(chains, f"CA traces of {title}, on the original's")
+
+
+PANELS: dict[str, Callable[[Exhibits, Exhibit, str], Markup | None]] = {
+    "image": image_panel,
+    "audio": audio_panel,
+    "video": video_panel,
+    "structure": structure_panel,
+}
+EXPLANATIONS: dict[str, str] = {
+    "image": f"Images have sides of at most {SIDE} pixels, as PNG, or as JPEG of quality {JPEG_QUALITY} where that "
+    f"would take more than {PNG_BYTES / 1000:.0f} kB.",
+    "audio": f"The first {SECONDS:.0f} seconds at most, as FLAC, or as MP3 of the highest quality where that would "
+    f"take more than {FLAC_BYTES / 1000:.0f} kB. Spectrograms show the first channel: {DYNAMIC_RANGE:.0f} dB, from "
+    "black to white.",
+    "video": f"{STILLS} frames of each, at most {STILL_SIDE} pixels wide, as JPEG of quality {JPEG_QUALITY}.",
+    "structure": "Curves through the CA atoms, superposed: the original is the wide pale band. Nearer is wider.",
+}
+CLASSES: dict[str, str] = {"image": "pictures"}  # of the style, where panels are narrower than usual
 
 
 def _item(point: Point, source: str) -> Item | None:
     return next((item for item in point.items if item.source == source), None)
 
 
-def picture_element(picture: Image.Image, alt: str, *, png_bytes: float = PNG_BYTES) -> Markup:
-    """A picture as PNG, or as JPEG where that takes more than `png_bytes`."""
-    encoded, media_type = io.BytesIO(), "image/png"
-    picture.save(encoded, "PNG", optimize=True)
-    if len(encoded.getvalue()) > png_bytes:
-        encoded, media_type = io.BytesIO(), "image/jpeg"
-        picture.save(encoded, "JPEG", quality=JPEG_QUALITY, subsampling=0)
-    width, height = picture.size
-    source = data_uri(encoded.getvalue(), media_type)
-    return element("img", src=source, alt=alt, width=width, height=height)
-
-
 def compressed_sound(sound: Tensor, sample_rate: int) -> tuple[bytes, str]:
-    """Float `[channels, samples]` to FLAC (16 bits), or to MP3 where that is too large, and its media type."""
+    """Encode float `[channels, samples]` as FLAC (16 bits), or as MP3 where that is too large.
+
+    Returns:
+        The file's content and its media type.
+    """
     import soundfile
 
     samples = sound.clamp(-1, 1).T.numpy()
@@ -241,39 +237,3 @@ def compressed_sound(sound: Tensor, sample_rate: int) -> tuple[bytes, str]:
     encoded = io.BytesIO()
     soundfile.write(encoded, samples, sample_rate, "MPEG_LAYER_III", format="MP3", compression_level=0.0)
     return encoded.getvalue(), "audio/mpeg"
-
-
-def _level(sound: Tensor, size: int = 1024) -> Tensor:
-    """dB of `[1, samples]`, `[size / 2 + 1, frames]`, about as many frames as the picture has columns."""
-    hop = max(64, sound.shape[1] // SPECTROGRAM_SIZE[0])
-    window = torch.hann_window(size)
-    spectrum = torch.stft(sound[0], size, hop, window=window, pad_mode="constant", return_complex=True)
-    return 20 * spectrum.abs().clamp(min=1e-8).log10()
-
-
-def spectrogram(level: Tensor) -> Image.Image:
-    """dB below the loudest, `[bands, frames]`, as a picture in 256 colours."""
-    from matplotlib import colormaps
-
-    share = (level / DYNAMIC_RANGE + 1).clamp(0, 1).flip(0)
-    picture = Image.fromarray((share * 255).round().to(torch.uint8).numpy())
-    picture = picture.resize(SPECTROGRAM_SIZE, Image.Resampling.BILINEAR)
-    picture = Image.fromarray(np.asarray(picture) // 4 * 4).convert("L")  # 64 steps of 1.25 dB: half the bytes
-    colors = (colormaps["magma"](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
-    picture.putpalette(colors.tobytes())
-    return picture
-
-
-def superposed(original: Tensor, reconstruction: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """CA atoms `[residues, 3]` of both, the second turned and moved onto the first (Kabsch), by biotite."""
-    from biotite.structure import superimpose
-
-    fixed, mobile = original[:, ALPHA].double().numpy(), reconstruction[:, ALPHA].double().numpy()
-    known = np.isfinite(fixed + mobile).all(axis=1)
-    if known.sum() < 3:
-        return fixed, mobile
-    _, transform = superimpose(fixed[known], mobile[known])
-    moved = np.full_like(mobile, np.nan)
-    present = np.isfinite(mobile).all(axis=1)
-    moved[present] = transform.apply(mobile[present])
-    return fixed, moved

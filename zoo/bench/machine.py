@@ -1,4 +1,4 @@
-"""What figures of a benchmark depend on besides its data: versions, the machine, and the memory that was taken."""
+"""What the figures of a benchmark depend on besides its data: versions, the machine, and how memory is measured."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def versions() -> dict[str, str]:
-    """Of Python, zoo, the packages that are installed among `PACKAGES`, and the codecs' libraries."""
+    """Return the versions of Python, zoo, those of `PACKAGES` that are installed, and the codecs' libraries."""
     import av
     import soundfile
     from PIL import features
@@ -46,7 +46,7 @@ def versions() -> dict[str, str]:
 
 
 def metrics_version() -> str:
-    """Hash over the definitions of all metrics, `zoo/metrics/*.py`, and the versions of what they are computed with."""
+    """Return a hash of the definitions of all metrics, `zoo/metrics/*.py`, and the versions of what computes them."""
     digest = hashlib.sha256()
     for path in sorted(Path(zoo.metrics.__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
@@ -54,8 +54,8 @@ def metrics_version() -> str:
     return digest.hexdigest()[:16]
 
 
-def machine(device: str) -> dict[str, Any]:
-    """Processor, cores, threads, memory and system, and how peak memory is measured."""
+def machine_facts(device: str) -> dict[str, Any]:
+    """Return processor, cores, threads, memory and system, and how peak memory is measured."""
     return {
         "processor": processor(),
         "cores": os.cpu_count(),
@@ -63,11 +63,12 @@ def machine(device: str) -> dict[str, Any]:
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "system": platform.platform(),
         "device": torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else device,
-        "peak_memory": PeakMemory.describe(device),
+        "peak_memory": PeakMemory.how_measured(device),
     }
 
 
 def processor() -> str:
+    """Return the processor's name."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -77,7 +78,13 @@ def processor() -> str:
 
 
 class PeakMemory:
-    """Bytes that this process, or on CUDA the device, holds at most in `watch`, beyond those when this was made."""
+    """The most memory that was held during `watch`, beyond what was held when this object was made.
+
+    It is the memory of this process, or on CUDA that of the device.
+
+    Attributes:
+        bytes: what the last `watch` measured, 0 before.
+    """
 
     def __init__(self, device: str):
         self.device = device
@@ -89,7 +96,8 @@ class PeakMemory:
         self.bytes = 0
 
     @staticmethod
-    def describe(device: str) -> str:
+    def how_measured(device: str) -> str:
+        """Return how memory is measured here, in words."""
         what = "beyond what was held before the candidate's weights were loaded; greatest of all items"
         if torch.device(device).type == "cuda":
             return f"torch.cuda.max_memory_allocated, {what}"
@@ -99,7 +107,7 @@ class PeakMemory:
 
     @contextmanager
     def watch(self) -> Iterator[None]:
-        """Sets `bytes` when it ends."""
+        """Measure the block; `bytes` is set when it ends."""
         if self.cuda:
             torch.cuda.reset_peak_memory_stats(self.device)
         elif can_reset_peak():
@@ -110,11 +118,12 @@ class PeakMemory:
 
 
 def can_reset_peak() -> bool:
+    """Whether the kernel lets this process reset its high-water mark of memory."""
     return STATUS.exists() and os.access(CLEAR, os.W_OK)
 
 
 def resident(field: str) -> int:
-    """Bytes, of `VmRSS` now or `VmHWM` at most; where the system does not tell, the greatest so far for both."""
+    """Return resident memory in bytes: now (`VmRSS`) or at most (`VmHWM`); except on Linux, the greatest for both."""
     if STATUS.exists():
         line = next(line for line in STATUS.read_text().splitlines() if line.startswith(field))
         return 1024 * int(line.split()[1])
@@ -123,7 +132,7 @@ def resident(field: str) -> int:
 
 
 def release_freed_memory() -> None:
-    """Give the system back what glibc keeps of freed memory, where it is glibc."""
+    """Return freed memory that glibc keeps to the system; without glibc, do nothing."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -1,48 +1,16 @@
-"""What the report is written with: elements whose text is escaped, the style, and the frame of the page."""
+"""The frame of the report: the HTML document, its tables and its style, besides that of the drawings."""
 
 from __future__ import annotations
 
-import base64
-from html import escape
+from zoo.pictures.markup import Markup, element
+from zoo.pictures.plots import STYLE as DRAWING_STYLE
 
-VOID = ("br", "img", "meta")
-# Nothing is fetched, and nothing runs: a browser refuses whatever the page does not hold itself.
+# Nothing is fetched and no script runs: a browser refuses whatever the page does not hold itself.
 POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
 
 
-class Markup(str):
-    """Text that is HTML already."""
-
-
-def element(name: str, /, *children: str | None, **attributes: str | float | bool | None) -> Markup:
-    """An element; children that are no `Markup` are escaped, and so are attributes.
-
-    `class_` and `for_` stand for `class` and `for`, `_` in a name for `-`; True is an attribute without a value,
-    None and False are none.
-    """
-    written = "".join(
-        f" {key.rstrip('_').replace('_', '-')}" + ("" if value is True else f'="{escape(str(value))}"')
-        for key, value in attributes.items()
-        if value is not None and value is not False
-    )
-    if name in VOID:
-        return Markup(f"<{name}{written}>")
-    return Markup(f"<{name}{written}>{joined(*children)}</{name}>")
-
-
-def joined(*children: str | None) -> Markup:
-    """Children one after another, escaped where they are no `Markup`."""
-    return Markup(
-        "".join(child if isinstance(child, Markup) else escape(child) for child in children if child is not None)
-    )
-
-
-def data_uri(content: bytes, media_type: str) -> str:
-    return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
-
-
 def document(title: str, *body: str) -> str:
-    """A whole page that takes nothing from outside."""
+    """Write a whole page that loads nothing from outside."""
     head = element(
         "head",
         element("meta", charset="utf-8"),
@@ -50,13 +18,20 @@ def document(title: str, *body: str) -> str:
         element("meta", name="color-scheme", content="light dark"),
         element("meta", http_equiv="Content-Security-Policy", content=POLICY),
         element("title", title),
-        element("style", Markup(STYLE)),
+        element("style", Markup(DRAWING_STYLE + STYLE)),
     )
     return f'<!doctype html>\n<html lang="en">\n{head}\n{element("body", *body)}\n</html>\n'
 
 
 def table(caption: str, columns: list[str], rows: list[list[str]], *, numeric_from: int = 1) -> Markup:
-    """A table that scrolls by itself where the page is narrower; the first cell of a row is its heading."""
+    """Write a table that scrolls by itself where the page is narrower.
+
+    Args:
+        caption: what the table holds.
+        columns: headings.
+        rows: of cells; the first cell of a row is its heading.
+        numeric_from: index of the first column of numbers.
+    """
 
     def kind(index: int) -> str | None:
         return "number" if index >= numeric_from else None
@@ -77,18 +52,6 @@ def table(caption: str, columns: list[str], rows: list[list[str]], *, numeric_fr
 
 
 STYLE = """
-:root {
-  --paper: #fcfcfa; --ink: #16181d; --soft: #5a606b; --line: #dcdcd6; --wash: #f1f1ec; --ghost: #c6c6be;
-  --t0: #0a5fc2; --t1: #c4430a; --t2: #08794c; --t3: #8438ba; --t4: #bd1e66; --t5: #00757f;
-  --b0: #6c727d; --b1: #8c6a12; --b2: #7b4a38; --b3: #4e7350; --b4: #5c5f9e; --b5: #94567c;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --paper: #14161a; --ink: #e9e9e4; --soft: #a0a6b0; --line: #33373f; --wash: #1e2127; --ghost: #4b515c;
-    --t0: #6cb0ff; --t1: #ff8f5a; --t2: #4fcf96; --t3: #c995f5; --t4: #ff7fb3; --t5: #4fd0da;
-    --b0: #9aa1ad; --b1: #d1ae57; --b2: #c79683; --b3: #93bd95; --b4: #a3a7e6; --b5: #d89cc0;
-  }
-}
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; }
 body {
@@ -111,15 +74,13 @@ small, figcaption, caption, .soft { color: var(--soft); }
 small, figcaption, .soft { font-size: .85rem; }
 nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; margin: 1rem 0 0; padding: 0; list-style: none; }
 nav a { font-size: .9rem; display: inline-block; padding: .2rem 0; }
-.family { font-weight: 650; color: var(--c); white-space: nowrap; }
-@media (max-width: 40rem) { .family { white-space: normal; } }
 
 .verdicts { list-style: none; margin: 1rem 0 0; padding: 0; }
 .verdicts > li { padding: .85rem 0 1rem; border-top: 1px solid var(--line); }
 .verdicts > li:first-child { border-top: 0; }
 .verdicts h3 { margin: 0; font-size: .85rem; font-weight: 600; color: var(--soft); }
 .verdicts p { font-size: 1.1rem; line-height: 1.4; margin: .1rem 0 .6rem; max-width: none; text-wrap: pretty; }
-.verdicts .behind { font-size: .9rem; margin: .5rem 0 0; color: var(--soft); }
+.verdicts .others { font-size: .9rem; margin: .5rem 0 0; color: var(--soft); }
 .strip { position: relative; display: flex; height: 1.7rem; gap: 2px; }
 .strip > span {
   min-width: 0; overflow: hidden; white-space: nowrap; text-overflow: ellipsis; font-size: .8rem; line-height: 1.55rem;
@@ -139,26 +100,6 @@ nav a { font-size: .9rem; display: inline-block; padding: .2rem 0; }
 figure { margin: 0; min-width: 0; }
 .plots figcaption { color: var(--ink); font-weight: 600; font-size: 1rem; margin-bottom: .25rem; }
 .plots figcaption small { font-weight: 400; margin-left: .4rem; }
-svg { display: block; width: 100%; height: auto; overflow: visible; }
-svg text {
-  font: 12px system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "DejaVu Sans", sans-serif;
-  fill: var(--soft);
-}
-svg .grid { stroke: var(--line); stroke-width: 1; }
-svg .axis { stroke: var(--soft); stroke-width: 1; }
-svg .curve { fill: none; stroke: var(--c); stroke-width: 2; stroke-linejoin: round; }
-svg .bar { stroke: var(--c); stroke-width: 1.25; opacity: .55; }
-svg .mark { fill: var(--c); stroke: var(--paper); stroke-width: 1; }
-svg .baseline .curve { stroke-width: 1.5; stroke-dasharray: 5 3; }
-svg .baseline .mark { fill: var(--paper); stroke: var(--c); stroke-width: 1.5; }
-svg .area { fill: color-mix(in srgb, var(--c) 45%, transparent); }
-svg .trace { fill: none; stroke-linecap: round; stroke-linejoin: round; }
-.legend {
-  display: flex; flex-wrap: wrap; gap: .1rem 1rem; list-style: none; margin: .4rem 0 0; padding: 0;
-  font-size: .85rem;
-}
-.legend li { display: flex; align-items: center; gap: .4rem; }
-.legend svg { width: 28px; height: 12px; flex: none; }
 
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); gap: 1rem; }
 .pictures .panels { grid-template-columns: repeat(auto-fill, minmax(min(46%, 16rem), 1fr)); gap: .75rem; }

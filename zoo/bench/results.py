@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,14 +11,17 @@ from typing import Any
 from zoo.errors import InputError, MediaError
 from zoo.files import atomic_path
 
-FORMAT = "zoo-bench-1"
+FORMAT = "zoo-bench-2"
+ITEMS = "items.jsonl"  # beside the results
+LINE = 120  # characters of a line of JSON that could be shorter
 
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A mean over items with its 95 % bootstrap interval, or a figure of the set with that of a jackknife over groups.
+    """A figure with its 95 % interval; None where there is none.
 
-    None where there is none.
+    The figure is a mean over items with a bootstrap interval, or a figure of the whole set with one from a jackknife
+    over groups of files.
     """
 
     value: float | None
@@ -29,9 +33,13 @@ class Interval:
 class Item:
     """One file through one candidate.
 
-    source: path relative to the data folder. bytes: of the codes, or of the codec's stream. reconstruction: path
-    relative to the results, of the lossless file in the cache: PNG, FLAC (16 bits), MKV (FFV1, RGB) or BinaryCIF, in
-    the preprocessed original's size. metrics: per item; None where not defined, or infinite.
+    Attributes:
+        source: path of the file relative to the data folder.
+        bytes: size of the codes, or of the codec's stream.
+        encode_seconds, decode_seconds: how long encoding and decoding took.
+        metrics: figures by the metric's name; None where one is not defined or infinite.
+        reconstruction: path, relative to the results, of a lossless file in the cache: PNG, FLAC (16 bits), MKV (FFV1,
+            RGB) or BinaryCIF, in the preprocessed original's size.
     """
 
     source: str
@@ -46,22 +54,27 @@ class Item:
 class Point:
     """One candidate over all files.
 
-    family: the curve that it belongs to. baseline: whether it is no tokenizer. setting: what distinguishes it in its
-    family. identity: all that decides its output. bytes: mean per item. rate: all items' bits by all their pixels,
-    seconds or residues, in the results' `rate_unit`.
-    metrics: the mean of an item's figure over the items that it is defined for, or the figure of the set.
-    encode_speed, decode_speed: seconds of signal (audio, video), megapixels (images) or residues, per second.
-    peak_bytes: of memory, above what the process held before the candidate ran; 0 where all came from a cache
-    that does not know.
-    codes: figures of the codes of all items, for tokenizers; each a list with one entry a codebook: `usage` (share of
-    the entries that occur), `perplexity`, `entropy_bits` and `paid_bits` (of a token), `histogram` (counts, a list of
-    at most 256 bars of equally many neighbouring entries); further `tokens`, the number of them an item, and
-    `statistics`, the fields of `zoo.metrics.codes.CodeSummary`.
-    note: what is counted in `bytes`, where that needs saying.
+    Attributes:
+        label: method and setting in words, different for each point.
+        method: name of the tokenizer or codec; the points of one method are a curve.
+        baseline: whether the method is a classical codec.
+        setting: what distinguishes the point from others of its method.
+        identity: everything that decides the candidate's output.
+        bytes: mean per item.
+        rate: bits of all items by their pixels, seconds or residues, in the results' `rate_unit`.
+        metrics: figures by the metric's name: the mean over the items that it is defined for, or the figure of the set.
+        encode_speed, decode_speed: megapixels (images), seconds of signal (audio, video) or residues, per second.
+        peak_bytes: memory beyond what the process held before the candidate ran.
+        codes: statistics of the codes of all items, for tokenizers. One entry per codebook have `usage` (share of the
+            entries that occur), `perplexity`, `entropy_bits` and `paid_bits` (of a token), and `histogram` (counts, a
+            list of at most 256 bars of equally many neighbouring entries). `tokens` is their number per item, and
+            `statistics` has the fields of `zoo.metrics.codes.CodeSummary`.
+        note: what is counted in `bytes`, where that needs to be said.
+        items: one for each file; empty in results whose items are not kept (see `Results.load`).
     """
 
     label: str
-    family: str
+    method: str
     baseline: bool
     setting: dict[str, Any]
     identity: str
@@ -73,30 +86,38 @@ class Point:
     peak_bytes: int
     codes: dict[str, Any] | None
     note: str
-    items: list[Item]
+    items: list[Item] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
     """A whole benchmark.
 
-    metrics: of each metric that was computed: label, unit, digits, higher_is_better; per_item, whether it is a mean.
-    left_out: metrics and candidates that could not be had, by their label, each with its reason. damaged: files,
-        by their path relative to the data folder, likewise; no point counts them.
-    data: folder (absolute), files (their number, damaged ones not counted), sha256 over their names and contents,
-        and preprocessing: what all candidates were given, `resolution` (the short side resized to, the centre
-        cropped; None: as it is), `sample_rate` and `channels` (audio; others are resampled), `seconds` (of audio and
-        video; None: all).
-    machine: processor, cores, threads, memory_bytes, system, device; peak_memory: how it was measured.
-    versions: of Python, zoo and the packages that decide figures.
-    comparisons: for each metric of items, each tokenizer's curve and each other curve, a dictionary with `metric`,
-        `family`, `reference` (the other one's family), `reference_is_baseline` and
-        `kind` "bd": `bd_rate`, percent of bytes that `family` needs more (less, if negative) for the same figure, and
-            `bd_metric`, by how much its figure is greater for the same bytes; or
-        `kind` "point", where `family` has one setting: `label` of its point, and `rate_ratio`, how many times its
-            bytes `reference` needs for the same figure.
-        A value is None where the curves do not overlap or are no curves; `reason` says so then, else it is None.
-    variants: of each tokenizer by family: weights_sha256, parameters, quantizer, codebook_sizes, weights_license, ...
+    Attributes:
+        modality: of the files.
+        rate_unit: of the points' rates.
+        metrics: of each metric that was computed, `label`, `unit`, `digits`, `higher_is_better` (None: neither), and
+            `per_item`: whether it is a mean over items.
+        points: one for each candidate.
+        left_out: metrics and candidates that are not available, by their label, each with the reason.
+        damaged: files that could not be used, by their path relative to the data folder, each with the reason; no
+            point counts them.
+        data: `name` of the folder, number of `files` (without damaged ones), `sha256` over their names and contents,
+            and `preprocessing`, what was done to them: `resolution` (the short side was resized to it and the centre
+            cropped; None: as it is), `sample_rate` and `channels` (of audio), `seconds` (of audio and video; None:
+            all).
+        machine: `processor`, `cores`, `threads`, `memory_bytes`, `system`, `device`, and `peak_memory`: how it was
+            measured.
+        versions: of Python, zoo and the packages that decide figures.
+        seeds: of the intervals (`bootstrap`) and of decoders that sample (`generator`).
+        comparisons: for each metric of items, each tokenizer and each other method, a dictionary with `metric`,
+            `method`, `reference` (the other method), `reference_is_baseline` and
+            `kind` "bd": `bd_rate`, how many percent more bytes `method` needs for the same figure (negative: fewer),
+                and `bd_metric`, by how much its figure is greater for the same bytes; or
+            `kind` "point", where `method` has one setting: `label` of its point, and `rate_ratio`, how many times its
+                bytes `reference` needs for the same figure.
+            A value is None where the curves do not overlap or are no curves; `reason` says why, otherwise it is None.
+        variants: of each tokenizer, by method, its spec, `weights_sha256`, `network_sha256` and `parameters`.
     """
 
     modality: str
@@ -113,27 +134,89 @@ class Results:
     variants: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def save(self, path: str | Path) -> None:
-        """Write as JSON, whole or not at all, over an older file."""
-        with atomic_path(Path(path), overwrite=True) as temporary:
-            temporary.write_text(json.dumps({"format": FORMAT, **asdict(self)}, indent=1, ensure_ascii=False))
+        """Write the results as JSON and their items, one a line, as `items.jsonl` beside it; older files are replaced.
+
+        Args:
+            path: of the JSON file. It names the items' file by its hash, so that one can be kept without the other but
+                not mixed with another.
+
+        Raises:
+            MediaError: a file that cannot be written.
+        """
+        path = Path(path)
+        items = "".join(
+            json.dumps({"point": point.label, **asdict(item)}, ensure_ascii=False) + "\n"
+            for point in self.points
+            for item in point.items
+        )
+        plain = asdict(self)
+        for point in plain["points"]:
+            del point["items"]
+        plain = {"format": FORMAT, **plain, "items_sha256": _sha256(items)}
+        for target, text in ((path.with_name(ITEMS), items), (path, f"{readable_json(plain)}\n")):
+            with atomic_path(target, overwrite=True) as temporary:
+                temporary.write_text(text, encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> Results:
-        """Read what `save` wrote; MediaError for a file that cannot be read, InputError for another format."""
+        """Read what `save` wrote; where `items.jsonl` is not beside it, the points have no items.
+
+        Raises:
+            MediaError: a file that cannot be read, or items that belong to other results.
+            InputError: a file of another format.
+        """
+        path = Path(path)
         try:
-            fields = json.loads(Path(path).read_text(encoding="utf-8"))
+            fields = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise MediaError(f"{path}: cannot be read as results ({error})") from error
-        if not isinstance(fields, dict) or fields.pop("format", None) != FORMAT:
-            raise InputError(f"{path}: expected results of format {FORMAT!r}")
+        found = fields.pop("format", None) if isinstance(fields, dict) else None
+        if found != FORMAT:
+            raise InputError(f"{path}: expected results of format {FORMAT!r}, got {found!r}; run `zoo bench` again")
+        items = _read_items(path.with_name(ITEMS), fields.pop("items_sha256"))
         points = [
             Point(
-                **{
-                    **point,
-                    "metrics": {name: Interval(**value) for name, value in point["metrics"].items()},
-                    "items": [Item(**item) for item in point["items"]],
-                }
+                **{**point, "metrics": {name: Interval(**value) for name, value in point["metrics"].items()}},
+                items=items.get(point["label"], []),
             )
             for point in fields.pop("points")
         ]
         return cls(points=points, **fields)
+
+
+def readable_json(value: Any, indent: int = 0) -> str:
+    """Write JSON with a line for each entry, but lists of numbers and whatever is short on one line."""
+    flat = json.dumps(value, ensure_ascii=False)
+    entries = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    is_plain_list = isinstance(value, list) and not any(isinstance(entry, dict | list) for entry in entries)
+    if not entries or is_plain_list or indent + len(flat) <= LINE:
+        return flat
+    inner = " " * (indent + 1)
+    if isinstance(value, dict):
+        names = [json.dumps(name, ensure_ascii=False) for name in value]
+        lines = [f"{name}: {readable_json(entry, indent + 1)}" for name, entry in zip(names, entries, strict=True)]
+    else:
+        lines = [readable_json(entry, indent + 1) for entry in value]
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    return f"{opening}\n{inner}" + f",\n{inner}".join(lines) + f"\n{' ' * indent}{closing}"
+
+
+def _read_items(path: Path, sha256: str) -> dict[str, list[Item]]:
+    """Items by the label of their point."""
+    if not path.exists():
+        return {}
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise MediaError(f"{path}: cannot be read ({error})") from error
+    if _sha256(text) != sha256:
+        raise MediaError(f"{path}: does not belong to the results beside it; remove it, or run `zoo bench` again")
+    items: dict[str, list[Item]] = {}
+    for line in text.split("\n")[:-1]:
+        fields = json.loads(line)
+        items.setdefault(fields.pop("point"), []).append(Item(**fields))
+    return items
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()

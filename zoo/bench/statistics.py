@@ -1,4 +1,4 @@
-"""Intervals of means, and distances of rate-distortion curves."""
+"""Intervals of means, and distances between rate-distortion curves."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ RESAMPLES = 5000
 
 
 def bootstrap_interval(values: Sequence[float | None], *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
-    """Mean with its 95 % bootstrap interval: the percentiles 2.5 and 97.5 of means of items drawn with replacement.
+    """Return a mean with its 95 % bootstrap interval.
+
+    The interval is from percentile 2.5 to 97.5 of the means of items drawn with replacement.
 
     Args:
-        values: of the items; None: left out.
-        seed: of what is drawn.
-        resamples: how many means.
+        values: one for each item; None is left out.
+        seed: of the draws.
+        resamples: number of means.
 
     Returns:
-        Without an interval for a single item, without a value for none.
+        No interval for a single item, and no value for none.
     """
     known = np.array([value for value in values if value is not None], float)
     if len(known) == 0:
@@ -50,18 +52,18 @@ def bootstrap_interval(values: Sequence[float | None], *, seed: int = 0, resampl
 
 
 def jackknife_interval(groups: Sequence[Metric], new: Callable[[], Metric]) -> Interval:
-    """A figure of a whole set with its 95 % interval, from what it becomes without each group (Quenouille 1956).
+    """Return a figure of a whole set with its 95 % interval, from its values without each group (Quenouille 1956).
 
     The standard error is the root of (G - 1) / G times the sum of squared deviations of the G figures from their mean,
-    the interval 1.96 of it to either side. A bootstrap would have to compute the figure, seconds for a Fréchet
-    distance, hundreds of times.
+    the interval 1.96 of it to either side. A bootstrap would have to compute the figure hundreds of times, which takes
+    seconds each for a Fréchet distance.
 
     Args:
         groups: streaming metrics, each of which has seen its share of the items.
-        new: makes one that has seen nothing.
+        new: makes a metric that has seen nothing.
 
     Returns:
-        Without an interval for a single group or where a figure is not finite, without a value where that is not.
+        No interval for a single group or where a figure is not finite, and no value where the value is not finite.
     """
 
     def figure(parts: Sequence[Metric]) -> float:
@@ -84,14 +86,16 @@ def jackknife_interval(groups: Sequence[Metric], new: Callable[[], Metric]) -> I
 
 
 class Curve(NamedTuple):
-    """Points of one family: rates or bytes, all positive, and the figure of merit at each."""
+    """Points of one method: rates or bytes, all positive, and the figure of merit at each."""
 
     rates: Sequence[float]
     values: Sequence[float]
 
 
 def bd_rate(curve: Curve, reference: Curve) -> float:
-    """Bjontegaard's rate: percent that `curve` needs more than `reference` for the same figure; negative: less.
+    """Return Bjontegaard's rate: by how many percent `curve` needs more than `reference` for the same figure.
+
+    It is negative where it needs less.
 
     The logarithm of the rate is interpolated over the figure by piecewise cubic Hermite polynomials that keep it
     monotone (Fritsch and Carlson, `scipy.interpolate.PchipInterpolator`), and the difference averaged over the figures
@@ -108,9 +112,10 @@ def bd_rate(curve: Curve, reference: Curve) -> float:
 
 
 def bd_metric(curve: Curve, reference: Curve) -> float:
-    """Bjontegaard's difference (of PSNR: BD-PSNR): how much greater the figure of `curve` is at the same rate.
+    """Return Bjontegaard's difference (of PSNR: BD-PSNR): how much greater the figure of `curve` is at the same rate.
 
-    As `bd_rate`, with the figure over the logarithm of the rate, averaged over the rates that both curves have.
+    It is computed as `bd_rate`, with the figure over the logarithm of the rate, and averaged over the rates that both
+    curves have.
 
     Raises:
         InputError: fewer than two points, two of one rate, or no overlap.
@@ -122,7 +127,11 @@ def bd_metric(curve: Curve, reference: Curve) -> float:
 
 
 def rate_at(curve: Curve, value: float) -> float:
-    """The rate at which `curve` has the figure `value`, interpolated as in `bd_rate`; InputError beyond its ends."""
+    """Return the rate at which `curve` has the figure `value`, interpolated as in `bd_rate`.
+
+    Raises:
+        InputError: a value beyond the ends of the curve.
+    """
     inverse = _over(np.array(curve.values, float), np.log10(np.array(curve.rates, float)), "rate")
     low, high = inverse.x[0], inverse.x[-1]
     if not low <= value <= high:
@@ -131,7 +140,7 @@ def rate_at(curve: Curve, value: float) -> float:
 
 
 def _over(x: np.ndarray, y: np.ndarray, what: str) -> PchipInterpolator:
-    """`y` interpolated over `x`; where `y` is the rate, it must rise or fall throughout."""
+    """Interpolate `y` over `x`; where `y` is the rate, it must rise or fall throughout."""
     if len(x) < 2:
         raise InputError(f"expected a curve of at least two points, got {len(x)}")
     if not (np.isfinite(x).all() and np.isfinite(y).all()):

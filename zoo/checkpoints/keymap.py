@@ -1,4 +1,4 @@
-"""Published layouts to our state dict.
+"""Key maps: from the layout of a published file to our state dict.
 
 Converting is data: each system has a `KeyMap`, a table of key patterns that one function applies.
 """
@@ -21,17 +21,17 @@ PARAMETRIZED = {"weight_g": "original0", "weight_v": "original1"}
 
 
 class KeyMap:
-    """How a published file names the tensors of a system.
+    """The names that a published file has for the tensors of a system.
 
     Args:
         rules: `(published, ours)` or `(published, ours, transform)`. A pattern that ends in a dot stands for all
-            keys that begin with it, another for the one key; `{i}`, `{j}`, ... stand for numbers. The first rule
-            whose `ours` fits decides; a key that none fits has the same name in both. Normalised weights (`weight_g`,
+            keys that begin with it, any other pattern for one key; `{i}`, `{j}`, ... stand for numbers. The first rule
+            whose `ours` fits is used; a key that no rule fits has the same name in both. Normalised weights (`weight_g`,
             `weight_v`) need no rule for the names that PyTorch's parametrization gives them.
-        layout: the keys that lead from the file's top to the state dict.
+        layout: the keys that lead from the top of the file to the state dict.
         ignore: prefixes of published keys that inference does not need.
         averaged: prefix of an exponential moving average that is stored under the raw keys without their dots.
-            Where a module (`encoder`, `decoder`) has one, all of its tensors are taken from it, else the raw ones.
+            If a module (`encoder`, `decoder`) has one, all of its tensors are taken from it, otherwise the raw ones.
     """
 
     def __init__(
@@ -45,14 +45,14 @@ class KeyMap:
         self._rules = [(_pattern(ours), published, *(transform or (None,))) for published, ours, *transform in rules]
 
     def published_key(self, ours: str) -> tuple[str, Callable[[Tensor], Tensor] | None]:
-        """The published name of our tensor, and what turns the published value into ours."""
+        """Return the published name of our tensor, and the function that turns the published value into ours."""
         for pattern, published, transform in self._rules:
             if match := pattern.match(ours):
                 return published.format(**match.groupdict()) + ours[match.end() :], transform
         return ours, None
 
     def found(self, checkpoint: Mapping[str, Any], expected: Iterable[str]) -> int:
-        """How many of our keys `expected` the published `checkpoint` has: what tells one layout from another."""
+        """Return how many of our keys `expected` the published `checkpoint` has, which tells layouts apart."""
         for key in self.layout:
             checkpoint = checkpoint.get(key, {}) if isinstance(checkpoint, Mapping) else {}
         if not isinstance(checkpoint, Mapping):
@@ -60,10 +60,17 @@ class KeyMap:
         return sum(_weight_norm_key(self.published_key(ours)[0], checkpoint) in checkpoint for ours in expected)
 
     def convert(self, checkpoint: Mapping[str, Any], expected: Mapping[str, Tensor], source: str) -> State:
-        """The published `checkpoint` as a state dict with the keys and shapes of `expected`.
+        """Return the published `checkpoint` as a state dict with the keys and shapes of `expected`.
 
-        No value is copied. `source` names the file in the CheckpointError that lists what is missing, left over
-        or of another shape.
+        No value is copied.
+
+        Args:
+            checkpoint: contents of the published file.
+            expected: our tensors by name.
+            source: name of the file for errors.
+
+        Raises:
+            CheckpointError: tensors that are missing, left over or of another shape, all listed.
         """
         state = descend(checkpoint, self.layout, source)
         converted, used, missing, misshapen = {}, set(), [], []
@@ -72,7 +79,7 @@ class KeyMap:
             published, transform = self.published_key(ours)
             published = _weight_norm_key(published, state)
             key = published
-            if ours.partition(".")[0] in averaged_modules:
+            if self.averaged is not None and ours.partition(".")[0] in averaged_modules:
                 key = self.averaged + published.replace(".", "")
             if key not in state:
                 missing.append(key)
@@ -106,7 +113,7 @@ def _pattern(ours: str) -> re.Pattern[str]:
 
 
 def _weight_norm_key(key: str, state: Mapping[str, Tensor]) -> str:
-    """Return the name of `key` in a file written with PyTorch's parametrization, if that is how `state` names it."""
+    """Return the name of `key` in a file written with PyTorch's parametrization, if `state` has that."""
     stem, _, name = key.rpartition(".")
     if key in state or name not in PARAMETRIZED:
         return key
@@ -115,7 +122,7 @@ def _weight_norm_key(key: str, state: Mapping[str, Tensor]) -> str:
 
 
 def descend(checkpoint: Mapping[str, Any], layout: tuple[str, ...], source: str) -> Mapping[str, Tensor]:
-    """The state dict inside `checkpoint`, below the keys of `layout`."""
+    """Return the state dict inside `checkpoint`, below the keys of `layout`."""
     for key in layout:
         if not isinstance(checkpoint, Mapping) or key not in checkpoint:
             raise CheckpointError(f"{source}: expected the state dict under {'.'.join(layout)}, found no {key!r}")
@@ -147,5 +154,5 @@ def _shape(value: Any) -> torch.Size | None:
 
 
 def described(value: Any) -> str:
-    """Return the shape of a tensor, or what else a value is, for errors."""
+    """Return the shape of a tensor, or the type of any other value, for errors."""
     return str(list(value.shape)) if isinstance(value, Tensor) else f"a {type(value).__name__}, no tensor"

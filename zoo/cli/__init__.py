@@ -31,7 +31,7 @@ from zoo.errors import ZooError
 class Commands(TyperGroup):
     """Turns an error into one line on stderr and exit status 1; usage errors stay Typer's, with exit status 2."""
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)

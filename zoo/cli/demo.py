@@ -1,4 +1,4 @@
-"""`zoo demo`."""
+"""`zoo demo`: the samples and a user's own files through the tokenizers with shipped weights."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ def demo(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write to; default: a new one, zoo-demo.")] = None,
     chain: ChainOption = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Encode and decode samples with the shipped weights.
 
-    Prints what they cost and lost, and leaves pictures, sound, video and structures to compare. Needs no network.
+    Prints figures of what that costs and loses, and writes images, audio, video and structures to compare. Needs no
+    network.
     """
-    from zoo.demo import MODALITIES, Demo
+    from zoo import modalities
+    from zoo.demo import Demo
 
     work = Demo(paths or (), out, chain=chain, overwrite=overwrite)
     results = []
@@ -35,7 +37,7 @@ def demo(
             if result.error is not None:
                 print_error(result.error, of=result.input)
             advance()
-    good = [result for result in results if result.error is None]
+    good = [(result, result.figures) for result in results if result.figures is not None]
     if json:
         print_json(
             {
@@ -44,20 +46,20 @@ def demo(
                     {
                         "input": result.input,
                         "variant": result.variant,
-                        **figures_as_json(result.figures),
+                        **figures_as_json(figures),
                         "files": list(map(str, result.files)),
                     }
-                    for result in good
+                    for result, figures in good
                 ],
             }
         )
     else:
-        for modality in MODALITIES:
-            rows = [([r.variant, r.input], r.figures) for r in good if r.modality == modality]
+        for modality in modalities.NAMES:
+            rows = [([r.variant, r.input], figures) for r, figures in good if r.modality == modality]
             if rows:
                 print_figures(["variant", "input"], rows, modality)
                 typer.echo()
-        typer.echo(f"What there is to see and to hear is in {work.folder}")
+        typer.echo(f"The files to look at and listen to are in {work.folder}")
     if len(good) < len(results):
         typer.echo(f"{len(results) - len(good)} of {len(results)} failed", err=True)
         raise typer.Exit(1)

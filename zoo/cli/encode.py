@@ -44,8 +44,9 @@ def encode(
     """Encode images, audio, video or protein structures to code files."""
     import zoo
 
+    tokenizer = load(name, device, dtype)
     results = zoo.encode_files(
-        load(name, device, dtype),
+        tokenizer,
         inputs,
         out,
         format=format.value,

@@ -1,4 +1,4 @@
-"""What `zoo encode`, `zoo decode` and `zoo reconstruct` share: loading, running, and printing what came of it."""
+"""Functions that `zoo encode`, `zoo decode` and `zoo reconstruct` share: loading, running, printing results."""
 
 from __future__ import annotations
 
@@ -24,13 +24,15 @@ if TYPE_CHECKING:
 
 def load(name: str, device: str, dtype: Dtype) -> Tokenizer:
     import zoo
+    from zoo.loading import resolve
 
+    resolve(name)  # a mistyped name is reported before torch is imported
     with progress_bar(f"loading {name}"):
         return zoo.load(name, device=parse_device(device), dtype=parse_dtype(dtype))
 
 
 def run(description: str, results: FileResults, json: bool, modality: str | None = None) -> None:
-    """Do the work and print what came of it, figures if there is a `modality`; exit status 1 if a file failed."""
+    """Do the work and print the results, with figures if there is a `modality`; exit status 1 if a file failed."""
     done: list[FileResult] = []
     with progress_bar(description, total=len(results)) as advance:
         for result in results:
@@ -42,7 +44,8 @@ def run(description: str, results: FileResults, json: bool, modality: str | None
     if json:
         print_json([as_json(result) for result in done])
     elif good and modality is not None:
-        print_figures(["file"], [([str(result.source)], result.figures) for result in good], modality)
+        rows = [([str(result.source)], result.figures) for result in good if result.figures is not None]
+        print_figures(["file"], rows, modality)
     else:
         for result in good:
             typer.echo(f"{result.source} -> {result.target}")

@@ -1,4 +1,4 @@
-"""Files of codes with what decoding them takes."""
+"""Code files: codes with everything that is needed to decode them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -22,12 +23,12 @@ FORMAT = "zoo-codes-1"
 
 @dataclass(frozen=True)
 class CodeFile:
-    """What a code file holds.
+    """The contents of a code file.
 
     codes: int64 `[batch, num_codebooks, *grid]`. name: the variant that made them.
-    size: the signal's axes after batch and channels, to which `decode` crops; None: not stated.
+    size: size of the signal, its axes after batch and channels, to which `decode` crops; None: not stated.
     lengths: int64 `[batch]`, valid steps of each item's first axis in a padded batch; None: all.
-    frame_rate: of video, in frames a second.
+    frame_rate: frames per second of a video.
     """
 
     codes: Tensor
@@ -38,7 +39,7 @@ class CodeFile:
     frame_rate: float | None = None
 
     def check(self, name: str) -> None:
-        """InputError unless the variant `name` made these codes."""
+        """Raise InputError unless the variant `name` made these codes."""
         if name != self.name:
             raise InputError(
                 f"expected codes of {name!r}, got codes of {self.name!r}, which only {self.name!r} decodes"
@@ -56,20 +57,20 @@ def save_codes(
     frame_rate: float | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write codes with what decoding them takes, whole or not at all.
+    """Write codes with everything that is needed to decode them, whole or not at all.
 
     The file has an array `codes` in the narrowest unsigned integer that `codebook_sizes` needs, an int64 array
-    `lengths` where given, and a JSON object with `format`, `name`, `codebook_sizes`, `size` and for video
+    `lengths` if given, and a JSON object with `format`, `name`, `codebook_sizes`, `size` and for video
     `frame_rate`: in `.npz` the string array `zoo_codes`, in `.safetensors` the entry `zoo_codes` of its metadata.
 
     Args:
         path: ends in `.npz` or `.safetensors`.
         codes: integers `[batch, num_codebooks, *grid]`.
         name, codebook_sizes, size, lengths, frame_rate: as in `CodeFile`.
-        overwrite: whether a file that is there already is replaced.
+        overwrite: whether an existing file is replaced.
 
     Raises:
-        InputError: another suffix, or shape, dtype or range of the codes, `size` or `lengths`.
+        InputError: another suffix, or a wrong shape, dtype or range of the codes, `size` or `lengths`.
         MediaError: the file exists or cannot be written.
     """
     path = Path(path)
@@ -81,17 +82,17 @@ def save_codes(
         arrays["lengths"] = check_lengths(lengths, codes).cpu().numpy()
     if size is not None:
         size = check_size(size, codes)
-    header = {"format": FORMAT, "name": name, "codebook_sizes": sizes, "size": size}
-    header = json.dumps(header if frame_rate is None else header | {"frame_rate": float(frame_rate)})
+    fields: dict[str, Any] = {"format": FORMAT, "name": name, "codebook_sizes": sizes, "size": size}
+    header = json.dumps(fields if frame_rate is None else fields | {"frame_rate": float(frame_rate)})
     with atomic_path(path, overwrite) as temporary:
         if path.suffix == ".npz":
-            np.savez(temporary, zoo_codes=np.array(header), **arrays)
+            np.savez(temporary, allow_pickle=False, zoo_codes=np.array(header), **arrays)
         else:
             temporary.write_bytes(safetensors.numpy.save(arrays, {"zoo_codes": header}))
 
 
 def load_codes(path: str | Path) -> CodeFile:
-    """Read what `save_codes` wrote.
+    """Read a file that `save_codes` wrote.
 
     Raises:
         InputError: a suffix other than `.npz` and `.safetensors`.

@@ -1,6 +1,7 @@
-"""How close a reconstruction is to its original: one figure per item of a batch, or of a whole set.
+"""How close a reconstruction is to its original: one figure for each item of a batch, or one for a whole set.
 
-What a metric is computed with is imported when it is first called. Statistics of the codes are in `zoo.metrics.codes`.
+The packages that compute a metric are imported when it is first called. Statistics of codes are in
+`zoo.metrics.codes`.
 """
 
 from zoo.metrics.audio import (

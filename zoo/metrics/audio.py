@@ -1,4 +1,4 @@
-"""Sound: distances of spectra and of samples, and the table of all metrics for sound."""
+"""Audio: distances of spectra and of samples, and the table of all metrics for audio."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ STFT_FLOOR = 1e-4
 def mel_distance(reconstruction: Tensor, original: Tensor, sample_rate: int) -> Tensor:
     """Mean absolute difference of log-mel spectrograms: the mel loss of Vocos and WavTokenizer (arXiv 2408.16532).
 
-    At 24 kHz, to which both are resampled: magnitudes of a Hann-windowed STFT of 1024 samples every 256, centred
-    with reflected ends; 100 bands from 0 to 12 kHz on the HTK scale, filters not normalised; natural logarithm of
-    what is at least 1e-7.
+    Both are resampled to 24 kHz. Magnitudes come from a Hann-windowed STFT of 1024 samples every 256, centred, with
+    reflected ends; 100 bands from 0 to 12 kHz on the HTK scale, filters not normalised; natural logarithm of
+    magnitudes clamped to at least 1e-7.
 
     Args:
         reconstruction, original: floating point `[B, 1, samples]` in [-1, 1].
         sample_rate: Hz of both.
 
     Returns:
-        `[B]`, at least 0, lower is better; NaN for clips of no more than 512 samples at 24 kHz.
+        `[B]`, at least 0, lower is better; NaN for clips of at most 512 samples at 24 kHz.
 
     Raises:
-        InputError: another type, shape, dtype or rate, two that differ in shape, or a sample that is not finite.
+        InputError: a wrong type, shape, dtype or rate, two shapes that differ, or a sample that is not finite.
     """
     check_pair(reconstruction, original, sample_rate)
     pair = resample(torch.cat([reconstruction, original]).float(), sample_rate, MEL_RATE)
-    if pair.shape[2] <= MEL_WINDOW // 2:  # less than the padding reflects
+    if pair.shape[2] <= MEL_WINDOW // 2:  # too few to reflect
         return torch.full((len(original),), torch.nan, device=original.device)
     import torchaudio
 
@@ -63,10 +63,10 @@ def mel_distance(reconstruction: Tensor, original: Tensor, sample_rate: int) -> 
 def stft_distance(reconstruction: Tensor, original: Tensor, sample_rate: int) -> Tensor:
     """Multi-resolution STFT distance: the loss of Parallel WaveGAN (arXiv 1910.11480), with the floor of auraloss.
 
-    At 24 kHz, to which both are resampled. The mean over three resolutions (FFT 1024, 2048, 512; Hann window 600,
-    1200, 240; hop 120, 240, 50 samples; centred with reflected ends) of spectral convergence, the Frobenius norm of
-    the difference of the magnitudes over that of the original's, plus the mean absolute difference of their natural
-    logarithms. Magnitudes are at least 1e-4.
+    Both are resampled to 24 kHz. The distance is the mean over three resolutions (FFT 1024, 2048, 512; Hann window
+    600, 1200, 240; hop 120, 240, 50 samples; centred, with reflected ends) of two terms: spectral convergence, which is
+    the Frobenius norm of the difference of the magnitudes over that of the original's magnitudes, and the mean absolute
+    difference of their natural logarithms. Magnitudes are clamped to at least 1e-4.
 
     Args:
         reconstruction, original: floating point `[B, 1, samples]` in [-1, 1], longer than 1024 samples at 24 kHz.
@@ -76,7 +76,7 @@ def stft_distance(reconstruction: Tensor, original: Tensor, sample_rate: int) ->
         `[B]`, at least 0, lower is better. NaN where the original is silent.
 
     Raises:
-        InputError: another type, shape, dtype or rate, two that differ in shape, too few samples, or one that is not
+        InputError: a wrong type, shape, dtype or rate, two shapes that differ, too few samples, or one that is not
             finite.
     """
     check_pair(reconstruction, original, sample_rate)
@@ -96,19 +96,19 @@ def stft_distance(reconstruction: Tensor, original: Tensor, sample_rate: int) ->
 
 
 def si_sdr(reconstruction: Tensor, original: Tensor, sample_rate: int) -> Tensor:
-    """Scale-invariant signal-to-distortion ratio (Le Roux et al. 2019), by torchmetrics, both without their mean.
+    """Scale-invariant signal-to-distortion ratio (Le Roux et al. 2019), by torchmetrics; means are subtracted.
 
     Args:
         reconstruction, original: floating point `[B, 1, samples]` in [-1, 1]. They are compared sample by sample, at
-            their own rate: a reconstruction that is right but for its phase has a low figure.
+            their own rate, so a reconstruction that differs in phase alone has a low figure.
         sample_rate: Hz of both.
 
     Returns:
-        float64 `[B]` in dB, higher is better; beyond 100 where the two are equal up to scale. NaN where one of them
+        float64 `[B]` in dB, higher is better; above 100 where the two are equal up to scale. NaN where one of them
         is constant.
 
     Raises:
-        InputError: another type, shape, dtype or rate, two that differ in shape, or a sample that is not finite.
+        InputError: a wrong type, shape, dtype or rate, two shapes that differ, or a sample that is not finite.
     """
     check_pair(reconstruction, original, sample_rate)
     from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio
@@ -121,9 +121,10 @@ def si_sdr(reconstruction: Tensor, original: Tensor, sample_rate: int) -> Tensor
 def _each_channel(
     figure: Callable[[Tensor, Tensor, int], Tensor], reconstruction: Tensor, original: Tensor, spec: TokenizerSpec
 ) -> Tensor:
-    """A figure of mono sound for sound of any channels, each for itself, and their mean: `[B]`."""
-    mono = [audio.flatten(0, 1)[:, None] for audio in (reconstruction, original)]
-    return figure(*mono, spec.sample_rate).unflatten(0, (-1, original.shape[1])).nanmean(dim=1)
+    """Return the mean over channels, `[B]`, of a figure that takes mono audio."""
+    assert spec.sample_rate is not None, "audio has a sample rate"
+    first, second = (audio.flatten(0, 1)[:, None] for audio in (reconstruction, original))
+    return figure(first, second, spec.sample_rate).unflatten(0, (-1, original.shape[1])).nanmean(dim=1)
 
 
 def _metric(name: str, label: str, figure: Callable[..., Tensor], **options: Any) -> Metric:

@@ -1,4 +1,4 @@
-"""What a metric is: a figure per item that is averaged, or one figure of a whole set."""
+"""What a metric is: a figure for each item, which is averaged, or one figure for a whole set."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ PerItem = Callable[[Tensor, Tensor, TokenizerSpec], Tensor]
 class Metric:
     """One figure of merit for reconstructions of a modality.
 
-    label, unit, digits: how it is shown. higher_is_better: None where neither is.
-    per_item: reconstruction and original, as `Tokenizer.decode` gives and `encode` takes them, and the spec, to `[B]`;
-        NaN for an item that it is not defined for. None where the figure is of a set.
-    of_set: builds the streaming metric of a figure of a set, whose `update` takes reconstruction and original.
-    missing: says what it lacks on this machine, a package or a network's weights, and how to get it; None: nothing.
+    label, unit, digits: how it is shown. higher_is_better: None where neither direction is better.
+    per_item: reconstruction and original, as `Tokenizer.decode` returns and `encode` takes them, and the spec, to
+        `[B]`; NaN for an item that it is not defined for. None for a figure of a whole set.
+    of_set: builds the streaming metric for a figure of a whole set; its `update` takes reconstruction and original.
+    missing: returns what this machine lacks, a package or a network's weights, and how to get it; None: nothing.
     """
 
     name: str
@@ -45,16 +45,17 @@ class Metric:
         return "-" if value is None else f"{value:.{self.digits}f}"
 
     def streaming(self, spec: TokenizerSpec) -> torchmetrics.Metric:
-        """The metric in constant memory: `update(reconstruction, original)`, `merge_state`, `compute`."""
+        """Return the metric in constant memory: `update(reconstruction, original)`, `merge_state`, `compute`."""
         if self.of_set is not None:
             return self.of_set(spec)
         from zoo.metrics.streaming import MeanOfItems
 
+        assert self.per_item is not None, "a metric has a figure for each item or one for a set"
         return MeanOfItems(self.per_item, spec)
 
 
 def plain_metric(name: str, label: str, figure: Callable[[Tensor, Tensor], Tensor], **options: Any) -> Metric:
-    """A metric whose figure per item takes reconstruction and original alone; `options` are the other fields."""
+    """Return a metric whose figure takes reconstruction and original but no spec; `options` are the other fields."""
     return Metric(name=name, label=label, per_item=partial(_without_spec, figure), **options)
 
 

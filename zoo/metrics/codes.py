@@ -1,11 +1,10 @@
-"""Streams of codes: how well they use what they may, what they tell of each other, and how steady they are.
+"""Statistics of codes: how evenly codebooks are used, how codes depend on each other, and how steady they are.
 
-Entropies are those of the frequencies counted ("plug-in", maximum likelihood), in bits, with the logarithm to base 2.
-Counted over too few tokens they come out too low. How much too low is about `(occupied - 1) / (2 N ln 2)` bits for N
-tokens on `occupied` different values (Miller 1955), which is given beside them as their bias; subtracting it gives
-the Miller-Madow estimate. Where many values were seen only once the bias itself is too small, and the figure means
-little; their share of the tokens is about the probability of a value not seen yet (Good 1953), and one minus it, the
-coverage, is given as well.
+Entropies are those of the counted frequencies ("plug-in", maximum likelihood), in bits. Counted over too few tokens,
+they come out too low, by about `(occupied - 1) / (2 N ln 2)` bits for N tokens of `occupied` different values (Miller
+1955). This is reported beside them as their bias; subtracting it gives the Miller-Madow estimate. Where many values
+were seen only once, the bias itself is too small, and the figure means little. The share of such tokens is about the
+probability of a value that was not seen yet (Good 1953); one minus it, the coverage, is reported as well.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 import torchmetrics
@@ -24,23 +23,25 @@ from zoo.codes import flatten
 from zoo.errors import InputError
 from zoo.tokenizer import Tokenizer
 
-MAX_COUNTS = 2**25  # of one kind, 8 bytes each: 256 MiB
+MAX_COUNTS = 2**25  # counts of one kind, 8 bytes each: 256 MiB
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 class CodeSummary(NamedTuple):
-    """What `CodeStatistics` found: plain numbers, None for what was not counted.
+    """The results of `CodeStatistics`: plain numbers, None where something was not counted.
 
     positions: grid positions counted, each with a token of every codebook.
-    usage: of each codebook, the share of its entries that occurred.
-    entropy: of each codebook, bits per token, whatever comes before it.
+    usage: for each codebook, the share of its entries that occurred.
+    entropy: for each codebook, bits per token, without regard to the tokens before it.
     entropy_bias: about how much too high (negative: too low) `entropy` is; the same for the other two.
     entropy_coverage: about how probable the values are that were seen; the same for pairs and n-grams.
-    perplexity: of each codebook, 2 ** entropy: entries in even use that would be as hard to guess.
-    bits_paid: per token, what a fixed length costs: log2 of its codebook's entries, mean over codebooks.
-    bits_used: per token, what it would cost with an ideal code for its frequencies: mean of `entropy`.
-    mutual_information: `[codebook][codebook]` bits that two codebooks tell of each other at one position; on the
-        diagonal the entropy.
-    conditional_entropy: `[n - 1][codebook]`, bits of the next token in raster order given the n - 1 before it; at
+    perplexity: for each codebook, 2 ** entropy: the number of equally frequent entries that are as hard to guess.
+    bits_paid: bits per token in a code of fixed length: log2 of a codebook's entries, mean over codebooks.
+    bits_used: bits per token in an ideal code for the frequencies: mean of `entropy`.
+    mutual_information: `[codebook][codebook]`, bits that the codes of two codebooks at one position share; the
+        diagonal holds the entropy.
+    conditional_entropy: `[n - 1][codebook]`, bits of the next token in raster order given the n - 1 before it; for
         n = 1 the entropy.
     refused: a sentence for everything that was not counted.
     """
@@ -63,15 +64,15 @@ class CodeSummary(NamedTuple):
 
 
 class CodeStatistics(torchmetrics.Metric):
-    """Statistics of the codes of any number of signals, in memory that does not grow with them.
+    """Statistics of the codes of any number of signals, in memory that does not grow with their number.
 
-    Everything is counted in full, in tables of fixed size, and so is exact and does not depend on batches: counts of
-    each codebook's entries, of pairs of entries of two codebooks at one position, and of n-grams, runs of n tokens
-    of one codebook in raster order (audio: in time) within an item. Merging adds the tables.
+    Everything is counted in full, in tables of fixed size, so the figures are exact and do not depend on batches:
+    counts of each codebook's entries, of pairs of entries of two codebooks at one position, and of n-grams, which are
+    runs of n tokens of one codebook in raster order (audio: in time) within an item. Merging adds the tables.
 
-    The tables of one kind take at most `max_counts` together. Codebooks and n-grams are taken in order, and pairs
-    nearest first; what no longer fits is None in the summary, with the reason in `refused`.
-    At the default, codebooks up to 2 ** 25 entries have an entropy, and up to 5,792 entries bigrams.
+    The tables of one kind hold at most `max_counts` counts together. Codebooks and n-grams are counted in order, and
+    pairs nearest first; what no longer fits is None in the summary, with the reason in `refused`.
+    By default, codebooks of up to 2 ** 25 entries have an entropy, and those of up to 5,792 entries bigrams.
 
     Args:
         codebook_sizes: entries of each codebook.
@@ -83,6 +84,9 @@ class CodeStatistics(torchmetrics.Metric):
     """
 
     full_state_update = False
+    positions: Tensor
+    entry_counts: Tensor
+    pair_counts: Tensor
 
     def __init__(
         self, codebook_sizes: Sequence[int], *, longest: int = 2, max_counts: int = MAX_COUNTS, **options: Any
@@ -135,10 +139,11 @@ class CodeStatistics(torchmetrics.Metric):
                 tables.add(getattr(self, f"gram_{n}_counts"), k, gram[valid[:, n - 1 :]])
 
     def compute(self) -> CodeSummary:
-        """All that was counted so far."""
+        """Return the statistics of all that was counted so far."""
         counts = {k: self.entries.of(self.entry_counts, k) for k in self.entries.starts}
         single = [_entropy(counts.get(k)) for k in range(len(self.sizes))]
         entropy = [figure.bits for figure in single]
+        known = [bits for bits in entropy if bits is not None]
         pairwise = [[self._mutual(k, m, single) for m in range(len(self.sizes))] for k in range(len(self.sizes))]
         sequential = [single, *([self._conditional(n, k) for k in range(len(self.sizes))] for n in self.grams)]
         counted = int(self.positions) > 0
@@ -153,7 +158,7 @@ class CodeStatistics(torchmetrics.Metric):
             entropy_coverage=[figure.coverage for figure in single],
             perplexity=[None if bits is None else 2**bits for bits in entropy],
             bits_paid=sum(map(math.log2, self.sizes)) / len(self.sizes),
-            bits_used=None if None in entropy else sum(entropy) / len(self.sizes),
+            bits_used=sum(known) / len(self.sizes) if len(known) == len(self.sizes) else None,
             mutual_information=[[figure.bits for figure in row] for row in pairwise],
             mutual_information_bias=[[figure.bias for figure in row] for row in pairwise],
             mutual_information_coverage=[[figure.coverage for figure in row] for row in pairwise],
@@ -163,16 +168,16 @@ class CodeStatistics(torchmetrics.Metric):
             refused=list(self._refused()),
         )
 
-    def _add_counts(self, name: str, tables: _Tables) -> None:
+    def _add_counts(self, name: str, tables: _Tables[Any]) -> None:
         self.add_state(name, torch.zeros(tables.total, dtype=torch.int64), dist_reduce_fx="sum")
 
     def _symbols(self, codes: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Codes in raster order, `[num_codebooks, B, positions]`, and which positions are valid, `[B, positions]`."""
-        flatten(codes, self.sizes)  # for its checks
+        """Return codes in raster order, `[num_codebooks, B, positions]`, and which are valid, `[B, positions]`."""
+        flatten(codes, self.sizes)  # raises what is wrong with the codes
         codes = codes.to(self.positions.device, torch.int64)
         batch, _, steps, *others = codes.shape
         if lengths is None:
-            lengths = torch.full((batch,), steps)
+            lengths = torch.full((batch,), steps, device=codes.device)
         lengths = torch.as_tensor(lengths)
         if lengths.shape != (batch,) or lengths.is_floating_point() or not 0 < lengths.min() <= lengths.max() <= steps:
             raise InputError(f"expected lengths as {batch} integers from 1 to {steps}, got {lengths.tolist()}")
@@ -196,7 +201,10 @@ class CodeStatistics(torchmetrics.Metric):
         return _entropy(table) - _entropy(table.reshape(-1, self.sizes[k]).sum(dim=1))
 
     def _refused(self) -> Iterable[str]:
-        kinds = {"usage and entropy of codebooks": self.entries, "mutual information of pairs of codebooks": self.pairs}
+        kinds: dict[str, _Tables[Any]] = {
+            "usage and entropy of codebooks": self.entries,
+            "mutual information of pairs of codebooks": self.pairs,
+        }
         kinds |= {f"entropy of {n}-grams of codebooks": tables for n, tables in self.grams.items()}
         for kind, tables in kinds.items():
             if tables.refused:
@@ -207,13 +215,13 @@ class CodeStatistics(torchmetrics.Metric):
                 )
 
 
-class _Tables:
-    """Tables of counts that lie one behind the other in one tensor."""
+class _Tables(Generic[Key]):
+    """Tables of counts that follow each other in one tensor."""
 
-    def __init__(self, sizes: Mapping[Hashable, int], max_counts: int):
+    def __init__(self, sizes: Mapping[Key, int], max_counts: int):
         self.sizes, self.max_counts, self.wanted = sizes, max_counts, sum(sizes.values())
-        self.starts: dict[Hashable, int] = {}
-        self.refused: list[Hashable] = []
+        self.starts: dict[Key, int] = {}
+        self.refused: list[Key] = []
         self.total = 0
         for key, size in sizes.items():
             if self.total + size > max_counts:
@@ -222,15 +230,16 @@ class _Tables:
                 self.starts[key] = self.total
                 self.total += size
 
-    def add(self, counts: Tensor, key: Hashable, values: Tensor) -> None:
+    def add(self, counts: Tensor, key: Key, values: Tensor) -> None:
         counts.scatter_add_(0, values + self.starts[key], torch.ones_like(values))
 
-    def of(self, counts: Tensor, key: Hashable) -> Tensor:
+    def of(self, counts: Tensor, key: Key) -> Tensor:
         return counts[self.starts[key] : self.starts[key] + self.sizes[key]]
 
 
-class _Figure(NamedTuple):
-    """Bits, about how much too many they are, and how much of what occurs was seen; None: not counted."""
+@dataclass(frozen=True)
+class _Figure:
+    """Bits, about how much too many they are, and how probable the values seen are; all None: not counted."""
 
     bits: float | None = None
     bias: float | None = None
@@ -245,15 +254,17 @@ class _Figure(NamedTuple):
     def _with(self, other: _Figure, sign: int) -> _Figure:
         if self.bits is None or other.bits is None:
             return _Figure()
+        assert self.bias is not None and self.coverage is not None
+        assert other.bias is not None and other.coverage is not None
         bits = max(0.0, self.bits + sign * other.bits)
         return _Figure(bits, self.bias + sign * other.bias, min(self.coverage, other.coverage))
 
 
 def _entropy(counts: Tensor | None) -> _Figure:
-    """Of a table of counts."""
-    occupied = counts[counts > 0].double() if counts is not None else torch.zeros(0)
-    if len(occupied) == 0:
+    """Return the entropy of a table of counts."""
+    if counts is None or not counts.any():
         return _Figure()
+    occupied = counts[counts > 0].double()
     total = float(occupied.sum())
     bits = math.log2(total) - float((occupied * occupied.log2()).sum()) / total
     bias = (1 - len(occupied)) / (2 * total * math.log(2))
@@ -265,9 +276,9 @@ def _entropy(counts: Tensor | None) -> _Figure:
 
 @dataclass(frozen=True)
 class Shift:
-    """A signal moved along its last axes, with its border repeated behind it.
+    """A signal moved along its last axes, its border repeated where nothing is left.
 
-    steps: samples, or pixels `(down, right)`, one for each of the last axes; negative: the other way.
+    steps: samples, or pixels `(down, right)`, one number for each of the last axes; negative: the other way.
     """
 
     steps: tuple[int, ...]
@@ -281,9 +292,9 @@ class Shift:
 
 @dataclass(frozen=True)
 class Noise:
-    """White Gaussian noise added, the same to each item but for its strength.
+    """A signal with white Gaussian noise added, the same for each item but for its strength.
 
-    snr: dB of an item's mean square over that of its noise. seed: of the noise.
+    snr: mean square of an item over that of its noise, in dB. seed: random seed of the noise.
     """
 
     snr: float
@@ -300,23 +311,23 @@ class Noise:
 def token_change(
     tokenizer: Tokenizer, signal: Tensor, perturbation: Callable[[Tensor], Tensor], **options: Any
 ) -> Tensor:
-    """Share of the codes that a perturbation of the signal changes.
+    """Return the share of the codes that a perturbation of the signal changes.
 
-    Codes are compared position by position, which a shift leaves meaningful as long as it is shorter than a grid step.
+    Codes are compared position by position, so a shift must be shorter than a grid step.
 
     Args:
-        tokenizer: any that encodes.
+        tokenizer: any tokenizer.
         signal: floating point, in the public layout of `tokenizer.spec.modality`.
-        perturbation: `Shift`, `Noise` (not for structures), or any function that gives a signal of the same shape.
-            Images and video are kept in [0, 1] after it.
-        options: for `tokenizer.encode`, except `lengths`.
+        perturbation: `Shift`, `Noise` (not for structures), or any function that returns a signal of the same shape.
+            Images and video are clamped to [0, 1] after it.
+        options: options of `tokenizer.encode`, except `lengths`.
 
     Returns:
         float64 `[B, num_codebooks]`, 0 to 1; lower is steadier.
 
     Raises:
-        InputError: what `encode` raises, a shift of as much as a grid step along an axis or of axes that the signal
-            has not, or a perturbed signal of another shape.
+        InputError: as `encode`; a shift of a grid step or more along an axis, or along axes that the signal does not
+            have; a perturbed signal of another shape.
     """
     if isinstance(perturbation, Shift):
         _check_shift(perturbation, tokenizer)
@@ -340,6 +351,6 @@ def _check_shift(shift: Shift, tokenizer: Tokenizer) -> None:
     grid_steps = spec.downsample[-len(shift.steps) :]
     if any(abs(step) >= grid_step for step, grid_step in zip(shift.steps, grid_steps, strict=True)):
         raise InputError(
-            f"expected a shift of less than {spec.name}'s grid step {grid_steps}, got {shift.steps}: beyond it the "
-            "codes at a position stand for another part of the signal"
+            f"expected a shift of less than {spec.name}'s grid step {grid_steps}, got {shift.steps}: after a longer "
+            "one, a position stands for another part of the signal"
         )

@@ -1,4 +1,4 @@
-"""Images: noise, structural and perceptual similarity of a pair; distance of two sets."""
+"""Images: noise, structural and perceptual similarity of pairs, and the distance of two sets."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def psnr(reconstruction: Tensor, original: Tensor) -> Tensor:
         `[B]` in dB, higher is better; infinite where the two are equal.
 
     Raises:
-        InputError: another type, shape or dtype, or two that differ in shape.
+        InputError: a wrong type, shape or dtype, or two shapes that differ.
     """
     _check_pair(reconstruction, original)
     from torchmetrics.functional.image import peak_signal_noise_ratio
@@ -40,18 +40,19 @@ def psnr(reconstruction: Tensor, original: Tensor) -> Tensor:
 
 
 def ssim(reconstruction: Tensor, original: Tensor) -> Tensor:
-    """Structural similarity (Wang et al. 2004), on each of red, green and blue and averaged over all pixels.
+    """Structural similarity (Wang et al. 2004) of red, green and blue each, averaged over all pixels.
 
-    Gaussian window of 11 pixels and sigma 1.5, K1 0.01, K2 0.03, population variances, borders reflected.
+    The window is Gaussian, of 11 pixels and sigma 1.5; K1 is 0.01, K2 is 0.03; variances are those of a population;
+    borders are reflected.
 
     Args:
         reconstruction, original: floating point `[B, 3, H, W]` in [0, 1].
 
     Returns:
-        `[B]` in [-1, 1], higher is better; NaN for images of less than 11 by 11 pixels.
+        `[B]` in [-1, 1], higher is better; NaN for images with a side of less than 11 pixels.
 
     Raises:
-        InputError: another type, shape or dtype, or two that differ in shape.
+        InputError: a wrong type, shape or dtype, or two shapes that differ.
     """
     _check_pair(reconstruction, original)
     if min(original.shape[2:]) < SSIM_WINDOW:
@@ -66,16 +67,17 @@ def ssim(reconstruction: Tensor, original: Tensor) -> Tensor:
         data_range=1.0,
         reduction="none",
     )
+    assert isinstance(similarity, Tensor), "a tuple is returned on request alone"
     return similarity.reshape(len(original))
 
 
 def ms_ssim(reconstruction: Tensor, original: Tensor) -> Tensor:
     """Structural similarity on five scales (Wang, Simoncelli and Bovik 2003), by torchmetrics.
 
-    Window and constants as in `ssim`; each scale is half the one before, by means of 2 by 2 pixels; exponents 0.0448,
-    0.2856, 0.3001, 0.2363, 0.1333. A scale's figure is the mean over red, green, blue and all pixels, negative ones
-    counted as 0. As torchmetrics does, contrast and structure leave out the 5 pixels next to the border, and the
-    coarsest scale counts all, its borders reflected.
+    Window and constants are those of `ssim`. Each scale has half the side of the one before, by means of 2 by 2
+    pixels; the exponents are 0.0448, 0.2856, 0.3001, 0.2363, 0.1333. The figure of a scale is the mean over red, green,
+    blue and all pixels; a negative one counts as 0. As in torchmetrics, contrast and structure leave out the 5 pixels
+    next to the border, and the coarsest scale counts all pixels, its borders reflected.
 
     Args:
         reconstruction, original: floating point `[B, 3, H, W]` in [0, 1].
@@ -85,7 +87,7 @@ def ms_ssim(reconstruction: Tensor, original: Tensor) -> Tensor:
         smaller than the window.
 
     Raises:
-        InputError: another type, shape or dtype, or two that differ in shape.
+        InputError: a wrong type, shape or dtype, or two shapes that differ.
     """
     _check_pair(reconstruction, original)
     if min(original.shape[2:]) < MS_SSIM_SIDE:
@@ -106,8 +108,8 @@ def ms_ssim(reconstruction: Tensor, original: Tensor) -> Tensor:
 def lpips(reconstruction: Tensor, original: Tensor) -> Tensor:
     """Learned perceptual distance (Zhang et al. 2018, version 0.1) through VGG16, by torchmetrics.
 
-    With the backbone that VQGAN and its followers train and report with; the authors' own default is AlexNet, whose
-    figures are others. Images are taken as they are, in full resolution.
+    VGG16 is the backbone that VQGAN and its followers train and report with; the authors' own default is AlexNet,
+    whose figures differ. Images are compared in full resolution.
 
     Args:
         reconstruction, original: floating point `[B, 3, H, W]` in [0, 1].
@@ -116,8 +118,8 @@ def lpips(reconstruction: Tensor, original: Tensor) -> Tensor:
         float32 `[B]`, at least 0, lower is better. NaN for images with a side of less than 16 pixels.
 
     Raises:
-        InputError: another type, shape or dtype, or two that differ in shape.
-        WeightsUnavailableError: VGG16's weights are not on this machine; with what to do.
+        InputError: a wrong type, shape or dtype, or two shapes that differ.
+        WeightsUnavailableError: VGG16's weights are not on this machine; it names the file and its source.
     """
     _check_pair(reconstruction, original)
     networks.VGG16.require()
@@ -130,11 +132,11 @@ def rfid() -> FrechetDistance:
     """Fréchet Inception distance of reconstructions from their originals, lower is better.
 
     The network, its weights and the resizing are those of the original FID, by torch-fidelity: see
-    `zoo.metrics.networks.inception`. Images are taken whole, in the size that they were reconstructed in. What papers
-    call rFID is of ImageNet's 50,000 validation images at 256 by 256; fewer images give larger figures.
+    `zoo.metrics.networks.inception`. Images are taken whole, in the size that they were reconstructed in. Papers report
+    rFID on ImageNet's 50,000 validation images at 256 by 256; fewer images give larger figures.
 
     Raises:
-        WeightsUnavailableError: torch-fidelity or Inception's weights are not on this machine; with what to do.
+        WeightsUnavailableError: torch-fidelity or Inception's weights are not on this machine; it names what to get.
     """
     networks.INCEPTION.require()
     from zoo.metrics.sets import FrechetDistance
@@ -143,12 +145,12 @@ def rfid() -> FrechetDistance:
 
 
 def inception_score() -> InceptionScore:
-    """Inception score of the reconstructions, of one split, higher is better: see `InceptionScore`.
+    """Inception score of the reconstructions in one split, higher is better: see `InceptionScore`.
 
-    The network is that of `rfid`, its logits those without bias, as in torch-fidelity and the authors' code.
+    The network is that of `rfid`; its logits are taken without the bias, as in torch-fidelity and the authors' code.
 
     Raises:
-        WeightsUnavailableError: torch-fidelity or Inception's weights are not on this machine; with what to do.
+        WeightsUnavailableError: torch-fidelity or Inception's weights are not on this machine; it names what to get.
     """
     networks.INCEPTION.require()
     from zoo.metrics.sets import InceptionScore

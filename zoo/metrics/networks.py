@@ -1,7 +1,7 @@
-"""Networks that metrics look through, with the weights that the field uses and no others.
+"""Networks that metrics compute features with, and the weights that the field uses for them.
 
 Their files are looked for in torch hub's folder of checkpoints, where torchvision and torch-fidelity keep what they
-download. Nothing is downloaded here, and no network is ever used with other weights than those of its file.
+download. Nothing is downloaded here, and no network is ever used with other weights.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from zoo.errors import WeightsUnavailableError
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """A network's published file.
+    """The published file of a network.
 
-    network: what it is called. names: those that the same file goes by, the first by preference. url: where it is to
-    be had. package: what must be installed for the network itself.
+    network: its name. names: file names that the same file goes by, the preferred one first. url: its address.
+    package: the package that must be installed for the network itself.
     """
 
     network: str
@@ -31,12 +31,12 @@ class Weights:
     package: str | None = None
 
     def path(self) -> Path | None:
-        """The file in torch hub's folder of checkpoints, None where it is not there."""
+        """Return the file in torch hub's folder of checkpoints; None: it is not there."""
         paths = (checkpoints() / name for name in self.names)
         return next((path for path in paths if path.is_file()), None)
 
     def missing(self) -> str | None:
-        """What is missing on this machine and how to get it; None: nothing."""
+        """Return what is missing on this machine and how to get it; None: nothing."""
         if self.package is not None and find_spec(self.package.replace("-", "_")) is None:
             return f'needs the package {self.package}: pip install "tokenizer-zoo[metrics]"'
         if self.path() is None:
@@ -47,11 +47,11 @@ class Weights:
         return None
 
     def require(self) -> Path:
-        """The file; WeightsUnavailableError where `missing` has something to say."""
-        reason = self.missing()
-        if reason is not None:
+        """Return the file; WeightsUnavailableError if it or the package is missing."""
+        reason, path = self.missing(), self.path()
+        if reason is not None or path is None:
             raise WeightsUnavailableError(f"this metric {reason}")
-        return self.path()
+        return path
 
 
 VGG16 = Weights(
@@ -76,20 +76,24 @@ I3D_FEATURES = 400
 
 
 def checkpoints() -> Path:
-    """Torch hub's folder of checkpoints (`TORCH_HOME`, `torch.hub.set_dir`)."""
+    """Return torch hub's folder of checkpoints (`TORCH_HOME`, `torch.hub.set_dir`)."""
     return Path(torch.hub.get_dir()) / "checkpoints"
 
 
 @torch.no_grad()
 def vgg16_distance(first: Tensor, second: Tensor) -> Tensor:
-    """LPIPS of float32 `[B, 3, H, W]` in [0, 1] through VGG16: `[B]`; WeightsUnavailableError without its weights."""
+    """Return LPIPS through VGG16, `[B]`, of two float32 `[B, 3, H, W]` in [0, 1].
+
+    Raises:
+        WeightsUnavailableError: the weights are not there.
+    """
     network = _lpips(VGG16.require()).to(first.device)
     return network(first, second, normalize=True).flatten()
 
 
 @torch.no_grad()
 def inception(images: Tensor) -> tuple[Tensor, Tensor]:
-    """What the Inception network of FID and Inception score sees, by torch-fidelity.
+    """Return the outputs of the Inception network of FID and Inception score, by torch-fidelity.
 
     Args:
         images: floating `[B, 3, H, W]` in [0, 1]; rounded to 8 bits, and resized to 299 by 299 as TensorFlow 1 did:
@@ -107,22 +111,22 @@ def inception(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def inception_features(images: Tensor) -> Tensor:
-    """The first of what `inception` gives, `[B, 2048]`."""
+    """Return the features of `inception`, `[B, 2048]`."""
     return inception(images)[0]
 
 
 def inception_logits(images: Tensor) -> Tensor:
-    """The second of what `inception` gives, `[B, 1008]`."""
+    """Return the logits of `inception`, `[B, 1008]`."""
     return inception(images)[1]
 
 
 @torch.no_grad()
 def i3d_features(clips: Tensor) -> Tensor:
-    """What the I3D network of FVD sees: the logits of its 400 classes.
+    """Return the features of FVD: the logits of the 400 classes of its I3D network.
 
     Args:
-        clips: floating `[B, 3, T, H, W]` in [0, 1]; rounded to 8 bits. The network's own file scales them to
-            [-1, 1] and resizes every frame to 224 by 224, bilinear.
+        clips: floating `[B, 3, T, H, W]` in [0, 1]; rounded to 8 bits. The network itself scales them to [-1, 1] and
+            resizes every frame to 224 by 224, bilinear.
 
     Returns:
         float32 `[B, 400]`.
@@ -135,13 +139,13 @@ def i3d_features(clips: Tensor) -> Tensor:
 
 
 def to_bytes(signal: Tensor) -> Tensor:
-    """Floating in [0, 1] to the nearest uint8."""
+    """Return a floating signal in [0, 1] as the nearest uint8 in 0 to 255."""
     return (signal.float() * 255).round().clamp(0, 255).to(torch.uint8)
 
 
 @cache
 def _lpips(path: Path) -> nn.Module:
-    """With the backbone of `path`, where torchvision finds it, and the heads that come with torchmetrics."""
+    """Return LPIPS with the backbone at `path`, where torchvision finds it, and the heads of torchmetrics."""
     from torchmetrics.image import LearnedPerceptualImagePatchSimilarity
 
     return LearnedPerceptualImagePatchSimilarity(net_type="vgg").net
@@ -151,7 +155,7 @@ def _lpips(path: Path) -> nn.Module:
 def _inception(path: Path) -> nn.Module:
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    torch.load(path, map_location="cpu", weights_only=True)  # torch-fidelity would run whatever the file says
+    torch.load(path, map_location="cpu", weights_only=True)  # torch-fidelity would run code that is in the file
     return FeatureExtractorInceptionV3(
         "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(path)
     )

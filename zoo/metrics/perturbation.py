@@ -1,12 +1,12 @@
-"""pFID: how well a decoder bears codes that a generator might have sampled instead.
+"""pFID: how well a decoder tolerates codes that a generator might sample wrongly.
 
 Paper: Robust Latent Matters (arXiv 2503.08354). Code of the perturbation: lxa9867/ImageFolder at 76ddfb9a, which has
 no script for pFID.
 
-pFID is `zoo.metrics.image.rfid` between images and what is decoded from their perturbed codes, of every image
-(beta 1), so that it is no figure of plain reconstructions and not in the table of those: for each of
-`PERTURBATIONS`, feed a metric of `PFID.streaming(spec)` with `perturbed_reconstruction` and the originals; pFID is the
-mean of what they compute. Each holds 100 MB of sums.
+pFID is `zoo.metrics.image.rfid` between images and the decoded perturbed codes of every image (beta 1). It says nothing
+about plain reconstructions, so it is not in their table of metrics. To compute it, update one metric,
+`PFID.streaming(spec)`, for each of `PERTURBATIONS` with `perturbed_reconstruction` and the originals; pFID is the mean
+of the results. Each metric holds 100 MB of sums.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from zoo.metrics.image import rfid
 from zoo.quantizers.base import Quantizer
 from zoo.tokenizer import Tokenizer
 
-# Rates alpha and strengths delta that the paper averages over: recalled, not checked against it. A figure to be
-# published beside the paper's needs that check first.
+# Rates alpha and strengths delta that the paper averages over. They are recalled and were not checked against it;
+# check them before a figure is published beside the paper's.
 PERTURBATIONS = tuple(product((0.9, 0.8, 0.7, 0.6, 0.5), (200, 280, 360)))
 DISTANCES_AT_ONCE = 2**24
 
@@ -40,29 +40,29 @@ def perturb_codes(
     latents: Sequence[Tensor] | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Codes, some of them replaced by near ones, as if wrongly sampled.
+    """Return codes of which some are replaced by near ones, as if wrongly sampled.
 
-    Each token is, with probability `alpha`, replaced by one of the `delta` codes nearest to it (Euclidean, between
-    rows of its codebook), all equally likely and itself among them; so that a share of `alpha (1 - 1 / delta)` does
-    change. That is the paper's definition; the released code, which trains by it, takes those nearest to the encoder's
-    vector, which `latents` are for.
+    With probability `alpha`, each token is replaced by one of the `delta` codes nearest to it (Euclidean, between rows
+    of its codebook), all equally likely and itself among them, so a share of `alpha (1 - 1 / delta)` changes. That is
+    the paper's definition. The released code, which trains with it, takes the codes nearest to the encoder's vector:
+    pass `latents` for that.
 
     Args:
         codes: integers `[B, num_codebooks, *grid]`.
-        codebooks: one floating `[codebook_size, dim]` a codebook, as the decoder receives its rows: unit rows where
-            codes are compared by angle (`codebook_rows`).
+        codebooks: for each codebook a floating `[codebook_size, dim]`, its rows as the decoder receives them: unit rows
+            where codes are compared by angle (`codebook_rows`).
         alpha: perturbation rate, from 0 to 1.
-        delta: perturbation strength; of a smaller codebook all codes are taken.
-        beta: perturbation proportion: of the items, the first `floor(B * beta)` are perturbed.
-        latents: one floating `[B, *grid, dim]` a codebook, what its codes were chosen for, in the scale of its rows;
-            None: the codes' rows.
-        generator: what draws; None: PyTorch's own.
+        delta: perturbation strength; in a smaller codebook, all codes are taken.
+        beta: perturbation proportion: the first `floor(B * beta)` items are perturbed.
+        latents: for each codebook a floating `[B, *grid, dim]`, the vectors that its codes were chosen for, in the
+            scale of its rows; None: the rows of the codes.
+        generator: source of randomness; None: PyTorch's own.
 
     Returns:
-        int64, as `codes`.
+        int64, in the shape of `codes`.
 
     Raises:
-        InputError: codes that are no integers, do not fit the codebooks, or a rate, strength or proportion out of
+        InputError: codes that are not integers or do not fit the codebooks, or a rate, strength or proportion out of
             range.
     """
     _check(codes, codebooks, alpha, delta, beta)
@@ -85,9 +85,9 @@ def perturb_codes(
 
 
 def codebook_rows(quantizer: Quantizer) -> list[Tensor]:
-    """Each codebook as the decoder receives it, `[codebook_size, dim]`, the other codebooks' codes held at 0.
+    """Return each codebook as the decoder receives it, `[codebook_size, dim]`, with the other codebooks' codes at 0.
 
-    Distances between rows are those of a codebook by itself where codebooks are added or concatenated.
+    Where codebooks are added or concatenated, distances between rows are those within the codebook itself.
     """
     books = []
     for index, size in enumerate(quantizer.codebook_sizes):
@@ -108,13 +108,13 @@ def perturbed_reconstruction(
     delta: int,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Images `[B, 3, H, W]` in [0, 1] encoded, perturbed (`perturb_codes`) and decoded in their size."""
+    """Return images `[B, 3, H, W]` in [0, 1] encoded, perturbed (`perturb_codes`) and decoded in their size."""
     codes = perturb_codes(tokenizer.encode(images), codebooks, alpha=alpha, delta=delta, generator=generator)
     return tokenizer.decode(codes, size=tokenizer.size_of(images))
 
 
 def _neighbours(codes: Tensor, vectors: Tensor, rows: Tensor, number: int) -> Tensor:
-    """For each of `[codes]` itself and the others nearest to its vector, `[codes, number]`, by rising distance."""
+    """Return each of `[codes]` and the others nearest to its vector, `[codes, number]`, by rising distance."""
     square_norms = rows.square().sum(dim=1)
     nearest = [codes.new_empty(0, number)]
     chunk = max(1, DISTANCES_AT_ONCE // len(rows))

@@ -1,4 +1,4 @@
-"""Figures of a whole set in constant memory: Fréchet distance and Inception score."""
+"""Figures of whole sets in constant memory: Fréchet distance and Inception score."""
 
 from __future__ import annotations
 
@@ -13,25 +13,27 @@ SIDES = ("reconstruction", "original")
 
 
 class FrechetDistance(torchmetrics.Metric):
-    """Distance of the Gaussians that features of reconstructions and of originals have (Heusel et al. 2017).
+    """Distance of two Gaussians, fitted to features of reconstructions and of originals (Heusel et al. 2017).
 
-    Squared distance of the means plus `trace(A + B - 2 (A B)^(1/2))` of the covariances, which are those of a sample
-    (divided by one less than its size), as in the authors' code, pytorch-fid and torch-fidelity. Its state are sums
-    in float64, so that memory is constant and merged metrics give what one alone would.
+    It is the squared distance of the means plus `trace(A + B - 2 (A B)^(1/2))` of the covariances, which are those of
+    a sample (divided by one less than its size), as in the authors' code, pytorch-fid and torch-fidelity. The state is
+    sums in float64, so memory is constant, and merged metrics return the same as one alone.
 
-    With fewer items than features the covariances are singular and the distance is too large: figures of sets of
-    different sizes do not compare. NaN for fewer than two items.
+    With fewer items than features, the covariances are singular and the distance is too large: figures of sets of
+    different sizes cannot be compared. NaN for fewer than two items.
 
     Args:
-        features: signals `[B, ...]` to floating `[B, size]`.
-        size: features of an item.
+        features: function from signals `[B, ...]` to floating `[B, size]`.
+        size: number of features of an item.
     """
 
     full_state_update = False
     higher_is_better = False
+    reconstruction_count: Tensor
+    original_count: Tensor
 
     def __init__(self, features: Callable[[Tensor], Tensor], size: int, **options: Any):
-        super().__init__(**options, compute_with_cache=False)  # a merge would leave the cache as it is
+        super().__init__(**options, compute_with_cache=False)  # `merge_state` leaves a cached result as it is
         self.features = features
         for side in SIDES:
             self.add_state(f"{side}_count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
@@ -39,7 +41,7 @@ class FrechetDistance(torchmetrics.Metric):
             self.add_state(f"{side}_products", torch.zeros(size, size, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, reconstruction: Tensor, original: Tensor) -> None:
-        """Both `[B, ...]` as `features` takes them; their numbers may differ."""
+        """Add both `[B, ...]`, as `features` takes them; their numbers of items may differ."""
         for side, signals in zip(SIDES, (reconstruction, original), strict=True):
             if len(signals) == 0:
                 continue
@@ -49,7 +51,7 @@ class FrechetDistance(torchmetrics.Metric):
             getattr(self, f"{side}_products").addmm_(features.T, features)
 
     def compute(self) -> Tensor:
-        """float64 scalar, at least 0."""
+        """Return the distance, a float64 scalar of at least 0."""
         if min(self.reconstruction_count, self.original_count) < 2:
             return torch.tensor(torch.nan, dtype=torch.float64, device=self.device)
         return frechet_distance(*self._moments("reconstruction"), *self._moments("original"))
@@ -61,20 +63,23 @@ class FrechetDistance(torchmetrics.Metric):
 
 
 class InceptionScore(torchmetrics.Metric):
-    """Inception score of the reconstructions (Salimans et al. 2016): exp of how much a label says about its image.
+    """Inception score of the reconstructions (Salimans et al. 2016): how sure and how varied their labels are.
 
-    `exp(mean over images of KL(p(y|x), p(y)))`, `p(y)` the mean of all `p(y|x)`: one split. The authors, and
-    torch-fidelity by default, score ten parts of the set each with its own `p(y)` and average the ten; a part's
-    `p(y)` is less even than that of the whole, so that their figure is lower, the more so the smaller the set. Its
-    state are sums in float64. NaN of no image.
+    `exp(mean over images of KL(p(y|x), p(y)))`, with `p(y)` the mean of all `p(y|x)`: one split. The authors, and
+    torch-fidelity by default, score ten parts of the set, each with its own `p(y)`, and average the ten; the `p(y)` of
+    a part is less even than that of the whole, so their figure is lower, the more so the smaller the set. The state is
+    sums in float64. NaN without images.
 
     Args:
-        logits: images `[B, ...]` to floating `[B, classes]`.
-        classes: how many.
+        logits: function from images `[B, ...]` to floating `[B, classes]`.
+        classes: number of classes.
     """
 
     full_state_update = False
     higher_is_better = True
+    count: Tensor
+    negative_entropy: Tensor
+    probability: Tensor
 
     def __init__(self, logits: Callable[[Tensor], Tensor], classes: int, **options: Any):
         super().__init__(**options, compute_with_cache=False)
@@ -84,7 +89,7 @@ class InceptionScore(torchmetrics.Metric):
         self.add_state("probability", torch.zeros(classes, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, reconstruction: Tensor, original: Tensor) -> None:
-        """Images `[B, ...]` as `logits` takes them; the originals do not count."""
+        """Add images `[B, ...]`, as `logits` takes them; the originals are not looked at."""
         if len(reconstruction) == 0:
             return
         logits = self.logits(reconstruction).double().to(self.device)
@@ -94,15 +99,15 @@ class InceptionScore(torchmetrics.Metric):
         self.probability += probability.sum(dim=0)
 
     def compute(self) -> Tensor:
-        """float64 scalar, from 1 to the number of classes."""
+        """Return the score, a float64 scalar from 1 to the number of classes."""
         marginal = self.probability / self.count
         return (self.negative_entropy / self.count - torch.xlogy(marginal, marginal).sum()).exp()
 
 
 def frechet_distance(first_mean: Tensor, first_covariance: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
-    """Fréchet distance of two Gaussians: means `[size]`, covariances `[size, size]`, float64.
+    """Return the Fréchet distance of two Gaussians: means `[size]`, covariances `[size, size]`, float64.
 
-    The trace of `(A B)^(1/2)` is that of `(A^(1/2) B A^(1/2))^(1/2)`, which is symmetric: its eigenvalues are real
+    The trace of `(A B)^(1/2)` equals that of `(A^(1/2) B A^(1/2))^(1/2)`, which is symmetric: its eigenvalues are real
     and found faster than those of `A B`.
     """
     values, vectors = torch.linalg.eigh(first_covariance)

@@ -19,11 +19,12 @@ from torch import Tensor, nn
 
 from zoo.errors import InputError, WeightsUnavailableError
 from zoo.media import resample
+from zoo.tracing import values_are_readable
 
-SPEECH_RATE = 16000  # of PESQ, pitch and voice
+SPEECH_RATE = 16000  # Hz, at which PESQ, pitch and voice are computed
 
-# The implementation of PESQ writes behind its arrays, and mostly crashes, from the 51st utterance on. Utterances last
-# at least 0.2 seconds with as much between them, so that longer clips than this are left to a process of their own.
+# From the 51st utterance on, the implementation of PESQ writes past the end of its arrays, and mostly crashes. An
+# utterance lasts at least 0.2 seconds, and so does a pause, so clips longer than this are left to another process.
 PESQ_SAFE_SECONDS = 20
 PESQ_PROGRAM = """
 import sys, numpy, pesq
@@ -33,11 +34,11 @@ print(pesq.pesq(16000, clean, degraded, sys.argv[1], on_error=pesq.PesqError.RET
 
 PITCH_RANGE = (40.0, 800.0)  # Hz
 PITCH_STEP = 5.0  # milliseconds
-PITCH_SECONDS = 0.1  # of the shortest clip that has a pitch
+PITCH_SECONDS = 0.1  # shortest clip that has a pitch
 
-VOICE_FRAMES = 160  # 1.6 seconds, which the voice encoder sees at once
-VOICE_STEP = 77  # frames between two such windows, 1.3 windows a second
-VOICE_COVERAGE = 0.75  # of the last window, without which it is left out
+VOICE_FRAMES = 160  # window of the voice encoder: 1.6 seconds
+VOICE_STEP = 77  # frames from one window to the next: 1.3 windows a second
+VOICE_COVERAGE = 0.75  # share of the last window that must be filled for it to count
 VOICE_LEVEL = 10 ** (-30 / 20)  # root mean square that quieter clips are raised to
 
 
@@ -49,11 +50,11 @@ def stoi(reconstruction: Tensor, original: Tensor, sample_rate: int) -> Tensor:
         sample_rate: Hz of both.
 
     Returns:
-        float64 `[B]`, about 0 to 1, higher is better. NaN where STOI is not defined: less than 0.4 seconds of the
-        original are within 40 dB of its loudest frame, or it is silent.
+        float64 `[B]`, about 0 to 1, higher is better. NaN where STOI is not defined: where the original is silent, or
+        less than 0.4 seconds of it are within 40 dB of its loudest frame.
 
     Raises:
-        InputError: another type, shape, dtype or rate, two that differ in shape, or a sample that is not finite.
+        InputError: a wrong type, shape, dtype or rate, two shapes that differ, or a sample that is not finite.
     """
     check_pair(reconstruction, original, sample_rate)
     from torchmetrics.functional.audio import short_time_objective_intelligibility
@@ -86,8 +87,7 @@ def pesq(reconstruction: Tensor, original: Tensor, sample_rate: int, band: Liter
         implementation's 50.
 
     Raises:
-        InputError: another type, shape, dtype, rate or band, two that differ in shape, or a sample that is not
-            finite.
+        InputError: a wrong type, shape, dtype, rate or band, two shapes that differ, or a sample that is not finite.
         ImportError: the package `pesq` is not installed.
     """
     check_pair(reconstruction, original, sample_rate)
@@ -102,7 +102,7 @@ def pesq(reconstruction: Tensor, original: Tensor, sample_rate: int, band: Liter
 
 
 def _pesq_score(clean: np.ndarray, degraded: np.ndarray, band: str) -> float:
-    """PESQ of float32 `[samples]` at 16 kHz, or NaN."""
+    """Return PESQ of float32 `[samples]` at 16 kHz; NaN where it is not defined."""
     import pesq
 
     if len(clean) < SPEECH_RATE / 4 or not degraded.any():
@@ -121,8 +121,9 @@ def _pesq_score(clean: np.ndarray, degraded: np.ndarray, band: str) -> float:
 def log_f0_rmse(reconstruction: Tensor, original: Tensor, sample_rate: int) -> Tensor:
     """Root mean square difference of the natural logarithm of F0, over the frames that are voiced in both.
 
-    F0 by Harvest (Morise 2017; pyworld) at 16 kHz, 40 to 800 Hz, every 5 ms: the definition of ESPnet's
-    `evaluate_f0.py`, without its time warping, since a reconstruction is as long as its original. 0.058 is a semitone.
+    F0 is computed by Harvest (Morise 2017; pyworld) at 16 kHz, from 40 to 800 Hz, every 5 ms: the definition of
+    ESPnet's `evaluate_f0.py`, without its time warping, since a reconstruction is as long as its original. A semitone
+    is 0.058.
 
     Args:
         reconstruction, original: floating point `[B, 1, samples]` in [-1, 1]; resampled to 16 kHz.
@@ -133,16 +134,16 @@ def log_f0_rmse(reconstruction: Tensor, original: Tensor, sample_rate: int) -> T
         0.1 seconds.
 
     Raises:
-        InputError: another type, shape, dtype or rate, two that differ in shape, or a sample that is not finite.
+        InputError: a wrong type, shape, dtype or rate, two shapes that differ, or a sample that is not finite.
         ImportError: the package `pyworld` is not installed.
     """
     return _compare_pitch(reconstruction, original, sample_rate, _log_difference)
 
 
 def voicing_error(reconstruction: Tensor, original: Tensor, sample_rate: int) -> Tensor:
-    """Share of the frames that are voiced in one of the two alone: voicing decision error (Nakatani et al. 2008).
+    """Share of the frames that are voiced in only one of the two: voicing decision error (Nakatani et al. 2008).
 
-    Frames are voiced that have an F0, as in `log_f0_rmse`.
+    A frame is voiced if it has an F0, computed as in `log_f0_rmse`.
 
     Args:
         reconstruction, original: floating point `[B, 1, samples]` in [-1, 1]; resampled to 16 kHz.
@@ -152,7 +153,7 @@ def voicing_error(reconstruction: Tensor, original: Tensor, sample_rate: int) ->
         float64 `[B]` in [0, 1], lower is better. NaN for clips shorter than 0.1 seconds.
 
     Raises:
-        InputError: another type, shape, dtype or rate, two that differ in shape, or a sample that is not finite.
+        InputError: a wrong type, shape, dtype or rate, two shapes that differ, or a sample that is not finite.
         ImportError: the package `pyworld` is not installed.
     """
     return _compare_pitch(
@@ -161,12 +162,12 @@ def voicing_error(reconstruction: Tensor, original: Tensor, sample_rate: int) ->
 
 
 def pitch_missing() -> str | None:
-    """What F0 is computed with, where it is not installed."""
+    """Return how to get the package that computes F0; None: it is installed."""
     return _package_missing("pyworld")
 
 
 def pesq_missing() -> str | None:
-    """What PESQ is computed with, where it is not installed."""
+    """Return how to get the package that computes PESQ; None: it is installed."""
     return _package_missing("pesq")
 
 
@@ -197,7 +198,7 @@ def _log_difference(first: np.ndarray, second: np.ndarray) -> float:
 
 @lru_cache(maxsize=32)  # Harvest is slow, and two metrics ask for the same contours
 def _pitch(clip: bytes) -> np.ndarray:
-    """F0 of float32 samples at 16 kHz every 5 ms, 0 where unvoiced."""
+    """Return F0 of float32 samples at 16 kHz, every 5 ms; 0 where unvoiced."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*pkg_resources")
         import pyworld
@@ -208,27 +209,27 @@ def _pitch(clip: bytes) -> np.ndarray:
 
 @torch.no_grad()
 def speaker_similarity(reconstruction: Tensor, original: Tensor, sample_rate: int) -> Tensor:
-    """Cosine of the speaker embeddings that Resemblyzer's voice encoder gives (GE2E, Wan et al. 2018).
+    """Cosine similarity of speaker embeddings by Resemblyzer's voice encoder (GE2E, Wan et al. 2018).
 
-    At 16 kHz: clips quieter than -30 dB of full scale are raised to it; magnitudes squared of a Hann-windowed STFT of
-    400 samples every 160; 40 bands on Slaney's scale. Windows of 1.6 seconds, 1.3 a second, go through three LSTM
-    layers of 256; their embeddings are averaged. As Resemblyzer's `normalize_volume` and `embed_utterance`; silences
-    are not cut out, as its `preprocess_wav` does in each clip for itself, so that both are embedded over the same
-    stretches.
+    Computed at 16 kHz. Clips quieter than -30 dB of full scale are raised to it; the input is the squared magnitudes of
+    a Hann-windowed STFT of 400 samples every 160, in 40 bands on Slaney's scale. Windows of 1.6 seconds, 1.3 a second,
+    go through three LSTM layers of 256, and their embeddings are averaged, as in Resemblyzer's `normalize_volume` and
+    `embed_utterance`. Its `preprocess_wav`, which cuts silences out of each clip on its own, is left out, so that both
+    clips are embedded over the same stretches.
 
     The weights are those in the package resemblyzer, of which nothing else is used.
 
     Args:
         reconstruction, original: floating point `[B, 1, samples]` in [-1, 1]; resampled to 16 kHz. Clips shorter than
-            1.6 seconds are filled up with silence.
+            1.6 seconds are padded with silence.
         sample_rate: Hz of both.
 
     Returns:
         float64 `[B]` in [0, 1], higher is better. NaN where one of the two is silent.
 
     Raises:
-        InputError: another type, shape, dtype or rate, two that differ in shape, or a sample that is not finite.
-        WeightsUnavailableError: the package resemblyzer is not installed, or its weights are not in it.
+        InputError: a wrong type, shape, dtype or rate, two shapes that differ, or a sample that is not finite.
+        WeightsUnavailableError: the package resemblyzer is not installed, or has no weights in it.
     """
     check_pair(reconstruction, original, sample_rate)
     reason = voice_missing()
@@ -241,7 +242,7 @@ def speaker_similarity(reconstruction: Tensor, original: Tensor, sample_rate: in
 
 
 def voice_missing() -> str | None:
-    """Where the voice encoder's weights were looked for and how to get them, if they are not there."""
+    """Return where the voice encoder's weights were looked for and how to get them; None: they are there."""
     path = _voice_weights()
     get = "pip install --no-deps resemblyzer (17 MB; what it depends on is not used)"
     if path is None:
@@ -252,7 +253,7 @@ def voice_missing() -> str | None:
 
 
 def _voice_weights() -> Path | None:
-    package = find_spec("resemblyzer")  # found, not imported: that takes librosa and numba
+    package = find_spec("resemblyzer")  # found without an import, which needs librosa and numba
     folders = package.submodule_search_locations if package is not None else None
     return Path(next(iter(folders))) / "pretrained.pt" if folders else None
 
@@ -266,16 +267,16 @@ def _voice_encoder(path: Path) -> VoiceEncoder:
 
 
 class VoiceEncoder(nn.Module):
-    """Float32 `[B, samples]` at 16 kHz to speaker embeddings `[B, 256]` of length 1, NaN of silence."""
+    """Float32 `[B, samples]` at 16 kHz to speaker embeddings `[B, 256]` of length 1; NaN for silence."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.lstm = nn.LSTM(40, 256, num_layers=3, batch_first=True)
         self.linear = nn.Linear(256, 256)
 
     def forward(self, clips: Tensor) -> Tensor:
         level = clips.square().mean(dim=1, keepdim=True).sqrt()
-        clips = clips * (VOICE_LEVEL / level).clamp(min=1)  # NaN of silence
+        clips = clips * (VOICE_LEVEL / level).clamp(min=1)  # NaN for silence
         windows = self.windows(clips)  # [B, windows, frames, bands]
         _, (hidden, _) = self.lstm(windows.flatten(0, 1))
         embeddings = F.normalize(self.linear(hidden[-1]).relu(), dim=1)
@@ -305,14 +306,14 @@ class VoiceEncoder(nn.Module):
 
 
 def check_pair(reconstruction: Tensor, original: Tensor, sample_rate: int) -> None:
-    """InputError unless the two are float `[B, 1, samples]` of one shape, finite, and the rate a positive integer."""
+    """Raise InputError unless both are float `[B, 1, samples]`, finite, of one shape, and the rate is positive."""
     for name, audio in (("reconstruction", reconstruction), ("original", original)):
         if not isinstance(audio, Tensor) or not audio.is_floating_point():
             came = audio.dtype if isinstance(audio, Tensor) else type(audio).__name__
             raise InputError(f"expected {name} as a float tensor [batch, 1, samples] in [-1, 1], got {came}")
         if audio.ndim != 3 or audio.shape[1] != 1 or audio.numel() == 0:
             raise InputError(f"expected {name} as [batch, 1, samples], got {list(audio.shape)}")
-        if not audio.isfinite().all():
+        if values_are_readable(audio) and not audio.isfinite().all():
             raise InputError(f"expected {name} in [-1, 1], got samples that are not finite")
     if reconstruction.shape != original.shape:
         raise InputError(

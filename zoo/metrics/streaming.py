@@ -1,24 +1,28 @@
-"""A figure per item as a mean in constant memory; apart from `base`, since torchmetrics takes seconds to import."""
+"""Means of figures in constant memory; apart from `base`, since torchmetrics takes seconds to import."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torchmetrics
 from torch import Tensor
 
-from zoo.metrics.base import PerItem
 from zoo.spec import TokenizerSpec
+
+if TYPE_CHECKING:
+    from zoo.metrics.base import PerItem
 
 
 class MeanOfItems(torchmetrics.Metric):
-    """Mean over all items of a figure per item; items without a finite one are left out, NaN if all are."""
+    """Mean of a figure over all items; items whose figure is not finite are left out, NaN if all are."""
 
     full_state_update = False
+    total: Tensor
+    count: Tensor
 
     def __init__(self, per_item: PerItem, spec: TokenizerSpec, **options: Any):
-        # Uncached: `merge_state` after `compute` would not be noticed.
+        # Not cached: `merge_state` leaves a cached result as it is.
         super().__init__(compute_with_cache=False, **options)
         self.per_item, self.spec = per_item, spec
         self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")

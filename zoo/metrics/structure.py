@@ -1,4 +1,4 @@
-"""Structures: likeness as a whole, in the neighbourhood of each residue, and in the geometry of the backbone."""
+"""Structures: similarity of whole chains, of each residue's neighbourhood, and of the geometry of the backbone."""
 
 from __future__ import annotations
 
@@ -13,32 +13,33 @@ from torch import Tensor
 from zoo.errors import InputError
 from zoo.metrics.base import plain_metric
 from zoo.modalities.structure import ATOMS
+from zoo.tracing import values_are_readable
 
 if TYPE_CHECKING:
     from biotite.structure import AtomArray
 
 BACKBONE = ("N", "CA", "C")
-LONGEST_PEPTIDE_BOND = 2.0  # angstrom; it is of 1.33, and what is farther apart is no bond but a gap in the chain
+LONGEST_PEPTIDE_BOND = 2.0  # angstrom; the bond is 1.33 long, and atoms farther apart than this are at a gap
 SHORTEST_FRAGMENT = 4
 ROUNDS, LAST_ROUNDS, FINALISTS = 5, 50, 8
 
 
 def rmsd(reconstruction: Tensor, original: Tensor, atoms: tuple[str, ...] = BACKBONE) -> Tensor:
-    """Root mean square distance of atoms, after the rotation and shift that make it least (Kabsch 1976), by biotite.
+    """Root mean square distance of atoms, after the rotation and shift that minimise it (Kabsch 1976), by biotite.
 
-    Taken over the residues that have all of `atoms` in both. A mirror image is no superposition.
+    Taken over the residues that have all of `atoms` in both. Chains are not mirrored.
 
     Args:
         reconstruction, original: floating point `[B, residues, 5, 3]`, or `[residues, 5, 3]` for one, in angstrom,
             atoms N, CA, C, CB and O, NaN where one is absent.
-        atoms: names of those that count: `("N", "CA", "C")`, the backbone, or `("CA",)`.
+        atoms: names of the atoms that count: `("N", "CA", "C")`, the backbone, or `("CA",)`.
 
     Returns:
         float32 `[B]`, or `[]` for one, in angstrom, at least 0, lower is better. NaN where no residue has the atoms
         in both.
 
     Raises:
-        InputError: another type, shape or dtype, two that differ in shape, a coordinate that is infinite, or no or
+        InputError: a wrong type, shape or dtype, two shapes that differ, a coordinate that is infinite, or no or
             unknown atoms.
     """
     _check_pair(reconstruction, original)
@@ -46,11 +47,11 @@ def rmsd(reconstruction: Tensor, original: Tensor, atoms: tuple[str, ...] = BACK
     from biotite import structure
 
     def score(mobile: Tensor, fixed: Tensor) -> float:
-        mobile, fixed = (points.flatten(0, 1).numpy() for points in _in_both(mobile, fixed, atoms))
-        if len(fixed) == 0:
+        moving, still = (points.flatten(0, 1).numpy() for points in _in_both(mobile, fixed, atoms))
+        if len(still) == 0:
             return math.nan
-        superimposed, _ = structure.superimpose(fixed, mobile)
-        return float(structure.rmsd(fixed, superimposed))
+        superimposed, _ = structure.superimpose(still, moving)
+        return float(structure.rmsd(still, superimposed))
 
     return _each(score, reconstruction, original)
 
@@ -58,21 +59,22 @@ def rmsd(reconstruction: Tensor, original: Tensor, atoms: tuple[str, ...] = BACK
 def tm_score(reconstruction: Tensor, original: Tensor) -> Tensor:
     """TM-score of CA atoms (Zhang and Skolnick 2004), residue by residue, by biotite.
 
-    `mean over residues of 1 / (1 + (d / d0)^2)` of the superposition that makes it largest, `d` the distance of their
-    CA atoms and `d0 = 1.24 (L - 15)^(1/3) - 1.8` angstrom, at least 0.5. Taken over the L residues that have a CA atom
-    in both. As in TM-score, and unlike in TM-align, residues correspond by their place. The superposition is searched
-    for as in TM-score from those of fragments of the chain, but climbs from there in steps that never lower the score.
+    It is the mean over residues of `1 / (1 + (d / d0)^2)` for the superposition that maximises it, with `d` the
+    distance of their CA atoms and `d0 = 1.24 (L - 15)^(1/3) - 1.8` angstrom, at least 0.5. It is taken over the L
+    residues that have a CA atom in both. As in TM-score, and unlike in TM-align, residues correspond by position. The
+    search starts, as in TM-score, from superpositions of fragments of the chain, but then climbs in steps that never
+    lower the score.
 
     Args:
         reconstruction, original: floating point `[B, residues, 5, 3]`, or `[residues, 5, 3]` for one, in angstrom,
             atoms N, CA, C, CB and O, NaN where one is absent.
 
     Returns:
-        float32 `[B]`, or `[]` for one, from 0 to 1, higher is better: above 0.5 mostly the same fold. NaN where no
-        residue has the atom in both.
+        float32 `[B]`, or `[]` for one, from 0 to 1, higher is better; above 0.5 the fold is mostly the same. NaN where
+        no residue has the atom in both.
 
     Raises:
-        InputError: another type, shape or dtype, two that differ in shape, or a coordinate that is infinite.
+        InputError: a wrong type, shape or dtype, two shapes that differ, or a coordinate that is infinite.
     """
     _check_pair(reconstruction, original)
     from biotite import structure
@@ -91,18 +93,18 @@ def tm_score(reconstruction: Tensor, original: Tensor) -> Tensor:
 
 
 def lddt(reconstruction: Tensor, original: Tensor, atoms: tuple[str, ...] = ("CA",)) -> Tensor:
-    """Local distance difference test (Mariani et al. 2013), without superposition, by biotite.
+    """Local distance difference test (Mariani et al. 2013), which needs no superposition, by biotite.
 
-    Of all pairs of atoms that are at most 15 angstrom apart in the original and belong to different residues, the
-    share whose distance is kept to within 0.5, 1, 2 and 4 angstrom: the mean of the four. Taken over the residues that
-    have all of `atoms` in both. A mirror image keeps all distances.
+    Of all pairs of atoms that are at most 15 angstrom apart in the original and belong to different residues, it is
+    the share whose distance is kept to within 0.5, 1, 2 and 4 angstrom: the mean of the four shares. It is taken over
+    the residues that have all of `atoms` in both. A mirror image keeps all distances.
 
     Args:
         reconstruction, original: as in `tm_score`.
-        atoms: names of those that count: `("CA",)` for lDDT-CA, that of AlphaFold's pLDDT.
+        atoms: names of the atoms that count: `("CA",)` for lDDT-CA, which AlphaFold's pLDDT predicts.
 
     Returns:
-        float32 `[B]`, or `[]` for one, from 0 to 1, higher is better. NaN where no two residues are so near.
+        float32 `[B]`, or `[]` for one, from 0 to 1, higher is better. NaN where no two residues are that near.
 
     Raises:
         InputError: as in `rmsd`.
@@ -123,8 +125,8 @@ def lddt(reconstruction: Tensor, original: Tensor, atoms: tuple[str, ...] = ("CA
 def bond_deviation(reconstruction: Tensor, original: Tensor) -> Tensor:
     """Mean absolute deviation of the lengths of the backbone's bonds from the original's.
 
-    Of N-CA and CA-C in each residue and C-N to the next, all alike. Bonds that lack an atom in either are left out,
-    and C-N where it is longer than 2 angstrom in the original: a gap in the chain.
+    The bonds are N-CA and CA-C in each residue and C-N to the next, with equal weight. Bonds that lack an atom in
+    either are left out, and so is a C-N longer than 2 angstrom in the original, which is a gap in the chain.
 
     Args:
         reconstruction, original: as in `tm_score`.
@@ -144,7 +146,8 @@ def bond_deviation(reconstruction: Tensor, original: Tensor) -> Tensor:
 def angle_deviation(reconstruction: Tensor, original: Tensor) -> Tensor:
     """Mean absolute deviation of the angles between the backbone's bonds from the original's.
 
-    Of N-CA-C in each residue, CA-C-N and C-N-CA to the next, all alike, left out as in `bond_deviation`.
+    The angles are N-CA-C in each residue, and CA-C-N and C-N-CA to the next, with equal weight; those at gaps or absent
+    atoms are left out, as in `bond_deviation`.
 
     Args:
         reconstruction, original: as in `tm_score`.
@@ -163,7 +166,7 @@ def angle_deviation(reconstruction: Tensor, original: Tensor) -> Tensor:
 
 
 def _in_both(mobile: Tensor, fixed: Tensor, atoms: tuple[str, ...]) -> tuple[Tensor, Tensor]:
-    """`atoms` of the residues that have them in both: `[residues, atoms, 3]`."""
+    """Return `atoms` of the residues that have them in both chains: twice `[residues, atoms, 3]`."""
     columns = [ATOMS.index(name) for name in atoms]
     mobile, fixed = mobile[:, columns], fixed[:, columns]
     in_both = (mobile + fixed).isfinite().flatten(1).all(dim=1)
@@ -171,14 +174,14 @@ def _in_both(mobile: Tensor, fixed: Tensor, atoms: tuple[str, ...]) -> tuple[Ten
 
 
 def _each(score: Callable[[Tensor, Tensor], float], reconstruction: Tensor, original: Tensor) -> Tensor:
-    """The score of every pair of chains: float32, in the shape of the axes before theirs."""
-    pairs = torch.stack([reconstruction, original], dim=-4).detach().cpu().float()  # as biotite computes
+    """Return the score of every pair of chains: float32, in the shape of the batch axes."""
+    pairs = torch.stack([reconstruction, original], dim=-4).detach().cpu().float()  # biotite computes in float32
     scores = [score(*pair) for pair in pairs.reshape(-1, 2, *original.shape[-3:])]
     return torch.tensor(scores, dtype=torch.float32, device=original.device).reshape(original.shape[:-3])
 
 
 def _atom_array(points: Tensor, atoms: tuple[str, ...]) -> AtomArray:
-    """`[residues, atoms, 3]` as biotite takes it: a residue of its own for each row."""
+    """Return `[residues, atoms, 3]` as an array of biotite, one residue for each row."""
     from biotite.structure import AtomArray
 
     array = AtomArray(points.shape[0] * points.shape[1])
@@ -190,10 +193,10 @@ def _atom_array(points: Tensor, atoms: tuple[str, ...]) -> AtomArray:
 
 
 def _best_superposition(mobile: Tensor, fixed: Tensor) -> Tensor:
-    """`mobile` moved so that the TM-score is largest, both float64 `[residues, 3]`.
+    """Return `mobile` moved so that the TM-score is largest; both are float64 `[residues, 3]`.
 
-    Each term of the score is a convex function of its squared distance, so that the superposition that makes least
-    the squares, weighted by how fast the terms fall, never lowers the score (majorisation).
+    Each term of the score is a convex function of its squared distance. So the superposition that minimises the
+    squared distances, weighted by how fast the terms fall, never lowers the score (majorisation).
     """
     length = len(fixed)
     scale = max(1.24 * max(length - 15, 0) ** (1 / 3) - 1.8, 0.5) ** 2
@@ -211,7 +214,7 @@ def _best_superposition(mobile: Tensor, fixed: Tensor) -> Tensor:
 
 
 def _fragments(length: int) -> Tensor:
-    """The whole chain, halves, quarters and so on, each overlapping the next by a half: bool `[fragments, length]`."""
+    """Return the whole chain, halves, quarters and so on, each half over the next: bool `[fragments, length]`."""
     places = torch.arange(length)
     rows = [places >= 0]
     size = length // 2
@@ -223,7 +226,7 @@ def _fragments(length: int) -> Tensor:
 
 
 def _superimpose(mobile: Tensor, fixed: Tensor, weights: Tensor) -> Tensor:
-    """Kabsch's superposition of `[residues, 3]`, one for each row of weights `[S, residues]`: `[S, residues, 3]`."""
+    """Return Kabsch's superpositions `[S, residues, 3]`, one for each row of weights `[S, residues]`."""
     weights = weights / weights.sum(dim=1, keepdim=True)
     mobile_centre, fixed_centre = (weights @ mobile)[:, None], (weights @ fixed)[:, None]
     covariance = (weights[:, None] * mobile.T) @ fixed - mobile_centre.mT @ fixed_centre
@@ -233,25 +236,25 @@ def _superimpose(mobile: Tensor, fixed: Tensor, weights: Tensor) -> Tensor:
 
 
 def _bonds(chains: Tensor) -> Tensor:
-    """N to CA, CA to C and C to the next N of `[..., residues, 5, 3]`: float64 `[..., 3 residues - 1, 3]`."""
+    """Return the vectors N-CA, CA-C and C-N of `[..., residues, 5, 3]`: float64 `[..., 3 * residues - 1, 3]`."""
     columns = [ATOMS.index(name) for name in BACKBONE]
     return chains[..., columns, :].double().flatten(-3, -2).diff(dim=-2)
 
 
 def _bond_lengths(chains: Tensor) -> Tensor:
-    """N-CA, CA-C and C-N in turn: `[..., 3 residues - 1]` angstrom."""
+    """Return the lengths of N-CA, CA-C and C-N in turn: `[..., 3 * residues - 1]` angstrom."""
     return _bonds(chains).norm(dim=-1)
 
 
 def _bond_angles(chains: Tensor) -> Tensor:
-    """N-CA-C, CA-C-N and C-N-CA in turn: `[..., 3 residues - 2]` degrees."""
+    """Return the angles N-CA-C, CA-C-N and C-N-CA in turn: `[..., 3 * residues - 2]` degrees."""
     bonds = _bonds(chains)
     back, forth = -bonds[..., :-1, :], bonds[..., 1:, :]
     return torch.atan2(torch.linalg.cross(back, forth).norm(dim=-1), (back * forth).sum(dim=-1)).rad2deg()
 
 
 def _gaps(chains: Tensor) -> Tensor:
-    """Whether no bond leads from a residue to the next, or an atom of it is absent: `[..., residues - 1]`."""
+    """Return whether the bond from each residue to the next is missing: bool `[..., residues - 1]`."""
     return ~(_bond_lengths(chains)[..., 2::3] <= LONGEST_PEPTIDE_BOND)
 
 
@@ -267,7 +270,7 @@ def _check_pair(reconstruction: Tensor, original: Tensor) -> None:
             raise InputError(f"expected {name} as a float tensor [batch, residues, 5, 3] in angstrom, got {came}")
         if chains.ndim not in (3, 4) or chains.shape[-2:] != (len(ATOMS), 3) or chains.numel() == 0:
             raise InputError(f"expected {name} as [batch, residues, 5, 3], got {list(chains.shape)}")
-        if chains.isinf().any():
+        if values_are_readable(chains) and chains.isinf().any():
             raise InputError(f"expected {name} in angstrom, NaN where an atom is absent, got an infinite coordinate")
     if reconstruction.shape != original.shape:
         raise InputError(

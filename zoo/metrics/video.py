@@ -1,4 +1,4 @@
-"""Video: figures of images over the frames, distance of two sets of clips, and flicker."""
+"""Video: figures of images averaged over frames, the distance of two sets of clips, and flicker."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FVD_FRAMES = 16
 
 
 def frame_psnr(reconstruction: Tensor, original: Tensor) -> Tensor:
-    """Mean over the frames of a clip of `zoo.metrics.image.psnr`.
+    """Mean of `zoo.metrics.image.psnr` over the frames of a clip.
 
     Args:
         reconstruction, original: floating point `[B, 3, T, H, W]` in [0, 1].
@@ -29,30 +29,30 @@ def frame_psnr(reconstruction: Tensor, original: Tensor) -> Tensor:
         `[B]` in dB, higher is better; infinite where a frame is equal.
 
     Raises:
-        InputError: another type, shape or dtype, or two that differ in shape.
+        InputError: a wrong type, shape or dtype, or two shapes that differ.
     """
     return _mean_of_frames(image.psnr, reconstruction, original)
 
 
 def frame_ssim(reconstruction: Tensor, original: Tensor) -> Tensor:
-    """Mean over the frames of a clip of `zoo.metrics.image.ssim`: `[B]`; arguments and errors as `frame_psnr`."""
+    """Mean of `zoo.metrics.image.ssim` over the frames of a clip, `[B]`; arguments and errors as in `frame_psnr`."""
     return _mean_of_frames(image.ssim, reconstruction, original)
 
 
 def frame_lpips(reconstruction: Tensor, original: Tensor) -> Tensor:
-    """Mean over the frames of a clip of `zoo.metrics.image.lpips`: `[B]`; arguments and errors as `frame_psnr`.
+    """Mean of `zoo.metrics.image.lpips` over the frames of a clip, `[B]`; arguments and errors as in `frame_psnr`.
 
     Raises:
-        WeightsUnavailableError: VGG16's weights are not on this machine; with what to do.
+        WeightsUnavailableError: VGG16's weights are not on this machine; it names the file and its source.
     """
     return _mean_of_frames(image.lpips, reconstruction, original)
 
 
 def flicker(reconstruction: Tensor, original: Tensor) -> Tensor:
-    """Temporal difference error: how far changes from frame to frame are from those of the original.
+    """Temporal difference error: how far the changes from frame to frame are from those of the original.
 
-    Mean over pixels, channels and pairs of successive frames of `|(y[t+1] - y[t]) - (x[t+1] - x[t])|`, `y` the
-    reconstruction and `x` the original. An error that stays the same over time does not count, one that comes and
+    Mean over pixels, channels and pairs of successive frames of `|(y[t+1] - y[t]) - (x[t+1] - x[t])|`, with `y` the
+    reconstruction and `x` the original. An error that stays the same over time does not count; one that comes and
     goes does.
 
     Args:
@@ -62,7 +62,7 @@ def flicker(reconstruction: Tensor, original: Tensor) -> Tensor:
         `[B]` in units of the pixels' range [0, 1], from 0 to 2, lower is better. NaN for a single frame.
 
     Raises:
-        InputError: another type, shape or dtype, or two that differ in shape.
+        InputError: a wrong type, shape or dtype, or two shapes that differ.
     """
     _check_pair(reconstruction, original)
     total = original.new_zeros(len(original), dtype=torch.float64)
@@ -70,21 +70,21 @@ def flicker(reconstruction: Tensor, original: Tensor) -> Tensor:
         parts = (clip[:, :, start : start + FRAMES_AT_ONCE + 1].float() for clip in (reconstruction, original))
         changes, wanted = (part.diff(dim=2) for part in parts)
         total += (changes - wanted).abs().sum(dim=(1, 2, 3, 4), dtype=torch.float64)
-    changes = original[0].numel() // original.shape[2] * (original.shape[2] - 1)
-    return (total / changes).float()
+    number = original[0].numel() // original.shape[2] * (original.shape[2] - 1)
+    return (total / number).float()
 
 
 def rfvd() -> FrechetDistance:
     """Fréchet video distance (Unterthiner et al. 2018) of reconstructions from their originals, lower is better.
 
-    The network is StyleGAN-V's `i3d_torchscript.pt`, to numerical precision the I3D of Kinetics-400 from TensorFlow
-    Hub that FVD is defined with; features and resizing as in `zoo.metrics.networks.i3d_features`, all else as in
-    `rfid`. Each clip gives as many samples as it has windows of 16 frames, one behind the other from the first; what
-    remains, and a shorter clip, does not count. Frames are neither dropped nor repeated, so that sets of different
-    frame rates do not compare. NaN for fewer than two windows.
+    The network is StyleGAN-V's `i3d_torchscript.pt`, which equals, to numerical precision, the I3D of Kinetics-400
+    from TensorFlow Hub that FVD is defined with. Features and resizing are those of
+    `zoo.metrics.networks.i3d_features`, all else as in `rfid`. Each clip counts as many samples as it has windows of 16
+    frames, one after the other from the first; the rest, and a shorter clip, does not count. Frames are neither
+    dropped nor repeated, so sets of different frame rates cannot be compared. NaN for fewer than two windows.
 
     Raises:
-        WeightsUnavailableError: I3D's file is not on this machine; with what to do.
+        WeightsUnavailableError: I3D's file is not on this machine; it names the file and its source.
     """
     networks.I3D.require()
     from zoo.metrics.sets import FrechetDistance
@@ -93,7 +93,7 @@ def rfvd() -> FrechetDistance:
 
 
 def clip_features(video: Tensor) -> Tensor:
-    """Floating `[B, 3, T, H, W]` in [0, 1] to I3D's features of all windows of 16 frames, `[B * (T // 16), 400]`."""
+    """Return I3D's features of all windows of 16 frames, `[B * (T // 16), 400]`, of `[B, 3, T, H, W]` in [0, 1]."""
     windows = [video[:, :, start : start + FVD_FRAMES] for start in range(0, video.shape[2], FVD_FRAMES)]
     features = [networks.i3d_features(window) for window in windows if window.shape[2] == FVD_FRAMES]
     return torch.cat(features) if features else video.new_zeros(0, networks.I3D_FEATURES, dtype=torch.float32)

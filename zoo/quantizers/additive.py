@@ -15,16 +15,16 @@ from zoo.tracing import values_are_readable
 
 
 class AdditiveVQ(Quantizer):
-    """A sum of codewords, one of each codebook, all of the latent's full length and in no order.
+    """Each vector becomes a sum of rows, one from each codebook, all of the vector's full length.
 
     Source: additive quantization (Babenko & Lempitsky, CVPR 2014), with its beam search: codebook by codebook,
-    the `beam_width` best partial sums are kept. Width 1 is residual quantization; at width 8 the error of
-    trained codebooks is about a third lower, which improving a greedy code afterwards does not reach.
+    the `beam_width` best partial sums are kept. Width 1 is residual quantization. At width 8 the error of trained
+    codebooks is about a third lower; improving the codes of width 1 afterwards does not reach that.
 
     Args:
         dim: length of a vector.
-        codebook_sizes: rows of each codebook.
-        beam_width: partial sums kept.
+        codebook_sizes: number of rows of each codebook.
+        beam_width: number of partial sums kept.
 
     Losses: `commitment_loss` = mean (z - sg(q))², `codebook_loss` = mean (sg(z) - q)²; the codebooks are
     parameters.
@@ -58,8 +58,8 @@ class AdditiveVQ(Quantizer):
         return self._sum(self.check_codes(codes)).to(self.codebooks[0].dtype)
 
     def vectors_of(self, codebook: int, quantized: Tensor, codes: Tensor) -> Tensor:
-        """InputError: no codebook has a meaning without the others."""
-        raise InputError("the codebooks of AdditiveVQ stand in a sum and in no order: none has vectors of its own")
+        """Raise InputError: no codebook has a meaning without the others."""
+        raise InputError("the codebooks of AdditiveVQ are summed in no order: none of them has vectors of its own")
 
     def forward(self, z: Tensor) -> QuantizerOutput:
         """Latents `[..., dim]` to `QuantizerOutput`."""

@@ -1,4 +1,4 @@
-"""The one interface of every quantizer family."""
+"""The interface that all quantizer families share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from zoo.tracing import values_are_readable
 
 
 class QuantizerOutput(NamedTuple):
-    """What a quantizer's `forward` returns.
+    """Output of a quantizer's `forward`.
 
     quantized: `[..., dim]` in the input's dtype, with the straight-through gradient.
     codes: int64 `[..., num_codebooks]`.
@@ -30,8 +30,8 @@ class QuantizerOutput(NamedTuple):
 class Quantizer(nn.Module):
     """Vectors to integer codes and back.
 
-    Channel-last, any number of grid axes: latents are `[..., dim]`, codes int64 `[..., num_codebooks]`.
-    Quantization runs in float32 whatever the input's dtype: bfloat16 cannot count past 256.
+    Tensors are channel-last, with any number of grid axes: latents are `[..., dim]`, codes int64
+    `[..., num_codebooks]`. Quantization runs in float32 whatever the input's dtype: bfloat16 cannot count past 256.
 
     A family implements `encode`, `codes_to_latent` and `forward`; `encode` never changes state, `forward`
     updates the codebook in training mode where the family has such an update.
@@ -64,14 +64,14 @@ class Quantizer(nn.Module):
         raise NotImplementedError
 
     def vectors_of(self, codebook: int, quantized: Tensor, codes: Tensor) -> Tensor:
-        """What one codebook has put into `quantized`, with its straight-through gradient.
+        """Return the part of `quantized` that comes from one codebook, with its straight-through gradient.
 
         Args:
-            codebook: counted from 0; here its vectors lie in `quantized` side by side with the others'.
-            quantized, codes: `[..., dim]` and `[..., num_codebooks]`, of `forward`.
+            codebook: number of the codebook, from 0; here the codebooks' vectors lie in `quantized` side by side.
+            quantized, codes: `[..., dim]` and `[..., num_codebooks]`, from `forward`.
 
         Returns:
-            `[..., dim / num_codebooks]`; of residual codebooks `[..., dim]`.
+            `[..., dim / num_codebooks]`; for residual codebooks `[..., dim]`.
 
         Raises:
             InputError: no such codebook, or one whose vectors cannot be told from the others'.
@@ -81,13 +81,13 @@ class Quantizer(nn.Module):
         return quantized.chunk(self.num_codebooks, dim=-1)[codebook]
 
     def check_latent(self, z: Tensor) -> Tensor:
-        """`z` in float32; InputError unless it is a floating tensor `[..., dim]`."""
+        """Return `z` in float32; raise InputError unless it is a floating tensor `[..., dim]`."""
         if z.ndim < 2 or z.shape[-1] != self.dim or not z.is_floating_point():
             raise InputError(f"expected latents as floating [..., {self.dim}], got {z.dtype} {list(z.shape)}")
         return z.float()
 
     def check_codes(self, codes: Tensor) -> Tensor:
-        """`codes` as int64; InputError unless integers `[..., num_codebooks]`, each below its codebook's size."""
+        """Return `codes` as int64; raise InputError unless integers `[..., num_codebooks]` below the codebook sizes."""
         if codes.ndim < 1 or codes.shape[-1] != self.num_codebooks:
             raise InputError(f"expected codes as [..., {self.num_codebooks}], got {list(codes.shape)}")
         if codes.dtype not in (torch.int64, torch.int32, torch.int16, torch.uint8):
@@ -111,7 +111,7 @@ def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
 
 
 def straight_through(z: Tensor, quantized: Tensor) -> Tensor:
-    """`quantized`'s values exactly, with `z`'s gradient."""
+    """Return exactly the values of `quantized`, with the gradient of `z`."""
     if not z.requires_grad:
         return quantized
     return quantized.detach() + (z - z.detach())

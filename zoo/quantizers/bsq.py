@@ -14,13 +14,13 @@ from zoo.quantizers.entropy import marginal_sign_entropy_loss
 class BSQ(Quantizer):
     """A vector is projected onto the unit sphere and becomes the nearest corner ±1/√dim of the cube inside it.
 
-    Source: BSQ-ViT (arXiv 2406.07548). The authors number bits from the most significant; here, as in every
-    family of this package, the first channel is the least significant bit of its code.
+    Source: BSQ-ViT (arXiv 2406.07548). The authors make the first channel the most significant bit; here, as in
+    every family of zoo, it is the least significant bit of its code.
 
     Args:
         dim: channels; a multiple of `num_groups`.
         num_groups: codes per position, each of dim / num_groups bits, at most 62.
-        temperature: of the soft assignment in the entropy term: with u = z / |z|, P(+1) =
+        temperature: temperature of the soft assignment in the entropy term: with u = z / |z|, P(+1) =
             sigmoid(4 u / (√dim temperature)).
 
     Losses: `commitment_loss` = mean (u - sg(q))²; `entropy_loss` = mean entropy of the soft assignments minus

@@ -15,22 +15,22 @@ from zoo.quantizers.base import Quantizer, QuantizerOutput, straight_through
 
 
 class DimensionwiseQuantizer(Quantizer):
-    """Every channel is a code: the nearest of 2^bits fixed levels, placed as for a Gaussian.
+    """Each channel becomes a code: the nearest of 2^bits fixed levels, placed as for a Gaussian.
 
-    Source: TokenBridge (arXiv 2503.16430). A normal distribution is cut into 2^bits cells of equal
-    probability, clamped to ±`normal_range`; a level is the mean of its cell, stretched by `value_range` /
-    `normal_range`. Latents are brought to zero mean and unit deviation, (z - mean) scale, before, and back
-    after. The nearest level counts, the lower one on a tie. Nothing is learned and nothing is saved: mean and
-    scale are constants, which `zoo.discretize` measures.
+    Source: TokenBridge (arXiv 2503.16430). A normal distribution is cut into 2^bits cells of equal probability,
+    with edges clamped to ±`normal_range`; a level is the mean of its cell, times `value_range` / `normal_range`.
+    Latents are first brought to zero mean and unit deviation, (z - mean) * scale; levels are brought back the other
+    way. On a tie the lower level is taken. Nothing is learned and nothing is saved: mean and scale are constants,
+    which `zoo.discretize` measures.
 
     Args:
         dim: channels, and codes per position.
-        bits: of each code.
-        value_range: what ±`normal_range` of the levels stands for in latents of unit deviation. At 6 bits the last
+        bits: bits of each code.
+        value_range: the value of a latent of unit deviation that `normal_range` is scaled to. At 6 bits the last
             level is 0.81 `value_range`.
-        normal_range: standard deviations at which the normal distribution is cut.
-        mean: of the latents, one for all channels or one for each.
-        scale: the reciprocal of the latents' standard deviation, one for all channels or one for each.
+        normal_range: standard deviations that the edges of the cells are clamped to.
+        mean: mean of the latents, one number for all channels or one for each.
+        scale: reciprocal of the latents' standard deviation, one number for all channels or one for each.
 
     There are no losses.
     """
@@ -53,7 +53,7 @@ class DimensionwiseQuantizer(Quantizer):
         super().__init__(dim, (2**bits,) * dim)
         self.levels = [level * value_range / normal_range for level in normal_levels(2**bits, normal_range)]
         self.boundaries = [(low + high) / 2 for low, high in pairwise(self.levels)]
-        # No buffers, which would be rounded with the weights when a network goes to half precision.
+        # Not buffers: those would be rounded with the weights when a network is cast to half precision.
         self.mean = per_channel("mean", mean, dim)
         self.scale = per_channel("scale", scale, dim)
         if min(self.scale) <= 0:
@@ -82,7 +82,7 @@ class DimensionwiseQuantizer(Quantizer):
 
 
 def per_channel(name: str, value: float | Sequence[float], dim: int) -> tuple[float, ...]:
-    """`value` once for each of `dim` channels; InputError unless it is one finite number or as many."""
+    """Return `value` for each of `dim` channels; raise InputError unless it is one finite number or `dim` of them."""
     values = tuple(map(float, value)) if isinstance(value, Sequence) else (float(value),) * dim
     if len(values) != dim or not all(map(math.isfinite, values)):
         raise InputError(f"expected {name} as one finite number or {dim}, got {value}")
@@ -90,11 +90,12 @@ def per_channel(name: str, value: float | Sequence[float], dim: int) -> tuple[fl
 
 
 def tensors(device: torch.device, *values: Sequence[float]) -> list[Tensor]:
+    """Return numbers as float32 tensors."""
     return [torch.tensor(numbers, dtype=torch.float32, device=device) for numbers in values]
 
 
 def normal_levels(number: int, normal_range: float) -> list[float]:
-    """Means of a standard normal inside `number` cells of equal probability, clamped to ±`normal_range`."""
+    """Return the means of a standard normal in `number` cells of equal probability, clamped to ±`normal_range`."""
     normal = NormalDist()
     if 1 / number <= normal.cdf(-normal_range):
         raise InputError(

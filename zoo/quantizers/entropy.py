@@ -1,8 +1,8 @@
 """Entropies of soft assignments to codebooks, in memory that does not grow with vectors × codes.
 
-For the codebook of all sign vectors the softmax over codes is a product over channels. So the entropy of one
-vector's assignment is a sum over channels, and the mean assignment of many vectors is one matrix product, between
-the distributions over the lower and over the upper half of the channels: nothing of the size vectors × codes
+For the codebook of all sign vectors, the softmax over codes is a product over channels. So the entropy of one
+vector's assignment is a sum over channels, and the mean assignment of many vectors is one matrix product between
+the distributions over the lower and over the upper half of the channels: no tensor of the size vectors × codes
 ever exists. A learned codebook has no such structure. Both are summed over chunks of vectors, which are computed
 again in the backward pass.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ MAX_ENUMERATED_BITS = 20  # a histogram of 4 MiB
 
 
 def sign_entropy_loss(logits: Tensor, *, chunk: int = 4096) -> Tensor:
-    """Mean entropy of the assignments to sign vectors minus the entropy of their mean (the diversity term), in nats.
+    """Return the mean entropy of assignments to sign vectors minus the entropy of their mean (diversity), in nats.
 
     Beyond `MAX_ENUMERATED_BITS` bits the second term is the sum of the entropies of the bits' mean
     probabilities, an upper bound which is reached where the bits are independent.
@@ -38,20 +39,20 @@ def sign_entropy_loss(logits: Tensor, *, chunk: int = 4096) -> Tensor:
 
 
 def marginal_sign_entropy_loss(logits: Tensor) -> Tensor:
-    """As `sign_entropy_loss`, with the sum of the entropies of the bits' mean probabilities as second term."""
+    """Return `sign_entropy_loss` with the sum of the entropies of the bits' mean probabilities as its second term."""
     mean = torch.stack([torch.sigmoid(logits).mean(dim=0), torch.sigmoid(-logits).mean(dim=0)])
     return sum_sign_entropy(logits) / len(logits) - published_entropy(mean)
 
 
 def codebook_entropy_loss(z: Tensor, codebook: Tensor, *, scale: float, chunk: int = 512) -> Tensor:
-    """Mean over vectors of H(p) minus H(mean of p), the diversity, with p = softmax over rows of scale × z·e; in nats.
+    """Return the mean over vectors of H(p) minus H(mean of p), the diversity, in nats; p = softmax(scale × z·e).
 
-    For unit vectors and squared distances at temperature T this is scale = 2 / T.
+    For unit vectors and squared distances at temperature T, scale is 2 / T.
 
     Args:
         z: floating `[..., dim]`.
         codebook: floating `[codebook_size, dim]`.
-        scale: of the logits.
+        scale: factor of the logits.
         chunk: vectors at a time; memory grows with `chunk` × codebook_size.
     """
     with without_autocast(z):
@@ -61,20 +62,20 @@ def codebook_entropy_loss(z: Tensor, codebook: Tensor, *, scale: float, chunk: i
 
 
 def sum_sign_assignment(logits: Tensor) -> Tensor:
-    """Sums over vectors of H(p), and of p: log-odds `[vectors, bits]` to `[1 + 2^bits]`."""
+    """Return sums over vectors of H(p), and of p: log-odds `[vectors, bits]` to `[1 + 2^bits]`."""
     upper, lower = logits[:, logits.shape[1] // 2 :], logits[:, : logits.shape[1] // 2]
     distribution = sign_distribution(upper).T @ sign_distribution(lower)
     return torch.cat([sum_sign_entropy(logits)[None], distribution.flatten()])
 
 
 def sum_sign_entropy(logits: Tensor) -> Tensor:
-    """Sum over vectors of H(p); log-odds `[vectors, bits]`."""
+    """Return the sum over vectors of H(p) of log-odds `[vectors, bits]`."""
     size = logits.abs()
     return (functional.softplus(-size) + size * torch.sigmoid(-size)).sum()
 
 
 def sign_distribution(logits: Tensor) -> Tensor:
-    """p of each vector: log-odds `[vectors, bits]` to `[vectors, 2^bits]`, the first bit least significant."""
+    """Return p of each vector: log-odds `[vectors, bits]` to `[vectors, 2^bits]`, the first bit least significant."""
     distribution = logits.new_ones(len(logits), 1)
     for bit in logits.unbind(dim=1):
         zero, one = torch.sigmoid(-bit)[:, None], torch.sigmoid(bit)[:, None]
@@ -83,8 +84,8 @@ def sign_distribution(logits: Tensor) -> Tensor:
 
 
 def sum_assignment(vectors: Tensor, rows: Tensor) -> Tensor:
-    """Sums over vectors of H(p), and of p: `[vectors, dim]` to `[1 + codebook_size]`."""
-    # Probabilities below e^-70 add nothing to a float32 sum, and as denormal numbers would take most of the time.
+    """Return sums over vectors of H(p), and of p: `[vectors, dim]` to `[1 + codebook_size]`."""
+    # Probabilities below e^-70 add nothing to a float32 sum; as denormal numbers they would take most of the time.
     log_probability = functional.log_softmax(vectors @ rows.T, dim=-1).clamp(min=-70)
     probability = log_probability.exp()
     entropy = -(probability * log_probability).sum()
@@ -92,24 +93,24 @@ def sum_assignment(vectors: Tensor, rows: Tensor) -> Tensor:
 
 
 def published_entropy(probability: Tensor) -> Tensor:
-    """-Σ p log(p + 1e-5), as the published code has it."""
+    """Return -Σ p log(p + 1e-5), as in the published code."""
     return -(probability * torch.log(probability + 1e-5)).sum()
 
 
 class SumOverChunks(torch.autograd.Function):
     """Sum of `function(chunk of the vectors, *others)` over chunks, each computed again in the backward pass.
 
-    (`torch.utils.checkpoint` does the same, but imports the compiler at its first call: seconds.)
+    (`torch.utils.checkpoint` does the same, but its first call imports the compiler, which takes seconds.)
     """
 
     @staticmethod
-    def forward(ctx, function: Callable[..., Tensor], chunk: int, vectors: Tensor, *others: Tensor) -> Tensor:
+    def forward(ctx: Any, function: Callable[..., Tensor], chunk: int, vectors: Tensor, *others: Tensor) -> Tensor:
         ctx.function, ctx.chunk = function, chunk
         ctx.save_for_backward(vectors, *others)
         return reduce(torch.add, [function(piece, *others) for piece in vectors.split(chunk)])
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         vectors, *others = (tensor.detach() for tensor in ctx.saved_tensors)
         vectors_gradient = torch.empty_like(vectors)
         others_gradients = [torch.zeros_like(other) for other in others]

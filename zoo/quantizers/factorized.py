@@ -22,14 +22,14 @@ class FactorizedVQ(ProductVQ):
     """Unit-norm codebooks side by side, one for each equal part of the channels, pushed apart in training.
 
     Source: FQGAN (arXiv 2411.16681). Each part and each row is divided by its norm before the nearest row is
-    sought, and the unit row is what comes out.
+    looked for, and unit rows are returned.
 
     Args:
         dim: channels of all parts together; a multiple of the number of codebooks.
-        codebook_sizes: rows of each codebook, in the order of the parts; at least two.
-        temperature: of the soft assignment in the entropy term, softmax(-squared distance / temperature).
+        codebook_sizes: number of rows of each codebook, in the order of the parts; at least two.
+        temperature: temperature of the soft assignment in the entropy term, softmax(-squared distance / temperature).
 
-    Losses, with u the unit parts and e their rows, the first three summed over codebooks as published:
+    Losses, with u the unit parts and e their rows, the first three summed over codebooks as in the published code:
     `commitment_loss` = mean (u - sg(e))², `codebook_loss` = mean (sg(u) - e)², `entropy_loss` = mean entropy
     of the soft assignments minus the entropy of their mean, `disentanglement_loss` = mean over positions and
     pairs of codebooks of the squared inner product of the straight-through rows.

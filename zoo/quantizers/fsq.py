@@ -18,11 +18,11 @@ class FSQ(Quantizer):
     Source: Mentzer 2023 (arXiv 2309.15505). With h = 1.001 (levels - 1) / 2, o = 1/2 for an even number of
     levels and 0 for an odd one, s = atanh(o / h): n = round(tanh(z + s) h - o), half to even. `quantized` is
     n / floor(levels / 2); the code is Σ (n + floor(levels / 2)) × product of the levels before, so the first
-    channel is the least significant digit. The gradient passes the rounding, not the tanh. Nothing is learned
-    or stored, and there are no losses.
+    channel is the least significant digit. The gradient goes straight through the rounding, but not the tanh.
+    Nothing is learned or stored, and there are no losses.
 
     Args:
-        levels: number of levels of each channel, at least 3 (of 2, the published bound makes one unreachable).
+        levels: number of levels of each channel, at least 3 (of 2 levels, the published bound never reaches one).
     """
 
     def __init__(self, levels: Sequence[int]):

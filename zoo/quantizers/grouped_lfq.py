@@ -13,7 +13,7 @@ from zoo.quantizers.entropy import sign_entropy_loss
 
 
 class GroupedLFQ(Quantizer):
-    """Each channel becomes its sign; each group of neighbouring channels is one code.
+    """Each channel becomes its sign, and each group of neighbouring channels one code.
 
     Source: WeTok (arXiv 2508.05599), after LFQ of MAGVIT-v2 (arXiv 2310.05737).
 
@@ -23,11 +23,11 @@ class GroupedLFQ(Quantizer):
     Args:
         dim: channels; a multiple of `num_groups`.
         num_groups: codes per position, each one of 2^(dim / num_groups), at most 2^62.
-        temperature: of the soft assignment in the entropy term: P(+1) = sigmoid(4 z / temperature).
+        temperature: temperature of the soft assignment in the entropy term: P(+1) = sigmoid(4 z / temperature).
 
     Losses: `commitment_loss` = mean (z - sg(q))²; `entropy_loss` = mean entropy of the soft assignments minus
-    the entropy of their mean, which is one histogram shared by all positions and groups (beyond 20 bits a
-    group: its upper bound from the bits' mean probabilities).
+    the entropy of their mean, which is one histogram for all positions and groups (for groups of more than 20 bits
+    its upper bound, from the bits' mean probabilities).
     """
 
     def __init__(self, dim: int, num_groups: int, *, temperature: float = 0.01):

@@ -11,18 +11,18 @@ from zoo.quantizers.grouped_lfq import GroupedLFQ
 
 
 class LFQ(GroupedLFQ):
-    """Each channel becomes its sign, all signs together one code of 2^dim.
+    """Each channel becomes its sign, and all signs together one code of 2^dim.
 
     Source: MAGVIT-v2 (arXiv 2310.05737), as in Open-MAGVIT2 (arXiv 2409.04410): channel 0 is the least
-    significant bit, zero becomes -1. No table of codewords exists, so dim may be anything up to 62.
+    significant bit, and zero becomes -1. There is no table of codewords, so dim may be up to 62.
 
     Args:
         dim: channels.
-        temperature: of the soft assignment in the entropy term: P(+1) = sigmoid(4 z / temperature).
+        temperature: temperature of the soft assignment in the entropy term: P(+1) = sigmoid(4 z / temperature).
         bit_order: "little": channel 0 is the least significant bit of a code; "big": the most significant.
 
     Losses: `commitment_loss` = mean (z - sg(q))²; `entropy_loss` = mean entropy of the soft assignments minus
-    the entropy of their mean. Up to 20 bits both are exact, over all 2^dim codes; beyond, the second is
+    the entropy of their mean. Up to 20 bits both are exact, over all 2^dim codes; above, the second is
     replaced by its upper bound, the sum of the entropies of the bits' mean probabilities.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +21,13 @@ class ProductVQ(Quantizer):
 
     Args:
         dim: channels; a multiple of the number of codebooks.
-        codebook_sizes: rows of each codebook, in the order of the parts.
-        options: of `VectorQuantizer`, for every codebook.
+        codebook_sizes: number of rows of each codebook, in the order of the parts.
+        options: options of `VectorQuantizer`, for every codebook.
 
     Losses: those of `VectorQuantizer`, averaged over codebooks.
     """
 
-    def __init__(self, dim: int, codebook_sizes: Sequence[int], **options):
+    def __init__(self, dim: int, codebook_sizes: Sequence[int], **options: Any):
         if not codebook_sizes or dim % len(codebook_sizes):
             raise InputError(
                 f"expected dim as a multiple of the number of codebooks, got dim {dim}, "
@@ -59,6 +60,6 @@ class ProductVQ(Quantizer):
         )
 
     def quantize_parts(self, z: Tensor) -> list[QuantizerOutput]:
-        """Latents `[..., dim]` to the output of each part's quantizer, in float32."""
+        """Return the output of each part's quantizer for latents `[..., dim]`, in float32."""
         parts = self.check_latent(z).chunk(self.num_codebooks, dim=-1)
         return [layer(part) for layer, part in zip(self.layers, parts, strict=True)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -15,20 +16,20 @@ from zoo.quantizers.vector import VectorQuantizer, is_distributed, vector_quanti
 
 
 class ResidualVQ(Quantizer):
-    """Each codebook quantizes what the ones before it left over; the result is the sum of the rows.
+    """Each codebook quantizes the residual of the ones before it; the result is the sum of the rows.
 
-    Source: SoundStream (arXiv 2107.03312). A prefix of the codebooks is a coarser code of the same latent.
+    Source: SoundStream (arXiv 2107.03312). The first few codes are a coarser code of the same latent.
 
     Args:
         dim: length of a vector.
-        codebook_size: rows of each codebook; one number for all, or one per codebook.
+        codebook_size: number of rows of each codebook; one number for all, or one for each.
         num_quantizers: number of codebooks.
-        quantizer_dropout: each training batch uses the first n codebooks only, n drawn uniformly from
-            1 to `num_quantizers` (the same on all ranks); the others do not move, and the output has n codes.
-        options: of `VectorQuantizer`, for every codebook.
+        quantizer_dropout: whether each training batch uses the first n codebooks only, with n drawn uniformly
+            from 1 to `num_quantizers` (the same on all ranks); the others do not move, and the output has n codes.
+        options: options of `VectorQuantizer`, for every codebook.
 
-    Losses: those of `VectorQuantizer`, averaged over the codebooks used. Every codebook's commitment term
-    reaches z (in some published code only the first one's does).
+    Losses: those of `VectorQuantizer`, averaged over the codebooks used. The commitment term of every codebook
+    reaches z (in some published code only that of the first one does).
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class ResidualVQ(Quantizer):
         num_quantizers: int,
         *,
         quantizer_dropout: bool = False,
-        **options,
+        **options: Any,
     ):
         sizes = (codebook_size,) * num_quantizers if isinstance(codebook_size, int) else tuple(codebook_size)
         if num_quantizers < 1 or len(sizes) != num_quantizers:
@@ -84,12 +85,12 @@ class ResidualVQ(Quantizer):
         )
 
     def vectors_of(self, codebook: int, quantized: Tensor, codes: Tensor) -> Tensor:
-        """Rows `[..., dim]` of the first codebook, with the gradient of `quantized`; InputError for another.
+        """Return rows `[..., dim]` of the first codebook, with the gradient of `quantized`; InputError for another.
 
-        The first is in use whatever `quantizer_dropout` leaves, and a coarse code of the latent by itself.
+        The first codebook is always in use, even with `quantizer_dropout`, and is a coarse code by itself.
         """
         if codebook != 0:
-            raise InputError(f"expected codebook 0, the first of residual ones, got {codebook}")
+            raise InputError(f"expected codebook 0, the first of residual codebooks, got {codebook}")
         return straight_through(
             quantized, vector_quantizers(self.layers)[0].lookup(codes[..., 0]).detach().to(quantized.dtype)
         )

@@ -14,14 +14,14 @@ from zoo.quantizers.nearest import nearest_code
 
 
 class SharedMappingVQ(Quantizer):
-    """Parts of the latent (semantic, pixel) have a codebook each, and one index for all.
+    """Each part of the latent (semantic, pixel) has its own codebook, and one index chooses a row in all of them.
 
     Source: TokenFlow (arXiv 2412.03069). Each part and each row is divided by its norm; the index minimises
-    the sum over parts of the squared distances. The unit rows side by side are what comes out.
+    the sum over parts of the squared distances. The unit rows are returned side by side.
 
     Args:
-        dims: channels of each part, in the order in which the latent holds them.
-        codebook_size: rows of every codebook.
+        dims: channels of each part, in the order of the latent's channels.
+        codebook_size: number of rows of every codebook.
 
     Losses, with u the unit parts and e their rows, over all channels: `commitment_loss` = mean (u - sg(e))²,
     `codebook_loss` = mean (sg(u) - e)².

@@ -1,4 +1,4 @@
-"""Vector quantization with a frozen codebook behind a learned linear map."""
+"""Vector quantization with a frozen codebook and a learned linear map of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from zoo.quantizers.nearest import nearest_code
 
 
 class SimVQ(Quantizer):
-    """The codebook is a fixed random matrix times a learned one, so that every step moves every row.
+    """The codebook is a fixed random matrix times a learned one, so that every training step moves every row.
 
     Source: SimVQ (arXiv 2411.02038).
 

@@ -20,13 +20,13 @@ class VectorQuantizer(Quantizer):
     codebooks (Yu 2022, arXiv 2110.04627), k-means start and revival of unused codes (Zeghidour 2021,
     arXiv 2107.03312).
 
-    With `distance="cosine"` latents and codebook rows are divided by their norms: the nearest row is the one
-    of the largest cosine, losses are taken between unit vectors, and the unit row is what comes out. The
-    stored rows start at unit length and keep whatever length they have then.
+    With `distance="cosine"`, latents and codebook rows are divided by their norms: the nearest row is the one with
+    the largest cosine, losses are taken between unit vectors, and unit rows are returned. The stored rows start at
+    unit length; training may change their length.
 
-    With `update="ema"` the codebook is the ratio of two running averages, the sum and the number of the
-    latents that chose a row; training-mode `forward` moves it after having quantized with the old one. Where
-    `torch.distributed` is initialised, statistics are summed over all ranks and random choices are rank 0's,
+    With `update="ema"`, the codebook is the ratio of two running averages, the sum and the number of the latents
+    that chose a row; `forward` in training mode moves it after quantizing with the old one. Where
+    `torch.distributed` is initialised, statistics are summed over all ranks and random choices are those of rank 0,
     so that every rank keeps the same codebook.
 
     Args:
@@ -34,13 +34,13 @@ class VectorQuantizer(Quantizer):
         codebook_size: number of rows.
         distance: "euclidean" or "cosine".
         update: "gradient" (the codebook is a parameter, moved by `codebook_loss`) or "ema" (a buffer).
-        decay: of the running averages.
-        epsilon: Laplace smoothing of the row counts. Once the count of a row that is never chosen comes near
-            it (some thousand steps), the row shrinks to the origin: `revive_below` prevents that.
-        kmeans_init: the first training batch sets the codebook by k-means; needs `update="ema"`.
+        decay: decay of the running averages.
+        epsilon: Laplace smoothing of the row counts. When the count of a row that is never chosen comes near this
+            value (after some thousand steps), the row shrinks to the origin; `revive_below` prevents that.
+        kmeans_init: whether the first training batch sets the codebook by k-means; needs `update="ema"`.
         kmeans_iters: rounds of that k-means.
-        revive_below: a row whose running count falls below this is set to a random latent of the batch, with
-            a count of twice the threshold (time to win latents of its own); needs `update="ema"`.
+        revive_below: a row whose running count falls below this is set to a random latent of the batch, with a
+            count of twice the threshold, so that it has time to win latents; needs `update="ema"`.
 
     Losses: `commitment_loss` = mean (z - sg(q))²; with `update="gradient"` also `codebook_loss` = mean
     (sg(z) - q)².
@@ -92,11 +92,11 @@ class VectorQuantizer(Quantizer):
             self.register_buffer("initialized", torch.tensor(not kmeans_init))
 
     def rows(self) -> Tensor:
-        """The codebook as compared and returned: float32 `[codebook_size, dim]`, unit rows for cosine."""
+        """Return the codebook as it is compared: float32 `[codebook_size, dim]`, unit rows for cosine."""
         return self.normalise(self.codebook.float())
 
     def lookup(self, index: Tensor) -> Tensor:
-        """Valid indices int64 `[...]` to their `rows`, `[..., dim]`, differentiable."""
+        """Return the `rows` `[..., dim]` of valid indices int64 `[...]`, differentiable."""
         return self.normalise(functional.embedding(index, self.codebook).float())
 
     @torch.no_grad()
@@ -127,7 +127,7 @@ class VectorQuantizer(Quantizer):
             return QuantizerOutput(quantized.to(z.dtype), codes[..., None], losses)
 
     def normalise(self, vectors: Tensor) -> Tensor:
-        """Vectors `[..., dim]` as they are compared: for cosine of unit length, else as they are."""
+        """Return vectors `[..., dim]` as they are compared: of unit length for cosine, otherwise unchanged."""
         return functional.normalize(vectors, dim=-1) if self.distance == "cosine" else vectors
 
     @torch.no_grad()
@@ -157,7 +157,7 @@ class VectorQuantizer(Quantizer):
     def _revive_dead_rows(self, vectors: Tensor) -> None:
         dead = self.cluster_size < self.revive_below
         if dead.any():
-            # Sum and count, not the row: rows are their ratio, a row alone would be overwritten at once.
+            # Set sum and count, not the row: rows are their ratio, so a new row would be overwritten at once.
             count = 2 * self.revive_below
             chosen = random_rows(vectors, int(dead.sum()))
             self.cluster_size[dead] = count
@@ -170,7 +170,7 @@ def vector_quantizers(layers: nn.ModuleList) -> list[VectorQuantizer]:
 
 
 def assignment_statistics(vectors: Tensor, codes: Tensor, codebook_size: int) -> tuple[Tensor, Tensor]:
-    """Number and sum of the vectors of each code, over all ranks.
+    """Return the number and the sum of the vectors of each code, over all ranks.
 
     Args:
         vectors: float32 `[vectors, dim]`.
@@ -188,7 +188,7 @@ def assignment_statistics(vectors: Tensor, codes: Tensor, codebook_size: int) ->
 
 
 def random_rows(vectors: Tensor, number: int) -> Tensor:
-    """`number` random rows of `[vectors, dim]`, repeated only if there are fewer; the same on all ranks."""
+    """Return `number` random rows of `[vectors, dim]`, the same on all ranks; rows repeat only if there are fewer."""
     if len(vectors) >= number:
         index = torch.randperm(len(vectors), device=vectors.device)[:number]
     else:
@@ -200,5 +200,5 @@ def random_rows(vectors: Tensor, number: int) -> Tensor:
 
 
 def is_distributed() -> bool:
-    """Whether this process is one of several ranks."""
+    """Return whether this process is one of several ranks."""
     return distributed.is_available() and distributed.is_initialized()

@@ -1,7 +1,7 @@
-"""The quantizers of the package vector-quantize-pytorch, by one interface with ours.
+"""Quantizers of the package vector-quantize-pytorch, with the interface of ours.
 
-Source: lucidrains/vector-quantize-pytorch, version 1.32. The package takes longer to import than all of zoo, so it is
-imported when the first quantizer of it is built.
+Source: lucidrains/vector-quantize-pytorch, version 1.32. The package takes nearly as long to import as torch, so it is
+imported when the first of its quantizers is built.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ REFUSED = {
     "return_zeros_for_masked_padding",
     "allowed_dtypes",
     "force_quantization_f32",
-    # Losses come unweighted, and each by its name.
+    # Losses are returned unweighted, each under its name.
     "commitment_weight",
     "commitment_loss_weight",
     "quantization_loss_weight",
@@ -45,7 +45,7 @@ REFUSED = {
     "orthogonal_reg_weight",
     "orthogonal_reg_active_codes_only",
     "orthogonal_reg_max_codes",
-    # The trainer's optimizer is the only one.
+    # The trainer's optimizer is the only one that takes steps.
     "in_place_codebook_optimizer",
     "manual_in_place_optimizer_update",
     "manual_ema_update",
@@ -54,37 +54,38 @@ REFUSED = {
     "affine_param_batch_decay",
     "affine_param_codebook_decay",
     "sync_affine_param",
-    # The package decodes codes without these.
+    # The package leaves these out when it decodes codes.
     "vq_bridge",
     "optimize_values",
 }
 
 
 class VectorQuantizePytorch(Quantizer):
-    """A quantizer of vector-quantize-pytorch.
+    """A quantizer of the package vector-quantize-pytorch.
 
-    Supported are the classes in `FAMILIES`, which turn each vector into codes and codes into a vector. BinaryMapper,
-    EvoLFQ and HierarchicalVQ are not: they give one-hot vectors, hold an encoder and a decoder, and code a whole grid.
+    The classes in `FAMILIES` are supported: they turn each vector into codes, and codes into a vector. BinaryMapper,
+    which returns one-hot vectors, EvoLFQ, which holds an encoder and a decoder, and HierarchicalVQ, which codes a whole
+    grid at several scales, are not.
 
-    Where a class has groups of residual codebooks, the first codebooks of all groups come first, then the second ones,
-    so that some first codes are a coarser code as well. Until the first training batch has started a codebook by
-    k-means (`kmeans_init=True`), all codes are 0.
-
-    `RandomProjectionQuantizer` has no vectors of its own in the space of the latents: what comes out is the chosen
-    rows, sent back through the transposed projections.
+    For groups of residual codebooks, the codes of the first codebook of every group come first, then those of the
+    second, so that the first few codes are a coarser code. With `kmeans_init=True`, all codes are 0 until the first
+    training batch has set the codebook. `RandomProjectionQuantizer` has no vectors in the space of the latents; the
+    chosen rows are returned through the transposed projections.
 
     Args:
-        name: of a class, a key of `FAMILIES`.
+        name: name of a class, a key of `FAMILIES`.
         dim: length of a vector.
-        arguments: of the class and of those it is made of, but for layouts, the weights of losses, optimizers, and
-            options that let a vector's code depend on the batch.
+        arguments: arguments of the class, and of the classes that it is made of. Those in `REFUSED` are not accepted:
+            layouts, weights of losses, optimizers, and options that let a vector's code depend on the batch.
 
-    Losses, unweighted: of vector quantizers `commitment_loss`, as the package defines it (with
-    `learnable_codebook=True` it moves the codebook as well); of `SimVQ` and `ResidualSimVQ` `quantization_loss` =
-    mean (sg(z) - q)² + `input_to_quantize_commit_loss_weight` × mean (z - sg(q))²; of `LFQ` `commitment_loss` and
-    `entropy_loss`; of `ResidualLFQ` and `GroupedResidualLFQ` `entropy_loss`; of `LatentQuantize` `commitment_loss` =
-    mean (z - sg(q))² and `codebook_loss` = mean (sg(z) - q)²; of `FSP` `normalization_loss`. They are averaged over
-    the codebooks. The others have none.
+    Losses, unweighted and averaged over codebooks:
+        `VectorQuantize`, `ResidualVQ`, `GroupedResidualVQ`: `commitment_loss`, as the package defines it; with
+            `learnable_codebook=True` it moves the codebook as well.
+        `SimVQ`, `ResidualSimVQ`: `quantization_loss` = mean (sg(z) - q)² + `input_to_quantize_commit_loss_weight` ×
+            mean (z - sg(q))².
+        `LFQ`: `commitment_loss` and `entropy_loss`. `ResidualLFQ`, `GroupedResidualLFQ`: `entropy_loss`.
+        `LatentQuantize`: `commitment_loss` = mean (z - sg(q))² and `codebook_loss` = mean (sg(z) - q)².
+        `FSP`: `normalization_loss`. The others have none.
 
     Raises:
         InputError: no such class, no such argument, or a value that the class refuses.
@@ -100,11 +101,11 @@ class VectorQuantizePytorch(Quantizer):
         accepted = parameters_of(*classes)
         accepted = {key: value for key, value in accepted.items() if key not in REFUSED and key not in family.fixed}
         check_arguments(name, arguments, accepted)
-        # A list, as recipes have it, would be taken for one codebook's size.
+        # The package takes a tuple of codebook sizes, where recipes have a list.
         arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
         try:
             module = classes[0](dim=dim, **arguments, **family.fixed)
-        except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        except (AssertionError, TypeError, ValueError) as error:
             raise InputError(f"{name} refuses dim {dim} with {arguments}: {error}") from error
         super().__init__(dim, family.sizes(module))
         self.name = name
@@ -112,6 +113,7 @@ class VectorQuantizePytorch(Quantizer):
 
     @property
     def family(self) -> Family:
+        """What the adapter knows of the class."""
         return FAMILIES[self.name]
 
     def train(self, mode: bool = True) -> VectorQuantizePytorch:
@@ -133,17 +135,25 @@ class VectorQuantizePytorch(Quantizer):
             return codes.reshape(*z.shape[:-1], self.num_codebooks)
 
     def codes_to_latent(self, codes: Tensor) -> Tensor:
-        """Codes int64 `[..., num_codebooks]`, or some first ones of residual codebooks, to latents `[..., dim]`."""
+        """Codes int64 `[..., num_codebooks]`, or the first few of residual codebooks, to latents `[..., dim]`."""
         latent = self._decode(self._in_float32(), self.check_codes(codes).reshape(1, -1, codes.shape[-1]))
         return latent.reshape(*codes.shape[:-1], self.dim).to(self._dtype())
 
     def forward(self, z: Tensor) -> QuantizerOutput:
-        """Latents `[..., dim]` to `QuantizerOutput`; in training mode codes `[..., n]` where others were dropped."""
+        """Latents `[..., dim]` to `QuantizerOutput`; in training mode with dropped codebooks, codes are `[..., n]`.
+
+        Raises:
+            InputError: latents of another shape or type, or training of a module that is not in float32.
+        """
+        if self.training and self._dtype() != torch.float32:
+            raise InputError(
+                f"vector-quantize-pytorch trains in float32 (autocast is fine), got a {self._dtype()} module"
+            )
         with without_autocast(z):
             module = self._in_float32()
             quantized, codes, losses = self._quantize(module, self.check_latent(z).reshape(1, -1, self.dim))
             if not self.training:
-                # The package adds the straight-through difference here too, and with it an error of rounding.
+                # The package's own value is off by a rounding error, from its straight-through difference.
                 quantized, losses = straight_through(quantized, self._decode(module, codes)), {}
             elif self.family.residual:
                 codes = codes[..., (codes >= 0).all(dim=(0, 1))]  # dropped ones are -1
@@ -151,11 +161,11 @@ class VectorQuantizePytorch(Quantizer):
             return QuantizerOutput(quantized, codes.reshape(*z.shape[:-1], codes.shape[-1]), losses)
 
     def vectors_of(self, codebook: int, quantized: Tensor, codes: Tensor) -> Tensor:
-        """InputError: the package does not tell what each codebook has put into `quantized`."""
-        raise InputError("a quantizer of vector-quantize-pytorch does not tell its codebooks' vectors apart")
+        """Raise InputError: the package does not return what each codebook contributes."""
+        raise InputError("a quantizer of vector-quantize-pytorch does not return the vectors of one codebook")
 
     def check_codes(self, codes: Tensor) -> Tensor:
-        """As in `Quantizer`, but of residual codebooks some first ones are enough (as many of each group)."""
+        """As in `Quantizer`, but the codes of the first few residual codebooks, the same number a group, are enough."""
         missing = self.num_codebooks - codes.shape[-1] if codes.ndim else 0
         groups = len(self.module.rvqs) if hasattr(self.module, "rvqs") else 1
         if self.family.residual and 0 < missing < self.num_codebooks and missing % groups == 0:
@@ -184,12 +194,12 @@ class VectorQuantizePytorch(Quantizer):
 class Family:
     """What the adapter knows of a class.
 
-    sizes: gives the entries of each codebook.
+    sizes: returns the number of entries of each codebook.
     decode: codes `[1, positions, num_codebooks]`, -1 for none, to latents `[1, positions, dim]`.
     passes_on_to: the classes that its keyword arguments are passed on to.
     fixed: arguments that it is always built with.
-    loss: the name of the loss that its `forward` returns; None: it has none.
-    residual: whether some first codes are a coarser code.
+    loss: name of the loss that its `forward` returns; None: it returns none.
+    residual: whether the first few codes are a coarser code.
     """
 
     sizes: Callable[[Any], tuple[int, ...]]
@@ -207,7 +217,7 @@ class Family:
 
 
 class LFQFamily(Family):
-    """Its parts of the loss come apart."""
+    """A class that returns the parts of its loss."""
 
     def quantize(self, module: Any, z: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         (quantized, indices, _), parts = module(z, return_loss_breakdown=True)
@@ -216,7 +226,7 @@ class LFQFamily(Family):
 
 
 class LatentQuantizeFamily(Family):
-    """Channel-first, and its codes are computed here: the package rounds a sum down that may be too small."""
+    """A channel-first class. Its codes are computed here: the package rounds down where a sum is slightly too small."""
 
     def quantize(self, module: Any, z: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         quantized = module(z.movedim(-1, 1))[0].movedim(1, -1)
@@ -233,7 +243,7 @@ class LatentQuantizeFamily(Family):
 
 
 class RandomProjectionFamily(Family):
-    """It returns codes alone."""
+    """A class that returns codes alone."""
 
     def quantize(self, module: Any, z: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         codes = codes_of(module(z))
@@ -248,8 +258,11 @@ def codes_of(indices: Tensor) -> Tensor:
 
 
 def strides(values: list[Tensor]) -> list[int]:
-    """Return what a step of each channel adds to a code: the product of the numbers of values before it."""
+    """Return what a step of each channel adds to a code: the number of combinations of the channels before it."""
     return [reduce(int.__mul__, map(len, values[:channel]), 1) for channel in range(len(values))]
+
+
+# Sizes of the codebooks, as `Family.sizes`
 
 
 def sizes_of_layers(module: Any) -> tuple[int, ...]:
@@ -266,6 +279,9 @@ def sizes_of_codebooks(module: Any) -> tuple[int, ...]:
 
 def size_of_module(module: Any) -> tuple[int, ...]:
     return (module.codebook_size,)
+
+
+# Decoding, as `Family.decode`
 
 
 def decode_heads(module: Any, codes: Tensor) -> Tensor:
@@ -301,8 +317,11 @@ def decode_projections(module: Any, codes: Tensor) -> Tensor:
     return decode_heads(module.vq, codes) @ projections.T
 
 
+# Start by k-means
+
+
 def hold_kmeans(module: nn.Module, hold: bool) -> None:
-    """Let codebooks be started by k-means, or not: the package would start them in eval mode too."""
+    """Set whether codebooks wait with their k-means start: the package would start them in eval mode too."""
     for codebook in module.modules():
         if hasattr(type(codebook), "init_embed_"):
             if hold:

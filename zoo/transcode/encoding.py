@@ -1,4 +1,4 @@
-"""Files and folders of signals to code files."""
+"""Encoding of signals in files and folders to code files."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ def encode_files(
     """Encode signals to code files; video is read and encoded window by window, in constant memory.
 
     Args:
-        tokenizer: or its name, as `zoo.load` takes it.
+        tokenizer: the tokenizer, or its name as `zoo.load` takes it.
         inputs: files, and folders whose files of the tokenizer's modality are taken, with their subfolders.
-        out: folder, in which a folder's files keep their relative paths; or, for one input file, the code file.
-        format: of the code files in a folder.
+        out: folder, in which the files of a folder keep their relative paths; or, for one input file, the code file.
+        format: format of the code files in a folder.
         resolution, crop, seconds, resample, chain: as in `Tokenizer.preprocess`.
-        batch_size: signals of one size that follow each other and are encoded at once; video is encoded one by one.
-        overwrite: whether code files that are there already are replaced.
+        batch_size: number of successive signals of one size that are encoded at once; videos are encoded one by one.
+        overwrite: whether existing code files are replaced.
 
     Raises:
-        InputError: `batch_size`, an option of another modality, or more than one input for one file.
+        InputError: a `batch_size` below 1, an option of another modality, or several inputs for one file.
         MediaError: an input that does not exist, or a folder without files.
     """
     if batch_size < 1:
@@ -82,7 +82,7 @@ def loaded(tokenizer: Tokenizer | str | Path) -> Tokenizer:
 
 
 def encode_batch(tokenizer: Tokenizer, batch: list[tuple[Path, Path, Tensor]], overwrite: bool) -> Iterator[FileResult]:
-    """Encode signals of one size, with their source and target; one that is refused stops no other."""
+    """Encode signals of one size, with their source and target; one that is refused does not stop the others."""
     if not batch:
         return
     try:
@@ -106,7 +106,8 @@ def encode_windows(
     tokenizer: Tokenizer, source: Path, target: Path, overwrite: bool, options: dict[str, Any]
 ) -> FileResult:
     """Encode a file window by window."""
-    codes, length, frame_rate, sides = [], 0, None, ()
+    codes, length, frame_rate = [], 0, None
+    sides: list[int] = []
     for window in tokenizer.modality.stream(source, tokenizer.spec, **options):
         codes.append(tokenizer.encode(window.values[None]).cpu())
         first, *sides = tokenizer.size_of(window.values[None])
@@ -124,7 +125,7 @@ def save(
     frame_rate: float | None,
     overwrite: bool,
 ) -> None:
-    """Write the codes of one signal with what decoding them takes."""
+    """Write the codes of one signal with everything that is needed to decode them."""
     save_codes(
         target,
         codes,

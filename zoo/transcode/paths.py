@@ -1,4 +1,4 @@
-"""Which files are read, and where their outputs go."""
+"""Paths of the files that are read and of their outputs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CODE_SUFFIXES = (".npz", ".safetensors")
 
 
 def code_files(path: Path) -> list[Path]:
-    """Return a code file, or those of a folder and its subfolders, sorted; MediaError where there is none."""
+    """Return a code file, or those of a folder and its subfolders, sorted; MediaError if there is none."""
     if path.is_dir():
         files = sorted(file for file in path.rglob("[!.]*") if file.suffix in CODE_SUFFIXES and file.is_file())
         if not files:
@@ -23,7 +23,7 @@ def code_files(path: Path) -> list[Path]:
 
 
 def find_sources(inputs: Sequence[str | Path], files_of: Callable[[Path], list[Path]]) -> list[tuple[Path, Path]]:
-    """Return every file that `files_of` finds for an input, with its path relative to the input that is a folder."""
+    """Return every file that `files_of` finds for an input, with its path relative to that input, if it is a folder."""
     return [
         (file, file.relative_to(path) if path.is_dir() else Path(file.name))
         for path in map(Path, inputs)
@@ -32,29 +32,31 @@ def find_sources(inputs: Sequence[str | Path], files_of: Callable[[Path], list[P
 
 
 class Outputs:
-    """Where the outputs of `sources` go, so that none replaces a source, another output or, unasked, an older file.
+    """Paths of the outputs of `sources`; none replaces a source, another output or, without `overwrite`, any file.
 
     Args:
-        sources: as `find_sources` gives them.
+        sources: as `find_sources` returns them.
         out: folder, or one file if it ends in one of `file_suffixes`.
+        file_suffixes: suffixes of outputs.
+        overwrite: whether existing files are replaced.
     """
 
     def __init__(self, sources: list[tuple[Path, Path]], out: Path, file_suffixes: tuple[str, ...], overwrite: bool):
         self.out, self.overwrite = out, overwrite
         self.is_file = out.suffix in file_suffixes and not out.is_dir()
         if self.is_file and len(sources) != 1:
-            raise InputError(f"{out}: is one file, for {len(sources)} inputs; name a folder")
+            raise InputError(f"{out}: is one file, but there are {len(sources)} inputs; name a folder")
         self._taken = {source.resolve(): source for source, _ in sources}
 
     def claim(self, source: Path, relative: Path, suffix: str) -> Path:
         """Return the path to write, in a folder that exists.
 
         Raises:
-            MediaError: it is taken, or its folder cannot be made.
+            MediaError: the path is taken, or its folder cannot be made.
         """
         target = self.out if self.is_file else self.out / relative.with_suffix(suffix)
         if other := self._taken.get(target.resolve()):
-            raise MediaError(f"{source}: would be written to {target}, which is that of {other}")
+            raise MediaError(f"{source}: would be written to {target}, which belongs to {other}")
         if target.exists() and not self.overwrite:
             raise MediaError(f"{target}: exists already, and overwrite is not set")
         try:

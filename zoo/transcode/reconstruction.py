@@ -1,4 +1,4 @@
-"""Signals and files encoded and decoded again, with what that costs and what is lost."""
+"""Signals and files encoded and decoded again, with figures of what that costs and what is lost."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def reconstruct_files(
     chain: str | None = None,
     overwrite: bool = False,
 ) -> FileResults:
-    """Encode and decode signals, with what it cost and what was lost; arguments and files as in `encode_files`.
+    """Encode and decode signals, and measure cost and loss; arguments and files are as in `encode_files`.
 
     Raises:
         As `encode_files`; InputError for a system that only encodes.
@@ -59,7 +59,7 @@ def reconstruct_files(
 def reconstruct_file(
     tokenizer: Tokenizer, source: Path, target: Path, overwrite: bool, options: dict[str, Any]
 ) -> FileResult:
-    """Encode and decode a file, where the modality has windows one after the other."""
+    """Encode and decode a file, window by window if the modality has windows."""
     spec, modality = tokenizer.spec, tokenizer.modality
     originals = modality.stream(source, spec, **options)
     first = next(originals)
@@ -104,10 +104,10 @@ def joined(windows: Sequence[Figures], lengths: Sequence[int]) -> Figures:
 
 
 def reconstruct(tokenizer: Tokenizer, signal: Tensor) -> Reconstruction:
-    """Encode and decode one signal, a video in one window.
+    """Encode and decode one signal; a video is one window.
 
     Args:
-        signal: a batch of one, as `preprocess` gives it.
+        signal: a batch of one, as `preprocess` returns it.
 
     Raises:
         InputError: as `Tokenizer.encode`.
@@ -133,7 +133,11 @@ def reconstruct(tokenizer: Tokenizer, signal: Tensor) -> Reconstruction:
 
 
 def quality(reconstruction: Tensor, original: Tensor, spec: TokenizerSpec) -> dict[str, float | None]:
-    """Return the metrics of `Figures.quality` for one signal; None where it has no finite value."""
+    """Return the metrics of `Figures.quality` for one signal; None for a metric without a finite value."""
     metrics = {name: METRICS[spec.modality][name] for name in modalities.get(spec.modality).quality}
-    values = {name: float(metric.per_item(reconstruction, original, spec)) for name, metric in metrics.items()}
+    values = {
+        name: float(metric.per_item(reconstruction, original, spec))
+        for name, metric in metrics.items()
+        if metric.per_item is not None
+    }
     return {name: value if math.isfinite(value) else None for name, value in values.items()}

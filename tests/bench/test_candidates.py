@@ -1,0 +1,33 @@
+"""Tokenizers as candidates: their rates, and what comes back."""
+
+import torch
+
+import zoo
+from tests.support.bench import voice
+from zoo.bench.candidates import LazyTokenizer, TokenizerCandidate, doublings
+from zoo.bench.signals import Preprocessing
+
+
+def test_first_tokens_are_a_curve(install):
+    like = "one-d-piece-s-256"
+    tokenizer = install("tiny-piece", like, {}, zoo.info(like).builder.small)
+    lazy = LazyTokenizer("tiny-piece")
+    assert [setting["num_tokens"] for setting in lazy.settings] == [1, 2, 4, 8, 16, 32, 64, 128, 256]
+    assert doublings(12) == [1, 2, 4, 8] and doublings(1) == []
+    preprocessing = Preprocessing.of([tokenizer.spec], resolution=None, seconds=None)
+    assert preprocessing.resolution == 256
+    image = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0))
+    whole = tokenizer.encode(image)
+    for number in (1, 4, 256):
+        candidate = TokenizerCandidate("tiny-piece", lazy, {"num_tokens": number}, preprocessing, 0)
+        num_bytes, codes = candidate.compress(image)
+        assert num_bytes == -(-number * 12 // 8) and torch.equal(codes, whole[:, :, :number])
+        assert torch.equal(candidate.restore(codes, image), lazy.tokenizer().decode(codes))
+
+
+def test_a_tokenizer_of_another_rate_gives_back_the_length(tiny_wavtokenizer):
+    preprocessing = Preprocessing(modality="audio", sample_rate=32000, channels=1)
+    candidate = TokenizerCandidate("tiny", LazyTokenizer("tiny-wavtokenizer"), {}, preprocessing, 0)
+    signal = voice(1.0, 32000)[None, :, :31111]
+    _, codes = candidate.compress(signal)
+    assert candidate.restore(codes, signal).shape == signal.shape

@@ -1,0 +1,117 @@
+"""Reconstruction losses of pictures and sound against their formulas."""
+
+import numpy as np
+import pytest
+import torch
+
+from zoo.errors import InputError
+from zoo.trainers.losses.reconstruction import (
+    convergence_loss,
+    mel_loss,
+    multi_scale_mel_loss,
+    ssim_loss,
+    stft_loss,
+    stoi_loss,
+)
+
+
+def test_the_ssim_loss_is_the_published_formula():
+    x, y = torch.rand(2, 1, 3, 20, 16, generator=torch.Generator().manual_seed(0))
+    taps = np.exp(-((np.arange(11) - 5) ** 2) / (2 * 1.5**2))
+    window = np.outer(taps, taps) / taps.sum() ** 2
+    values = []
+    for channel in range(3):
+        for top in range(10):
+            for left in range(6):
+                a = x[0, channel, top : top + 11, left : left + 11].double().numpy()
+                b = y[0, channel, top : top + 11, left : left + 11].double().numpy()
+                mean_a, mean_b = (window * a).sum(), (window * b).sum()
+                variance_a, variance_b = (window * (a - mean_a) ** 2).sum(), (window * (b - mean_b) ** 2).sum()
+                covariance = (window * (a - mean_a) * (b - mean_b)).sum()
+                values.append(
+                    (2 * mean_a * mean_b + 1e-4)
+                    * (2 * covariance + 9e-4)
+                    / ((mean_a**2 + mean_b**2 + 1e-4) * (variance_a + variance_b + 9e-4))
+                )
+    assert float(ssim_loss(x, y)) == pytest.approx(1 - np.mean(values), abs=1e-5)
+
+
+def plain_spectrum(audio, window: int, hop: int) -> np.ndarray:
+    """Magnitudes `[frames, window / 2 + 1]` of samples `[n]`, reflected by half a window at both ends."""
+    padded = np.pad(audio.double().numpy(), window // 2, mode="reflect")
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
+    starts = range(0, len(padded) - window + 1, hop)
+    return np.stack([np.abs(np.fft.rfft(padded[start : start + window] * hann)) for start in starts])
+
+
+def plain_mel(audio, window: int, bands: int, hop: int) -> np.ndarray:
+    """Log mel magnitudes `[frames, bands]` of samples at 24 kHz: triangles evenly spaced on the HTK scale."""
+    points = 700 * (10 ** (np.linspace(0, 2595 * np.log10(1 + 12000 / 700), bands + 2) / 2595) - 1)
+    frequencies = np.linspace(0, 12000, window // 2 + 1)[:, None]
+    rising = (frequencies - points[:-2]) / (points[1:-1] - points[:-2])
+    falling = (points[2:] - frequencies) / (points[2:] - points[1:-1])
+    triangles = np.maximum(0, np.minimum(rising, falling))
+    return np.log(np.maximum(plain_spectrum(audio, window, hop) @ triangles, 1e-7))
+
+
+def test_the_mel_loss_is_wavtokenizers_formula(noise):
+    x, y = noise
+    pairs = [(plain_mel(a[0], 1024, 100, 256), plain_mel(b[0], 1024, 100, 256)) for a, b in zip(x, y, strict=True)]
+    expected = np.mean([np.abs(a - b).mean() for a, b in pairs])
+    assert float(mel_loss(x, y, 24000)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_multi_scale_mel_loss_is_the_mean_over_scales(noise):
+    x, y = noise
+    expected = np.mean(
+        [
+            np.abs(plain_mel(a[0], window, bands, window // 4) - plain_mel(b[0], window, bands, window // 4)).mean()
+            for a, b in zip(x, y, strict=True)
+            for window, bands in ((256, 20), (512, 40), (1024, 80), (2048, 160))
+        ]
+    )
+    assert float(multi_scale_mel_loss(x, y, 24000)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_stft_loss_is_the_mean_of_log_magnitude_differences(noise):
+    x, y = noise
+    expected = np.mean(
+        [
+            np.abs(
+                np.log(np.maximum(plain_spectrum(a[0], window, window // 4), 1e-5))
+                - np.log(np.maximum(plain_spectrum(b[0], window, window // 4), 1e-5))
+            ).mean()
+            for a, b in zip(x, y, strict=True)
+            for window in (512, 1024, 2048)
+        ]
+    )
+    assert float(stft_loss(x, y)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_convergence_loss_is_the_relative_error_of_the_magnitudes(noise):
+    x, y = noise
+    expected = []
+    for pair in zip(x, y, strict=True):
+        ours, theirs = (plain_spectrum(audio[0], 768, 192) for audio in pair)
+        expected.append(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
+    assert float(convergence_loss(x, y, window=768)) == pytest.approx(np.mean(expected), rel=1e-4)
+
+
+def test_the_stoi_loss_is_what_stoi_lacks_to_one():
+    from zoo.metrics.audio import stoi
+
+    generator = torch.Generator().manual_seed(0)
+    level = 0.2 + torch.rand(1, 1, 40, generator=generator).repeat_interleave(1200, dim=-1)
+    original = level * torch.randn(1, 1, 48000, generator=generator) * 0.1
+    noisy = original + 0.05 * torch.randn(1, 1, 48000, generator=generator)
+    assert float(stoi_loss(noisy, original, 24000)) == pytest.approx(1 - float(stoi(noisy, original, 24000)), abs=0.01)
+    assert float(stoi_loss(original, original, 24000)) == pytest.approx(0, abs=1e-4)
+    with pytest.raises(InputError, match="at least half a second, got 9600 samples at 24000 Hz"):
+        stoi_loss(noisy[..., :9600], original[..., :9600], 24000)
+
+
+@pytest.mark.parametrize("loss", [convergence_loss, stft_loss, lambda x, y: mel_loss(x, y, 24000)])
+def test_silence_has_a_finite_gradient(loss, noise):
+    silence = torch.zeros_like(noise[0], requires_grad=True)
+    loss(silence, noise[0]).backward()
+    assert silence.grad.isfinite().all()

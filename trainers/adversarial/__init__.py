@@ -1,0 +1,1 @@
+"""Training against discriminators: their networks, their losses and their steps."""

@@ -1,0 +1,138 @@
+"""How training data are cut: the `data` key of a recipe, one class for each modality. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zoo.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingOptions:
+    """Options that all modalities share.
+
+    cache_gib: memory in GiB for decoded files; files that do not fit are read from disk each time.
+    workers: processes that read files; None: none where all files are in memory, else 2.
+    """
+
+    cache_gib: float = 2.0
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.cache_gib >= 0 or (self.workers is not None and self.workers < 0):
+            raise InputError(
+                f"recipe: expected data.cache_gib and data.workers >= 0, got {self.cache_gib} and {self.workers}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageData(ReadingOptions):
+    """How training images are cut; `ReadingOptions` has the other fields.
+
+    inputs: folder of images that the tokenizer gets in place of the training images, each with the path of a training
+        image apart from the suffix; the losses compare with the training images. Used to train a decoder on what
+        generators make (RobusTok's post-training). None: the tokenizer gets the training images. See
+        `zoo.trainers.data.signals.Pairs`.
+    shorter_side: pixels to which an image's shorter side is resized when it is read; None: the file's own size.
+    crop: height and width in pixels.
+    flip: whether each image is mirrored with a probability of one half.
+    scale: range of the factor by which an image is resized before it is cropped; (1, 1): not at all. An image that
+        would come out smaller than the crop is resized to the crop.
+    """
+
+    inputs: str | None = None
+    shorter_side: int | None = None
+    crop: int = 128
+    flip: bool = True
+    scale: tuple[float, float] = (1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.crop < 1 or not 0 < self.scale[0] <= self.scale[1]:
+            raise InputError(f"recipe: expected data.crop >= 1 and data.scale > 0, got {self.crop} and {self.scale}")
+        if self.shorter_side is not None and self.shorter_side < 1:
+            raise InputError(f"recipe: expected data.shorter_side of at least 1, got {self.shorter_side}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioData(ReadingOptions):
+    """How training audio is cut; `ReadingOptions` has the other fields.
+
+    seconds: length of a crop; a shorter file is repeated end to end.
+    bucket: number of files, drawn at random, that are put in the order of their sizes in bytes; a batch is then as long
+        as its shortest file, if that is shorter than `seconds`. None: batches of any files, all `seconds` long.
+    min_seconds: least length of a crop with `bucket`; a shorter file is repeated.
+    peak_db: range in dB of full scale to which a file's peak is set; validation takes the middle.
+    """
+
+    seconds: float = 1.0
+    bucket: int | None = None
+    min_seconds: float = 0.25
+    peak_db: tuple[float, float] = (-6.0, -1.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.seconds > 0 and self.min_seconds > 0):
+            raise InputError(
+                f"recipe: expected data.seconds and data.min_seconds > 0, got {self.seconds} and {self.min_seconds}"
+            )
+        if self.bucket is not None and self.bucket < 1:
+            raise InputError(f"recipe: expected data.bucket of at least 1, got {self.bucket}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoData(ReadingOptions):
+    """How training clips are cut; `ReadingOptions` has the other fields.
+
+    frames: frames of a clip; the last frame of a shorter file is repeated.
+    frame_stride: frame step: 2 takes every second frame of a file.
+    crop: height and width in pixels; smaller frames are resized to it.
+    flip: whether each clip is mirrored with a probability of one half.
+    stills: whether images in the data become clips too: a camera moves over the image at constant speed, and comes
+        closer or goes farther, at random.
+    max_frames: frames of a file that are read, from its start; later frames are not used.
+    """
+
+    frames: int = 17
+    frame_stride: int = 1
+    crop: int = 128
+    flip: bool = True
+    stills: bool = False
+    max_frames: int = 256
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("frames", "frame_stride", "crop", "max_frames"):
+            if getattr(self, key) < 1:
+                raise InputError(f"recipe: expected data.{key} of at least 1, got {getattr(self, key)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StructureData(ReadingOptions):
+    """How training structures are cut; `ReadingOptions` has the other fields.
+
+    max_residues: longest stretch of a chain. Longer chains are cut at a random place; shorter ones stay whole and are
+        padded with absent residues to the longest of their batch.
+    bucket: number of chains, drawn at random, that are put in the order of their files' sizes, so that the chains of a
+        batch have similar lengths; 1: batches of any lengths.
+    """
+
+    max_residues: int = 256
+    bucket: int = 64
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_residues < 1 or self.bucket < 1:
+            raise InputError(
+                f"recipe: expected data.max_residues and data.bucket >= 1, got {self.max_residues} and {self.bucket}"
+            )
+
+
+DataOptions = ImageData | AudioData | VideoData | StructureData
+VisualData = ImageData | VideoData  # whose signals are pixels in [0, 1]
+DATA_OPTIONS: dict[str, type[DataOptions]] = {
+    "image": ImageData,
+    "audio": AudioData,
+    "video": VideoData,
+    "structure": StructureData,
+}

@@ -1,0 +1,1 @@
+"""Losses of reconstructions and of codes' vectors, and their weighted sum."""

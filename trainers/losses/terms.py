@@ -1,0 +1,145 @@
+"""The terms of the tokenizer's loss, by the names that recipes use, and their weighted sum."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from functools import partial, reduce
+from operator import add
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from zoo.errors import InputError
+from zoo.spec import TokenizerOutput, TokenizerSpec
+from zoo.tokenizer import Tokenizer
+from zoo.trainers.frames import frames
+from zoo.trainers.losses.perceptual import PERCEPTUAL_LOSSES
+from zoo.trainers.losses.reconstruction import (
+    convergence_loss,
+    mel_loss,
+    multi_scale_mel_loss,
+    ssim_loss,
+    stft_loss,
+    stoi_loss,
+)
+from zoo.trainers.losses.structure import NEAR, distance_map, fape
+from zoo.trainers.losses.teachers import RepresentationTerms
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+LossMaker = Callable[[TokenizerSpec], Loss]
+
+
+def ssim_of_frames(reconstruction: Tensor, original: Tensor) -> Tensor:
+    """`ssim_loss` of images, or of the frames of video."""
+    return ssim_loss(frames(reconstruction), frames(original))
+
+
+def fixed(loss: Loss) -> LossMaker:
+    """The same loss for every tokenizer."""
+    return lambda spec: loss
+
+
+def without_spec(make: Callable[[], Loss]) -> LossMaker:
+    """A loss that has to be made, but in the same way for every tokenizer."""
+    return lambda spec: make()
+
+
+def at_sample_rate(loss: Callable[..., Tensor]) -> LossMaker:
+    """A loss at the tokenizer's sample rate."""
+    return lambda spec: partial(loss, sample_rate=spec.sample_rate)
+
+
+VISUAL_LOSSES: dict[str, LossMaker] = {
+    "l1": fixed(functional.l1_loss),
+    "l2": fixed(functional.mse_loss),
+    "ssim": fixed(ssim_of_frames),
+    **{name: without_spec(make) for name, make in PERCEPTUAL_LOSSES.items()},
+}
+# By modality and by the names that recipes use: a function that makes the loss for a tokenizer.
+RECONSTRUCTION_LOSSES: dict[str, dict[str, LossMaker]] = {
+    "image": VISUAL_LOSSES,
+    "video": VISUAL_LOSSES,
+    "audio": {
+        "l1": fixed(functional.l1_loss),
+        "l2": fixed(functional.mse_loss),
+        "mel": at_sample_rate(mel_loss),
+        "multi_scale_mel": at_sample_rate(multi_scale_mel_loss),
+        "stft": fixed(stft_loss),
+        "convergence": fixed(convergence_loss),
+        "stoi": at_sample_rate(stoi_loss),
+    },
+    "structure": {
+        "fape": fixed(fape),
+        "unclamped_fape": fixed(partial(fape, clamp=None)),
+        "distance_map": fixed(distance_map),
+        "local_distance_map": fixed(partial(distance_map, within=NEAR)),
+    },
+}
+
+
+def quantizer_losses(tokenizer: Tokenizer) -> list[str]:
+    """Names of the terms that the tokenizer's quantizer returns in its mode; it and the random state do not change."""
+    quantizer = copy.deepcopy(tokenizer.quantizer)
+    latent = torch.zeros(2, 8, quantizer.dim, device=tokenizer.device)
+    with torch.random.fork_rng(), torch.no_grad():
+        return list(quantizer(latent.normal_()).losses)
+
+
+class WeightedLosses(nn.Module):
+    """The terms of a recipe and their weighted sum.
+
+    Args:
+        tokenizer: in training mode; its modality and its quantizer decide which terms there are.
+        weights: weight of each term by name: of `RECONSTRUCTION_LOSSES` or of the quantizer's own (such as
+            `commitment_loss`; a frozen quantizer has none).
+        representation: the terms of teachers; None: none.
+
+    Raises:
+        InputError: an unknown name (the message lists the known ones), no reconstruction loss, or a loss whose
+            network's weights are missing.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, weights: Mapping[str, float], representation: RepresentationTerms | None = None
+    ):
+        super().__init__()
+        spec, of_quantizer = tokenizer.spec, quantizer_losses(tokenizer)
+        known = RECONSTRUCTION_LOSSES[spec.modality]
+        for name in weights:
+            if name not in known and name not in of_quantizer:
+                raise InputError(
+                    f"recipe: unknown loss {name!r}; for {spec.modality}: {', '.join(known)}; "
+                    f"of the quantizer: {', '.join(of_quantizer) or 'none'}"
+                    f"{'' if tokenizer.quantizer.training else ', it is frozen'}"
+                )
+        self.weights, self.of_quantizer = dict(weights), of_quantizer
+        self.representation = representation
+        self.terms = {name: make(spec) for name, make in known.items() if name in weights}
+        self.networks = nn.ModuleList(term for term in self.terms.values() if isinstance(term, nn.Module))
+        if not self.terms:
+            raise InputError(
+                f"recipe: expected a reconstruction loss ({', '.join(known)}), got {', '.join(weights) or 'none'}"
+            )
+
+    def forward(self, output: TokenizerOutput, original: Tensor) -> dict[str, Tensor]:
+        """The unweighted terms by name, and their weighted sum as `loss`: float32 scalars.
+
+        Args:
+            output: of the tokenizer in training mode. original: signal `[B, ...]` in the public layout and range.
+        """
+        reconstruction, original = output.reconstruction.float(), original.float()
+        values = {
+            name: self.terms[name](reconstruction, original) if name in self.terms else output.losses[name]
+            for name in self.weights
+        }
+        weights = self.weights
+        if self.representation is not None:
+            values |= self.representation(output, original)
+            weights = weights | self.representation.weights
+        return {"loss": reduce(add, (weight * values[name] for name, weight in weights.items())), **values}
+
+    def of_reconstruction(self, values: Mapping[str, Tensor]) -> Tensor:
+        """The weighted sum of the terms that `forward` returned, without those of quantizer and teachers."""
+        return reduce(add, (self.weights[name] * values[name] for name in self.terms))

@@ -1,0 +1,76 @@
+"""One candidate on one signal after the other: time, memory, and what came back."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from zoo.bench.candidates import Candidate
+from zoo.bench.machine import PeakMemory
+from zoo.bench.signals import Preprocessing
+from zoo.errors import InputError, ZooError
+from zoo.modalities import Signal
+
+
+class FileFailure(Exception):
+    """A file that cannot be read, or that a tokenizer refuses."""
+
+
+class CodecFailure(Exception):
+    """A classical codec that failed, with whatever error its library raised."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a candidate made of one signal: `payload` is what it restores from, `bytes` the size of that."""
+
+    bytes: float
+    payload: Any
+    reconstruction: Signal
+    encode_seconds: float
+    decode_seconds: float
+    peak_bytes: int
+
+
+class TimedCandidate:
+    """A candidate that is timed; it handles its first signal twice, so that slow first calls do not count."""
+
+    def __init__(self, candidate: Candidate, preprocessing: Preprocessing, device: str):
+        self.candidate, self.preprocessing, self.device = candidate, preprocessing, device
+        self._memory: PeakMemory | None = None
+
+    def __call__(self, signal: Signal) -> Outcome:
+        """Compress and restore a signal.
+
+        Raises:
+            FileFailure: a tokenizer refuses the signal.
+            CodecFailure: a classical codec fails.
+        """
+        try:
+            if self._memory is None:
+                self.candidate.release()
+                self._memory = PeakMemory(self.device)
+                self._measured(signal, self._memory)
+            return self._measured(signal, self._memory)
+        except Exception as error:
+            if self.candidate.baseline:
+                raise CodecFailure(f"{type(error).__name__}: {error}") from error
+            if isinstance(error, ZooError):
+                raise FileFailure(f"{self.candidate.label}: {error}") from error
+            raise
+
+    def _measured(self, signal: Signal, memory: PeakMemory) -> Outcome:
+        batch, kind = signal.values[None], self.preprocessing.kind
+        with memory.watch():
+            start = time.perf_counter()
+            num_bytes, payload = self.candidate.compress(batch)
+            middle = time.perf_counter()
+            restored = self.candidate.restore(payload, batch)
+            end = time.perf_counter()
+        if restored.shape != batch.shape:
+            raise InputError(f"expected {list(batch.shape)} back, got {list(restored.shape)}")
+        restored = kind.like(restored, batch)
+        kind.check_values(restored)
+        reconstruction = Signal(restored[0], signal.frame_rate)
+        return Outcome(num_bytes, payload, reconstruction, middle - start, end - middle, memory.bytes)

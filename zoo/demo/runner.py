@@ -1,0 +1,201 @@
+"""The demo works offline and writes what can be judged by eye and ear.
+
+Each original is shown beside its reconstruction, as images, spectrograms, frames, or traces and distances of a protein;
+sound, clips and proteins are written as files too.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zoo import loading, modalities, registry
+from zoo.demo.comparisons import COMPARISONS
+from zoo.demo.samples import samples
+from zoo.errors import InputError, MediaError, ZooError
+from zoo.files import atomic_path
+from zoo.modalities import Signal
+from zoo.pictures.structures import superposed
+from zoo.spec import TokenizerSpec
+from zoo.tokenizer import Tokenizer
+from zoo.transcode import Figures, Reconstruction, reconstruct
+from zoo.transcode.paths import find_sources
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# How much of each input is taken, so that the demo stays quick. A network of one size gets that size instead.
+LIMITS: dict[str, dict[str, float]] = {
+    "image": {"resolution": 256},
+    "audio": {"seconds": 10.0},
+    "video": {"resolution": 128, "frames": 33},
+    "structure": {"residues": 256},
+}
+
+
+@dataclass(frozen=True)
+class DemoInput:
+    """One input of the demo.
+
+    Attributes:
+        name: shown, and the stem of the files that are written.
+        modality: name of the source's modality.
+        source: a file, or an image in memory.
+        chain: id of the chain to take from a structure; None: the only one.
+    """
+
+    name: str
+    modality: str
+    source: Path | Image
+    chain: str | None = None
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """One input through one variant.
+
+    Attributes:
+        input: name of the input.
+        modality: of the input.
+        variant: name of the variant.
+        figures: what the codes cost and lost; None where there is an `error`.
+        files: what was written, the comparison first; none where there is an `error`.
+        error: why there is no result; None: there is one.
+    """
+
+    input: str
+    modality: str
+    variant: str
+    figures: Figures | None = None
+    files: tuple[Path, ...] = ()
+    error: ZooError | None = None
+
+
+class Demo:
+    """Iterates over the results in order, each made when it is asked for; `len` is their number.
+
+    Args:
+        paths: images, audio, video and structures, and folders of them, to take besides the samples. Images become
+            256x256 and clips 128x128 where the network takes any size. Of audio the first ten seconds are taken, of
+            video the first 33 frames, of structures the first 256 residues.
+        out: folder to write to; None: `zoo-demo` in the current folder, with a number after it if that exists.
+        chain: id of the chain to take from structures among `paths`; None: the only one.
+        overwrite: whether existing files are replaced.
+
+    Attributes:
+        folder: where everything is written, in a subfolder for each variant.
+
+    Raises:
+        InputError: a file of another kind, or of a kind that no variant with shipped weights decodes.
+        MediaError: a path that does not exist, or a folder without any such files.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str | Path] = (),
+        out: str | Path | None = None,
+        *,
+        chain: str | None = None,
+        overwrite: bool = False,
+    ):
+        self.folder = Path(out) if out is not None else next(name for name in numbered("zoo-demo") if not name.exists())
+        self.overwrite = overwrite
+        inputs = [
+            DemoInput(name, modality, source)
+            for modality in modalities.NAMES
+            for name, source in samples(modality).items()
+        ]
+        variants = [variant for variant in map(registry.info, registry.list_tokenizers()) if variant.shipped]
+        specs = [variant.spec for variant in variants if variant.builder.encode_only is None]
+        ready = [name for name in modalities.NAMES if any(spec.modality == name for spec in specs)]
+        for path, _ in find_sources(paths, lambda path: modalities.media_files(path, *modalities.NAMES)):
+            modality = modalities.modality_of(path)
+            if modality not in ready:
+                raise InputError(
+                    f"{path}: zoo ships no weights that decode {modality}; the demo takes {', '.join(ready)}"
+                )
+            taken = {known.name for known in inputs}
+            name = next(str(name) for name in numbered(path.stem) if str(name) not in taken)
+            inputs.append(DemoInput(name, modality, path, chain))
+        self._work = [(item, spec) for item in inputs for spec in specs if spec.modality == item.modality]
+
+    def __len__(self) -> int:
+        return len(self._work)
+
+    def __iter__(self) -> Iterator[DemoResult]:
+        load = cache(loading.load)
+        for item, spec in self._work:
+            try:
+                files = self._files(item.name, spec)
+                tokenizer = load(spec.name)
+                signal = load_input(tokenizer, item)
+                result = reconstruct(tokenizer, signal.values[None])
+                if spec.modality in ALIGNMENTS:
+                    result = ALIGNMENTS[spec.modality](result)
+                comparison, *others = files
+                figure = COMPARISONS[spec.modality](f"{item.name}, {spec.name}", tokenizer, result)
+                with atomic_path(comparison, self.overwrite) as temporary:
+                    figure.savefig(temporary)
+                for path, values in zip(others, (result.original, result.reconstruction), strict=bool(others)):
+                    tokenizer.modality.write(
+                        path, values[0], spec, frame_rate=signal.frame_rate, overwrite=self.overwrite
+                    )
+                yield DemoResult(item.name, spec.modality, spec.name, result.figures, files)
+            except ZooError as error:
+                yield DemoResult(item.name, spec.modality, spec.name, error=error)
+
+    def _files(self, name: str, spec: TokenizerSpec) -> tuple[Path, ...]:
+        """The files to write, the comparison first, in a folder that is made here."""
+        folder, suffix = self.folder / spec.name, modalities.get(spec.modality).signal_suffix
+        suffixes = (".png",) if spec.modality in SHOWN_WHOLE else (".png", f".original{suffix}", suffix)
+        files = tuple(folder / f"{name}{suffix}" for suffix in suffixes)
+        for path in files:
+            if path.exists() and not self.overwrite:
+                raise MediaError(f"{path}: exists already; choose another folder, or overwrite")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MediaError(f"{folder}: cannot be made: {error.strerror}") from error
+        return files
+
+
+def demo(
+    paths: Sequence[str | Path] = (),
+    out: str | Path | None = None,
+    *,
+    chain: str | None = None,
+    overwrite: bool = False,
+) -> list[DemoResult]:
+    """Run the whole demo and return its results, those that failed with their `error`.
+
+    Args, Raises:
+        As `Demo`.
+    """
+    return list(Demo(paths, out, chain=chain, overwrite=overwrite))
+
+
+def load_input(tokenizer: Tokenizer, item: DemoInput) -> Signal:
+    """Load what the demo takes of an input, as the tokenizer's network takes it."""
+    limits = dict(LIMITS[item.modality])
+    if not tokenizer.spec.variable_size:
+        limits.pop("resolution", None)
+    return tokenizer.modality.load(item.source, tokenizer.spec, **tokenizer.file_options(chain=item.chain), **limits)
+
+
+def on_original(result: Reconstruction) -> Reconstruction:
+    """The result with its structure rotated and shifted onto the original."""
+    return replace(result, reconstruction=superposed(result.reconstruction[0], result.original[0])[None])
+
+
+# How a reconstruction is moved before it is shown and written, where it can lie anywhere.
+ALIGNMENTS: dict[str, Callable[[Reconstruction], Reconstruction]] = {"structure": on_original}
+SHOWN_WHOLE = ("image",)  # the comparison shows all there is, so that no signal is written besides
+
+
+def numbered(name: str) -> Iterator[Path]:
+    """`name`, `name-2`, `name-3`, ..."""
+    return itertools.chain([Path(name)], (Path(f"{name}-{number}") for number in itertools.count(2)))

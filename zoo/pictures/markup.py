@@ -1,0 +1,65 @@
+"""HTML and SVG elements whose text is escaped, and images inside them."""
+
+from __future__ import annotations
+
+import base64
+import io
+from html import escape
+
+from PIL import Image
+
+VOID = ("br", "img", "meta")
+PNG_BYTES = 200_000  # an image that takes more than this as PNG becomes a JPEG
+JPEG_QUALITY = 92
+
+
+class Markup(str):
+    """Text that is HTML already and is not escaped again."""
+
+
+def element(name: str, /, *children: str | None, **attributes: str | float | bool | None) -> Markup:
+    """Write an element.
+
+    Args:
+        name: of the element.
+        children: `Markup`, or text that is escaped; None is left out.
+        attributes: escaped too. `class_` and `for_` stand for `class` and `for`, and `_` in a name for `-`. True is an
+            attribute without a value; None and False leave it out.
+    """
+    written = "".join(
+        f" {key.rstrip('_').replace('_', '-')}" + ("" if value is True else f'="{escape(str(value))}"')
+        for key, value in attributes.items()
+        if value is not None and value is not False
+    )
+    if name in VOID:
+        return Markup(f"<{name}{written}>")
+    return Markup(f"<{name}{written}>{joined(*children)}</{name}>")
+
+
+def joined(*children: str | None) -> Markup:
+    """Write children one after another; text that is not `Markup` is escaped."""
+    return Markup(
+        "".join(child if isinstance(child, Markup) else escape(child) for child in children if child is not None)
+    )
+
+
+def data_uri(content: bytes, media_type: str) -> str:
+    """Return a URI that holds the content itself."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def image_element(image: Image.Image, alt: str, *, png_bytes: float = PNG_BYTES) -> Markup:
+    """Write an image that is held by the page itself.
+
+    Args:
+        image: written as PNG, or as JPEG where that takes more than `png_bytes`.
+        alt: what it shows, for readers who cannot see it.
+        png_bytes: 0 always gives a JPEG, infinity a PNG.
+    """
+    encoded, media_type = io.BytesIO(), "image/png"
+    image.save(encoded, "PNG", optimize=True)
+    if len(encoded.getvalue()) > png_bytes:
+        encoded, media_type = io.BytesIO(), "image/jpeg"
+        image.save(encoded, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    width, height = image.size
+    return element("img", src=data_uri(encoded.getvalue(), media_type), alt=alt, width=width, height=height)
