@@ -26,8 +26,8 @@ class KeyMap:
     Args:
         rules: `(published, ours)` or `(published, ours, transform)`. A pattern that ends in a dot stands for all
             keys that begin with it, any other pattern for one key; `{i}`, `{j}`, ... stand for numbers. The first rule
-            whose `ours` fits is used; a key that no rule fits has the same name in both. Normalised weights (`weight_g`,
-            `weight_v`) need no rule for the names that PyTorch's parametrization gives them.
+            whose `ours` fits is used; a key that no rule fits has the same name in both. Normalised weights
+            (`weight_g`, `weight_v`) need no rule for the names that PyTorch's parametrization gives them.
         layout: the keys that lead from the top of the file to the state dict.
         ignore: prefixes of published keys that inference does not need.
         averaged: prefix of an exponential moving average that is stored under the raw keys without their dots.
