@@ -89,7 +89,7 @@ def load_into(tokenizer: Tokenizer, name: str, weights: str | Path) -> None:
     if registry.is_variant(weights):
         variant = registry.info(str(weights))
         state = saved.found_weights(variant, saved.network_of(variant))
-        check_state(state, tokenizer.state_dict(), f"the weights of {variant.name} in a {name}")
+        state = check_state(state, tokenizer.state_dict(), f"the weights of {variant.name} in a {name}")
     elif not Path(weights).is_file():
         raise CheckpointError(f"{weights}: no such file, and no variant has that name")
     else:

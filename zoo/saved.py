@@ -112,8 +112,7 @@ def load_saved(path: Path, dtype: torch.dtype | None, wanted: type | None = None
         version = saved.get("zoo", "unknown")
         raise CheckpointError(f"{path}: written by zoo {version}, this is {zoo.__version__}: {error}") from None
     weights = path / WEIGHTS if path.is_dir() else path
-    state = read_checkpoint(weights)
-    check_state(state, tokenizer.state_dict(), str(weights))
+    state = check_state(read_checkpoint(weights), tokenizer.state_dict(), str(weights))
     assign(tokenizer, state, dtype)
     if path.is_dir() and (path / CARD).is_file():
         tokenizer.card_file = path / CARD
@@ -175,8 +174,7 @@ def local_weights(variant: Variant, path: Path, network: Tokenizer) -> Mapping[s
         best = max(keys, key=lambda layout: layout.found(state, expected), default=None)
         if best is not None and best.found(state, expected):
             return best.convert(state, expected, str(path))
-    check_state(state, expected, str(path))
-    return state
+    return check_state(state, expected, str(path))
 
 
 def found_weights(variant: Variant, network: Tokenizer) -> Mapping[str, Tensor]:
@@ -184,9 +182,7 @@ def found_weights(variant: Variant, network: Tokenizer) -> Mapping[str, Tensor]:
     path = weights_file(variant, network)
     if variant.weights is None and variant.shipped is not None:
         return local_weights(variant, path, network)
-    state = read_checkpoint(path)
-    check_state(state, network.state_dict(), str(path))
-    return state
+    return check_state(read_checkpoint(path), network.state_dict(), str(path))
 
 
 def weights_file(variant: Variant, network: Tokenizer) -> Path:

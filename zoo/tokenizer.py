@@ -29,6 +29,10 @@ class Tokenizer(HubMixin):
     `from_latent` where running encoder or decoder takes more than a call. Both work in the network's own
     range, which `input_mean` and `input_std` declare. A structure is passed as it is, in float32, so that
     `from_latent` returns `[B, residues, 5, 3]`.
+    A tokenizer can be pickled and copied. `torch.compile(tokenizer.encode, fullgraph=True)` compiles `encode` without
+    `lengths`, and so `decode`; in a compiled or exported graph values are not checked, and a signal is not cut into
+    chunks. `zoo.graphs` has both as modules, for `torch.export`, and writes ONNX files.
+
     In a system without a decoder, `encode_only` says why it has none. `interpolation` is the interpolation with which
     the authors resize images, for `preprocess`. `small` holds arguments that make the network small and quick to try:
     `zoo.create(name, small=True)`.
@@ -53,8 +57,9 @@ class Tokenizer(HubMixin):
     def __init__(self, spec: TokenizerSpec):
         super().__init__()
         self.spec = spec
+        modalities.get(spec.modality)  # here, so that nothing is imported while `encode` and `decode` are traced
 
-    # What a system overrides
+    # What a system overrides; `*args` stands in both for options that a subclass names
 
     def to_latent(self, signal: Tensor, *args: Any, **options: Any) -> Tensor:
         """Return what the quantizer receives, `[B, dim, *grid]`, for a signal in the network's range."""
@@ -314,7 +319,8 @@ class Tokenizer(HubMixin):
 
     def _check_fixed_grid(self, grid: tuple[int, ...]) -> None:
         whole = self.spec.grid(self.spec.resolution or ())
-        if grid != whole and not (self.spec.tail_drop and grid[0] <= whole[0]):
+        fits = grid[0] <= whole[0] if self.spec.tail_drop else grid == whole
+        if not fits:
             takes = f"1 to {whole[0]}" if self.spec.tail_drop else " x ".join(map(str, whole))
             raise InputError(f"{self.spec.name} takes {takes} codes an image, got {' x '.join(map(str, grid))}")
 

@@ -46,9 +46,6 @@ class _WithoutSymPy(TorchFunctionMode):
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         if func in (Tensor.erfinv_, Tensor.clamp_) and args[0].is_meta:  # trunc_normal_
             return args[0]
-        if func is torch.norm_except_dim and args[0].is_meta:  # weight_norm
-            weight, _, dim = args
-            return weight.new_empty([size if axis == dim else 1 for axis, size in enumerate(weight.shape)])
         return func(*args, **(kwargs or {}))
 
 

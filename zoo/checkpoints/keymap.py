@@ -16,6 +16,9 @@ from zoo.errors import CheckpointError
 
 State = dict[str, Tensor]
 
+# Names of normalised weights, and those that PyTorch's parametrization has for them.
+PARAMETRIZED = {"weight_g": "original0", "weight_v": "original1"}
+
 
 class KeyMap:
     """The names that a published file has for the tensors of a system.
@@ -23,8 +26,8 @@ class KeyMap:
     Args:
         rules: `(published, ours)` or `(published, ours, transform)`. A pattern that ends in a dot stands for all
             keys that begin with it, any other pattern for one key; `{i}`, `{j}`, ... stand for numbers. The first rule
-            whose `ours` fits is used; a key that no rule fits has the same name in both. Weights that are normalised
-            (`weight_g`, `weight_v`) need no rule.
+            whose `ours` fits is used; a key that no rule fits has the same name in both. Normalised weights
+            (`weight_g`, `weight_v`) need no rule for the names that PyTorch's parametrization gives them.
         layout: the keys that lead from the top of the file to the state dict.
         ignore: prefixes of published keys that inference does not need.
         averaged: prefix of an exponential moving average that is stored under the raw keys without their dots.
@@ -110,10 +113,12 @@ def _pattern(ours: str) -> re.Pattern[str]:
 
 
 def _weight_norm_key(key: str, state: Mapping[str, Tensor]) -> str:
-    """Return the name of `key` in a file that was written with torch's older weight norm."""
-    older = key.replace("parametrizations.weight.original0", "weight_g")
-    older = older.replace("parametrizations.weight.original1", "weight_v")
-    return older if older in state else key
+    """Return the name of `key` in a file written with PyTorch's parametrization, if `state` has that."""
+    stem, _, name = key.rpartition(".")
+    if key in state or name not in PARAMETRIZED:
+        return key
+    parametrized = f"{stem}.parametrizations.weight.{PARAMETRIZED[name]}"
+    return parametrized if parametrized in state else key
 
 
 def descend(checkpoint: Mapping[str, Any], layout: tuple[str, ...], source: str) -> Mapping[str, Tensor]:
@@ -125,15 +130,13 @@ def descend(checkpoint: Mapping[str, Any], layout: tuple[str, ...], source: str)
     return checkpoint
 
 
-def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str) -> None:
-    """Raise CheckpointError unless `state` has exactly the tensors of `expected`, by name and shape."""
-    misshapen = [
-        f"{key}: {described(state[key])}, expected {list(expected[key].shape)}"
-        for key in expected
-        if key in state and _shape(state[key]) != expected[key].shape
-    ]
-    missing = [key for key in expected if key not in state]
-    _raise_unless_whole(source, missing, [key for key in state if key not in expected], misshapen)
+def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str) -> State:
+    """Return the tensors of a file of ours by their names in `expected`, which earlier versions of zoo named otherwise.
+
+    Raises:
+        CheckpointError: `state` has not exactly the tensors of `expected`, by name and shape.
+    """
+    return KeyMap().convert(state, expected, source)
 
 
 def _raise_unless_whole(source: str, missing: list[str], left_over: list[str], misshapen: list[str]) -> None:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -29,13 +28,16 @@ __all__ = [
     "modality_of",
 ]
 
+_loaded: dict[str, Modality] = {}
 
-@cache
+
 def get(name: str) -> Modality:
     """Return the modality called `name`, in upper or lower case; InputError for any other name."""
     if not isinstance(name, str) or name.lower() not in NAMES:
         raise InputError(f"expected a modality among {', '.join(NAMES)}, got {name!r}")
-    return import_module(f"zoo.modalities.{name.lower()}").MODALITY
+    if name not in _loaded:  # by a table: torch.compile, which traces no import, finds a modality that was used before
+        _loaded[name] = import_module(f"zoo.modalities.{name.lower()}").MODALITY
+    return _loaded[name]
 
 
 def every() -> list[Modality]:
