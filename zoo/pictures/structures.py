@@ -49,7 +49,7 @@ def superposed(structure: Tensor, fixed: Tensor) -> Tensor:
 
 
 def distance_map(original: Tensor, reconstruction: Tensor) -> Tensor:
-    """Return distances between CA atoms in angstrom: of the original above the diagonal, of the reconstruction below it.
+    """Return CA distances in angstrom: of the original above the diagonal, of the reconstruction below it.
 
     Args:
         original, reconstruction: chains of the same length.
