@@ -78,7 +78,7 @@ def test_a_folder_with_files_in_it_is_left_as_it_is(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["encoder.onnx"]
 
 
-def test_what_cannot_be_exported_leaves_no_folder(tmp_path):
+def test_what_cannot_be_exported_leaves_no_folder(tmp_path, registrations):
     class Unexportable(type(small("foldseek-3di"))):
         def to_latent(self, signal: torch.Tensor) -> torch.Tensor:
             raise RuntimeError("no graph")
