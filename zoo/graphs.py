@@ -120,7 +120,7 @@ def shape_in_words(tensor: Tensor, axes: dict[int, str]) -> list[int | str]:
 
 
 def _write(module: nn.Module, given: Tensor, axes: dict[int, str], path: Path, names: tuple[str, str]) -> None:
-    sizes = ({axis: torch.export.Dim.DYNAMIC for axis in axes},)
+    sizes = (dict.fromkeys(axes, torch.export.Dim.DYNAMIC),)
     graph = torch.export.export(module, (given,), dynamic_shapes=sizes, strict=False)
     # Not optimised: the optimiser takes a small constant for 0, and drops what keeps a square root away from it.
     program = torch.onnx.export(
