@@ -8,7 +8,7 @@ import torch
 from typer.testing import CliRunner
 
 import zoo
-from tests.support.variants import distinct, quick_first
+from tests.support.variants import distinct, slow_but
 from zoo.cli import app
 from zoo.demo.samples import samples
 from zoo.testing import decode_options, signal, sizes, small
@@ -32,7 +32,7 @@ def assert_equal_to_pytorch(tokenizer: zoo.Tokenizer, folder: Path, x: torch.Ten
             torch.testing.assert_close(decoded, expected, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("name", quick_first(distinct()))
+@pytest.mark.parametrize("name", slow_but(("wetok-nano",), distinct()))
 def test_onnx_returns_the_codes_and_the_signal_of_pytorch_for_any_batch_and_size(name, tmp_path):
     tokenizer = small(name)
     folder = zoo.export_onnx(tokenizer, tmp_path / "onnx")
@@ -78,7 +78,7 @@ def test_a_folder_with_files_in_it_is_left_as_it_is(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["encoder.onnx"]
 
 
-def test_what_cannot_be_exported_leaves_no_folder(tmp_path):
+def test_what_cannot_be_exported_leaves_no_folder(tmp_path, registrations):
     class Unexportable(type(small("foldseek-3di"))):
         def to_latent(self, signal: torch.Tensor) -> torch.Tensor:
             raise RuntimeError("no graph")

@@ -10,7 +10,7 @@ from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 import zoo
-from tests.support.variants import distinct, quick_first
+from tests.support.variants import distinct, one_each, slow_but
 from zoo.testing import decode_options, signal, sizes, small
 
 
@@ -28,7 +28,7 @@ def test_a_pickled_and_a_copied_tokenizer_give_the_same_codes(name):
         assert torch.equal(other.encode(x), codes)
 
 
-@pytest.mark.parametrize("name", quick_first(zoo.list_tokenizers()))
+@pytest.mark.parametrize("name", slow_but(one_each(), zoo.list_tokenizers()))
 def test_datasets_hash_a_tokenizer_the_same_twice(name):
     fingerprint = pytest.importorskip("datasets.fingerprint")
     tokenizer = small(name)
@@ -51,7 +51,7 @@ def test_a_spawned_worker_encodes_with_a_tokenizer_that_it_was_sent(name):
     worker.join()
 
 
-@pytest.mark.parametrize("name", distinct())
+@pytest.mark.parametrize("name", slow_but(one_each(), distinct()))
 def test_no_tensor_is_made_on_another_device(name):
     example = small(name)
     shape = signal(example, 2, sizes(example)[-1]).shape
@@ -69,7 +69,7 @@ def test_no_tensor_is_made_on_another_device(name):
                 assert tensor.device.type == "cuda"
 
 
-@pytest.mark.parametrize("name", quick_first(distinct()))
+@pytest.mark.parametrize("name", slow_but(("foldseek-3di", "wavtokenizer-nano", "wetok-nano"), distinct()))
 def test_encode_and_decode_compile_to_one_graph_each(name):
     check_compiled(name, "aot_eager")
 

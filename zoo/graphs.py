@@ -120,16 +120,11 @@ def shape_in_words(tensor: Tensor, axes: dict[int, str]) -> list[int | str]:
 
 
 def _write(module: nn.Module, given: Tensor, axes: dict[int, str], path: Path, names: tuple[str, str]) -> None:
+    sizes = (dict.fromkeys(axes, torch.export.Dim.DYNAMIC),)
+    graph = torch.export.export(module, (given,), dynamic_shapes=sizes, strict=False)
     # Not optimised: the optimiser takes a small constant for 0, and drops what keeps a square root away from it.
     program = torch.onnx.export(
-        module,
-        (given,),
-        input_names=names[:1],
-        output_names=names[1:],
-        dynamic_shapes=(axes,),
-        dynamo=True,
-        optimize=False,
-        verbose=False,
+        graph, input_names=names[:1], output_names=names[1:], dynamo=True, optimize=False, verbose=False
     )
     assert program is not None, "with dynamo=True there is one"
     program.save(path)

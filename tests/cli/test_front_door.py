@@ -28,6 +28,7 @@ RENAMED = {
     ("encode", "name"): "tokenizer",
     ("reconstruct", "name"): "tokenizer",
     ("export", "out"): "path",
+    ("export-onnx", "name"): "tokenizer",
     ("train", "out"): "run_dir",
     ("train", "restart"): "resume",
 }

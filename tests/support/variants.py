@@ -6,7 +6,7 @@ import zoo
 
 
 def distinct() -> list[str]:
-    """Variants whose small networks differ: one for each architecture, downsampling and configuration."""
+    """Return the variants whose small networks differ: one for each architecture, downsampling and configuration."""
     chosen: dict[tuple, str] = {}
     for name in zoo.list_tokenizers():
         variant = zoo.info(name)
@@ -16,12 +16,12 @@ def distinct() -> list[str]:
     return sorted(chosen.values())
 
 
-def quick_first(names: list[str]) -> list:
-    """Parameters of a test that takes long: one variant of each architecture, and the others marked slow."""
-    seen: set[type] = set()
-    parameters = []
-    for name in names:
-        builder = zoo.info(name).builder
-        parameters.append(pytest.param(name, marks=pytest.mark.slow if builder in seen else ()))
-        seen.add(builder)
-    return parameters
+def slow_but(quick: tuple[str, ...], names: list[str]) -> list:
+    """Return the parameters of a test that takes long: all names but those in `quick` are marked slow."""
+    assert set(quick) <= set(names)
+    return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in names]
+
+
+def one_each() -> tuple[str, ...]:
+    """Return one variant of each architecture."""
+    return tuple({zoo.info(name).builder: name for name in distinct()}.values())
