@@ -46,11 +46,11 @@ def test_metadata_is_what_the_hub_takes(family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_card_names_its_variants_and_says_what_their_licences_forbid(family):
+def test_a_card_names_its_variants_and_says_what_their_licenses_forbid(family):
     text = card(family).text
     for variant in variants(family):
         assert variant.name in text
         if not variant.spec.allows_commercial_use:
             assert "commercial" in text
-    for heading in ("## Use", "## Licences"):
+    for heading in ("## Use", "## Licenses"):
         assert heading in text or family.endswith("-nano")

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import zoo
-from zoo import registry
+from zoo import index, registry
 from zoo.checkpoints import without_storage
 from zoo.parity import synthetic_checkpoint
 from zoo.saved import as_tuples
@@ -22,8 +22,9 @@ PUBLISHED = "weights/tiny.ckpt"
 
 
 @pytest.fixture
-def variant(registrations):
-    """`tiny-wetok`: WeTok's own code and key map, made small, its file published by `authors/tiny`."""
+def variant(registrations, monkeypatch):
+    """`tiny-wetok`, as if it were one of zoo's: WeTok's code and key map, made small, published by `authors/tiny`."""
+    monkeypatch.setitem(index.read().variants, "tiny-wetok", "zoo.models.image.wetok")
     model = registry.info("wetok-imagenet-f16")
     registry.register(
         "tiny-wetok",
@@ -111,7 +112,7 @@ def test_a_pushed_repository_holds_weights_description_and_a_card_that_the_hub_a
         ("Adobe Research License", {"license": "other", "license_name": "adobe-research-license"}),
     ],
 )
-def test_every_weights_licence_makes_a_card_that_the_hub_accepts(server, variant, stated, metadata):
+def test_every_weights_license_makes_a_card_that_the_hub_accepts(server, variant, stated, metadata):
     tokenizer = build(variant)
     tokenizer.spec = replace(variant.spec, weights_license=stated)
     tokenizer.push_to_hub("writer/mine", token="writer")
@@ -270,11 +271,11 @@ def test_a_revision_that_is_not_there_is_named(server, variant):
 
 
 @pytest.mark.parametrize("token", [None, "reader"])
-def test_a_gated_repository_says_where_to_accept_the_licence(server, variant, published, token, monkeypatch):
+def test_a_gated_repository_says_where_to_accept_the_license(server, variant, published, token, monkeypatch):
     server.repositories["authors/tiny"].gated = True
     if token:
         monkeypatch.setenv("HF_TOKEN", token)
-    message = rf"gated: accept its licence at {server.url}/authors/tiny, then log in with `hf auth login`"
+    message = rf"gated: accept its license at {server.url}/authors/tiny, then log in with `hf auth login`"
     with pytest.raises(zoo.WeightsUnavailableError, match=message):
         zoo.load("tiny-wetok")
     monkeypatch.setenv("HF_TOKEN", "granted")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from zoo.errors import UnknownTokenizerError as UnknownTokenizerError
     from zoo.errors import WeightsUnavailableError as WeightsUnavailableError
     from zoo.errors import ZooError as ZooError
+    from zoo.graphs import export_onnx as export_onnx
     from zoo.hub import push as push
     from zoo.loading import load as load
     from zoo.loading import pull as pull
@@ -48,6 +49,7 @@ _EXPORTS = {
     "zoo.errors": (
         "ZooError InputError MediaError UnknownTokenizerError CheckpointError WeightsUnavailableError PublishError"
     ),
+    "zoo.graphs": "export_onnx",
     "zoo.hub": "push",
     "zoo.loading": "load pull",
     "zoo.registry": "HubSource PackageSource Variant alias create info list_tokenizers register replace",

@@ -8,12 +8,12 @@ from typing import Any
 
 
 class CallableModule(ModuleType):
-    """A module whose call is that of its function of the same name."""
+    """A module that can be called like the function in it that has the module's name."""
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         return getattr(self, self.__name__.rpartition(".")[2])(*arguments, **options)
 
 
 def make_callable(module: str) -> None:
-    """Let the imported module of this name, as `zoo.bench`, be called like its function `bench`."""
+    """Let an imported module, such as `zoo.bench`, be called like its function of that name (`bench`)."""
     sys.modules[module].__class__ = CallableModule

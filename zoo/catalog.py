@@ -1,6 +1,6 @@
-"""What there is to choose from, as rows: the table of `zoo list` and of the README; and the index of the models.
+"""The table of tokenizers for `zoo list` and the README, facts about each, and the index of the models.
 
-`python -m zoo.catalog` writes `models/index.json` anew, which a test holds against what the model files register.
+`python -m zoo.catalog` writes `models/index.json`; a test compares it with what the model files register.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from zoo.spec import TokenizerSpec
 LIST_START, LIST_END = "<!-- zoo list -->", "<!-- /zoo list -->"
 COLUMNS = ("name", "modality", "quantizer", "codebooks", "tokens", "bits", "parameters", "license", "weights")
 NOTE = (
-    "Tokens and bits are per second of audio, image of 256x256 pixels (or of the one size that a variant takes), 17 "
-    "frames of 256x256 pixels, or residue. "
-    "License: of the weights; (NC) forbids commercial use. Weights: shipped with zoo or a package that it needs, "
-    "or the authors' on the Hub."
+    "Tokens and bits are per second of audio, per image of 256x256 pixels (or of the one size that a variant takes), "
+    "per 17 frames of 256x256 pixels, or per residue. "
+    "The license is that of the weights; (NC) forbids commercial use. Weights ship with zoo or with a package that it "
+    "needs, or are the authors' on the Hub."
 )
 
 
 @dataclass(frozen=True)
 class CatalogEntry:
-    """One variant in a row.
+    """One variant as a row of the table.
 
-    codebooks: as "4x256". per: what `tokens` and `bits` are spent on, as "second".
-    commercial: whether the weights' license allows commercial use as far as it says.
-    weights: "shipped" with zoo or another package, the "authors'", on the Hub, or "none".
+    codebooks: their number and size, such as "4x256". per: what `tokens` and `bits` are counted for, such as "second".
+    commercial: whether the license of the weights allows commercial use, as far as it says.
+    weights: "shipped" with zoo or another package, "authors'" on the Hub, or "none".
     """
 
     name: str
@@ -50,7 +50,7 @@ class CatalogEntry:
 
 
 def catalog(*, modality: str | None = None, quantizer: str | None = None) -> list[CatalogEntry]:
-    """All variants by name; only those of a modality or a quantizer family where given.
+    """Return all variants by name, or only those of a modality or a quantizer family.
 
     Raises:
         InputError: a modality or family that no variant has.
@@ -65,7 +65,7 @@ def catalog(*, modality: str | None = None, quantizer: str | None = None) -> lis
 
 
 def num_parameters(variant: Variant) -> int:
-    """Return the parameters of the variant's network: a fact of the index, of a plug-in's they are counted."""
+    """Return the number of parameters of a variant's network: from the index, or counted for a plug-in's."""
     known = index.read().parameters.get(variant.name)
     return _counted(variant) if known is None else known
 
@@ -76,7 +76,7 @@ def _counted(variant: Variant) -> int:
 
 
 def facts(name: str) -> dict[str, Any]:
-    """Return all that is known of a variant without its weights, as plain values."""
+    """Return all that is known about a variant without its weights, as plain values."""
     variant = registry.info(name)
     entry = _entry(variant)
     return {
@@ -88,7 +88,7 @@ def facts(name: str) -> dict[str, Any]:
         "frame_rate": variant.spec.frame_rate,
         "parameters": entry.parameters,
         "config": dict(variant.config),
-        "weights": entry.weights,
+        "weights": weights_found(variant),
         "source_file": source_file(variant.sources[0]) if variant.sources else None,
         "other_source_files": [source_file(source) for source in variant.sources[1:]],
         "figures": dict(variant.figures),
@@ -115,7 +115,7 @@ def markdown_table(entries: list[CatalogEntry]) -> str:
 
 
 def cells(entry: CatalogEntry) -> list[str]:
-    """An entry's values under `COLUMNS`."""
+    """Return an entry's values as text, in the order of `COLUMNS`."""
     unit = modalities.get(entry.modality).unit
     return [
         entry.name,
@@ -155,7 +155,7 @@ def _entry(variant: Variant) -> CatalogEntry:
 
 
 def codebooks(spec: TokenizerSpec) -> str:
-    """How many codebooks of which size, as "4x256"."""
+    """Return the number and size of the codebooks, such as "4x256"."""
     return " + ".join(f"{len(list(equal))}x{size:,}" for size, equal in groupby(spec.codebook_sizes))
 
 
@@ -166,11 +166,23 @@ def weights(variant: Variant) -> str:
     return "authors'" if any(isinstance(source, HubSource) for source in variant.sources) else "none"
 
 
+def weights_found(variant: Variant) -> str:
+    """Return in words where `load` finds the weights: in which package, or in which file on the Hub."""
+    packages = [source.package for source in variant.sources if isinstance(source, PackageSource)]
+    if variant.weights is not None or packages:
+        return f"shipped with {variant.package if variant.weights is not None else packages[0]}"
+    published = [f"{source.repo}: {source.filename}" for source in variant.sources if isinstance(source, HubSource)]
+    if published:
+        return f"{' or '.join(published)} on the Hub"
+    places = [source.where for source in variant.sources if isinstance(source, FileSource) and source.where]
+    return f"none on the Hub; the authors offer theirs at {', '.join(places)}" if places else "none published"
+
+
 # The index
 
 
 def make_index() -> str:
-    """Return the text of `models/index.json` that the model files ask for; networks are built without memory."""
+    """Return the text of `models/index.json` for what the model files register; networks are built without memory."""
     modules: dict[str, dict[str, Any]] = {}
 
     def entry(module: str) -> dict[str, Any]:
@@ -191,7 +203,7 @@ def make_index() -> str:
 
 
 def _shape(spec: TokenizerSpec) -> tuple[Any, ...]:
-    # Variants that share it, the architecture and the config have the same network: it is counted once.
+    # Variants with equal values of these, of the architecture and of the config have the same network, counted once.
     return spec.codebook_sizes, spec.downsample, spec.channels, spec.resolution, spec.num_tokens
 
 

@@ -1,4 +1,4 @@
-"""Any continuous autoencoder as a tokenizer, without training.
+"""Tokenizers made of continuous autoencoders, without training.
 
 Paper: Bridging Continuous and Discrete Tokens for Autoregressive Visual Generation (TokenBridge, arXiv 2503.16430).
 It measures one scale for all channels of one autoencoder; here every channel has a mean and a scale of its own.
@@ -39,39 +39,39 @@ def discretize(
     sample_rate: int | None = None,
     causal: bool | None = None,
 ) -> Tokenizer:
-    """A tokenizer that rounds every channel of a continuous latent to one of 2^bits levels.
+    """Return a tokenizer that rounds every channel of a continuous latent to one of 2^bits levels.
 
         tokenizer = zoo.discretize(AutoencoderKL.from_pretrained(...), calibration=batches)
         codes = tokenizer.encode(images)  # int64 [B, channels, h, w]
 
-    What the latent is rounded by is measured: mean and deviation of each channel over `calibration`. Nothing is
+    The levels are placed by the mean and deviation of each channel, which are measured over `calibration`. Nothing is
     trained.
 
     Args:
         autoencoder: a tokenizer of zoo, whose own quantizer is left out, or any module with `encode(x)` and
-            `decode(z)` for latents `[B, channels, *grid]`. `encode` gives the latent, a distribution with `mode()`,
-            or an output with `latent_dist`, `latent` or `latents`, as in diffusers; `decode` gives the signal or an
-            output with `sample`. It is used as it is, not copied, and put into eval mode.
-        bits: of each code, at most 9.
+            `decode(z)` for latents `[B, channels, *grid]`. `encode` returns the latent, a distribution with `mode()`,
+            or an output with `latent_dist`, `latent` or `latents`, as in diffusers; `decode` returns the signal or an
+            output with `sample`. The module is not copied, and is put into eval mode.
+        bits: bits of each code, at most 9.
         calibration: one batch or several, in the public layout and range as `encode` takes them (images
             `[B, 3, H, W]` in [0, 1]), as large as the signals to come. Each goes through the autoencoder whole, one
             after the other; none is kept.
-        value_range: deviations that the levels reach over; at 6 bits the last one stands at 0.81 of it.
-        mean: of the latents, for all channels or one for each, instead of the measured.
-        scale: the reciprocal of their deviation, likewise; what diffusers configurations call `scaling_factor`.
-        name: of the tokenizer; None: the autoencoder's with the bits.
-        modality: "image", "video" or "audio"; None: "image". This and all that follow are for modules that are no
-            tokenizers of zoo, which say so themselves.
-        input_mean, input_std: the network is given (x - input_mean) / input_std of the public range. None: [-1, 1],
-            which is 0.5 and 0.5 for images and video, 0 and 1 for audio.
-        sample_rate: Hz; audio needs it.
+        value_range: number of deviations that the levels extend over; at 6 bits the last level is at 0.81 of it.
+        mean: mean of the latents, for all channels or one for each; None: the measured one.
+        scale: the reciprocal of their deviation, in the same way; diffusers configurations call it `scaling_factor`.
+        name: name of the tokenizer; None: the autoencoder's name with the bits.
+        modality: "image", "video" or "audio"; None: "image". This option and those after it are for modules that are
+            not tokenizers of zoo; tokenizers have these facts in their spec.
+        input_mean, input_std: the network is given (x - input_mean) / input_std, where x is in the public range. None:
+            the network takes [-1, 1], so 0.5 and 0.5 for images and video, 0 and 1 for audio.
+        sample_rate: sample rate in Hz, needed for audio.
         causal: whether the first frame of a clip has a grid step of its own.
 
     Returns:
-        A tokenizer in eval mode: codes `[B, channels, *grid]`, sizes that the grid does not divide padded. The first
-        calibration batch tells channels and downsampling, the latter by the size that its latent is decoded to; in
-        video, its frames are what `spec.chunk_frames` becomes. `save_pretrained` takes the calibration along, but is
-        only for tokenizers of zoo: a file cannot say how to build another module.
+        A tokenizer in eval mode, with codes `[B, channels, *grid]`; sizes that the grid does not divide are padded. The
+        first calibration batch determines the number of channels, the downsampling (from the size that its latent is
+        decoded to) and, for video, `spec.chunk_frames`. `save_pretrained` saves the calibration as well, but works only
+        for tokenizers of zoo: a file cannot say how to build another module.
 
     Raises:
         InputError: a module without `encode` and `decode`, latents that lie on no grid, calibration that is empty,
@@ -104,7 +104,7 @@ def discretize(
 
 
 class Continuous(nn.Module):
-    """A module that is not a tokenizer of zoo, with as much of the interface of one as is needed here."""
+    """A module that is not a tokenizer of zoo, with the part of a tokenizer's interface that is needed here."""
 
     encode_options: tuple[str, ...] = ()
     decode_options: tuple[str, ...] = ()
@@ -148,7 +148,7 @@ class Continuous(nn.Module):
 
     @torch.no_grad()
     def probe(self, signal: Tensor, sample_rate: int | None, causal: bool) -> tuple[TokenizerSpec, int]:
-        """What an encoded and decoded batch tells: a spec that only lacks the codes, and the latent's channels."""
+        """Return what a coded batch shows: a spec that lacks only codebooks, and the latent's number of channels."""
         axes = self.modality.axes
         if "sample_rate" in self.modality.options and sample_rate is None:
             raise InputError(f"expected a sample_rate for {self.modality.name}, got none")
@@ -161,7 +161,7 @@ class Continuous(nn.Module):
         grid, size = tuple(latent.shape[2:]), tuple(self.from_latent(latent).shape[2:])
         steps, rests = [], []
         for axis, positions, length in zip(axes, grid, size, strict=True):
-            first = 1 if causal and axis == "frames" else 0  # on a grid step of its own
+            first = 1 if causal and axis == "frames" else 0  # it has a grid step of its own
             steps.append((length - first) // max(positions - first, 1))
             rests.append(length - first - steps[-1] * (positions - first))
         if any(rests) or min(steps) < 1:
@@ -188,11 +188,11 @@ class Continuous(nn.Module):
 
 
 class DiscretizedTokenizer(Tokenizer):
-    """What `discretize` makes: an autoencoder with a `DimensionwiseQuantizer` in between.
+    """An autoencoder with a `DimensionwiseQuantizer` between encoder and decoder; `discretize` makes it.
 
     Args:
         autoencoder: a tokenizer, another module, or what `saved.configuration` returns for a tokenizer.
-        bits, value_range, mean, scale: of the quantizer.
+        bits, value_range, mean, scale: arguments of the quantizer.
     """
 
     def __init__(
@@ -231,7 +231,7 @@ class DiscretizedTokenizer(Tokenizer):
 
     @torch.no_grad()
     def measure(self, batches: Iterable[Tensor]) -> ChannelStatistics:
-        """Mean and deviation of the latent's channels over signals in the public layout."""
+        """Return mean and deviation of the latent's channels over signals in the public layout."""
         statistics = ChannelStatistics(self.quantizer.dim)
         for x in batches:
             x = self._check_calibration(x)
@@ -266,7 +266,7 @@ class ChannelStatistics:
         self.squares = torch.zeros(dim, dtype=torch.float64)
 
     def update(self, latent: Tensor) -> None:
-        """Takes `[B, dim, *grid]` in; InputError if a value is not finite."""
+        """Add latents `[B, dim, *grid]`; InputError if a value is not finite."""
         if not bool(latent.isfinite().all()):
             raise InputError("calibration has latents that are not finite")
         values = latent.cpu().double().movedim(1, 0).flatten(1)  # [dim, values]
@@ -277,7 +277,7 @@ class ChannelStatistics:
         self.count = count
 
     def scale(self) -> list[float]:
-        """The reciprocal of each channel's deviation; InputError where a channel is constant, rounding aside."""
+        """Return the reciprocal of each channel's deviation; InputError where a channel is constant up to rounding."""
         deviation = (self.squares / self.count).sqrt()
         if bool((deviation <= 1e-7 * self.mean.abs()).any()):
             raise InputError("expected calibration that varies in every channel of the latent, got a constant one")

@@ -14,15 +14,15 @@ class MediaError(ZooError, OSError):
 
 
 class UnknownTokenizerError(ZooError, LookupError):
-    """A name that the registry does not hold."""
+    """A name that is not in the registry."""
 
 
 class CheckpointError(ZooError, RuntimeError):
-    """Weights whose tensors are missing, unexpected, misshapen, truncated or unsafe to read."""
+    """Weights with tensors that are missing, unexpected or of another shape, or a file that is truncated or unsafe."""
 
 
 class WeightsUnavailableError(ZooError, OSError):
-    """Weights that are neither on this machine nor, as things stand, to be had from the Hub."""
+    """Weights that are not on this machine and that cannot be fetched from the Hub."""
 
 
 class PublishError(ZooError, OSError):

@@ -20,14 +20,14 @@ PREFIX = ".zoo-"  # of temporary files
 
 @contextmanager
 def atomic_path(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
-    """A temporary path to write to, which becomes `path` when the block ends without an error.
+    """Yield a temporary path to write to, which becomes `path` when the block ends without an error.
 
     The temporary file lies in the folder of `path` and has its suffix; an error in the block removes it and
     leaves `path` as it was. What a killed process leaves, `remove_leftovers` removes.
 
     Args:
-        path: where the file is to be; its folder exists.
-        overwrite: whether a file that is there already is replaced.
+        path: path of the file, in a folder that exists.
+        overwrite: whether an existing file is replaced.
 
     Raises:
         MediaError: `path` exists and `overwrite` is false, or an OSError in the block (disk full, no

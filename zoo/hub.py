@@ -1,4 +1,4 @@
-"""Publishing: the Hub's interface of every tokenizer, model cards, and pushing to a repository."""
+"""Publishing: the Hub's interface that every tokenizer has, model cards, and pushing to a repository."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 LIBRARY = "tokenizer-zoo"  # on PyPI, and the Hub's `library_name`
 
-# Licenses that the Hub has an identifier for, as far as tokenizers come under them.
+# Licenses of tokenizers for which the Hub has an identifier.
 HUB_LICENSES = (
     *("mit", "apache-2.0", "bsd-2-clause", "bsd-3-clause", "gpl-3.0", "agpl-3.0", "openrail", "cc0-1.0"),
     *("cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0"),
@@ -36,9 +36,9 @@ HUB_LICENSES = (
 
 
 class HubMixin(ModelHubMixin, nn.Module):
-    """`save_pretrained`, `from_pretrained` and `push_to_hub`, as Hub libraries have them.
+    """`save_pretrained`, `from_pretrained` and `push_to_hub`, as other libraries for the Hub have them.
 
-    The arguments that a tokenizer is built with are recorded, to be saved; a class needs no line of its own for that.
+    The arguments that a tokenizer is built with are recorded and saved; a class needs no code of its own for that.
     """
 
     spec: TokenizerSpec
@@ -53,7 +53,7 @@ class HubMixin(ModelHubMixin, nn.Module):
         return tokenizer
 
     def arguments(self) -> dict[str, Any]:
-        """Return what the class takes beside the spec to build this network again, as `config.json` holds it.
+        """Return the arguments besides the spec from which the class builds this network, as in `config.json`.
 
         Raises:
             CheckpointError: a network that arguments cannot describe.
@@ -68,19 +68,19 @@ class HubMixin(ModelHubMixin, nn.Module):
         push_to_hub: bool = False,
         **push_to_hub_kwargs: Any,
     ) -> str | None:
-        """Write `config.json`, `model.safetensors` and the card `README.md`; files there are replaced whole.
+        """Write `config.json`, `model.safetensors` and the card `README.md`, each replaced whole if it exists.
 
         Args:
-            save_directory: made if need be.
+            save_directory: folder to write to; it is made if it does not exist.
             repo_id: the repository that the card tells users to load from; None: the folder.
-            push_to_hub: also push, to `repo_id` or a repository named like the folder.
-            push_to_hub_kwargs: of `push_to_hub`.
+            push_to_hub: whether to push as well, to `repo_id` or a repository named like the folder.
+            push_to_hub_kwargs: options of `push_to_hub`.
 
         Returns:
-            What `push_to_hub` returns, if asked for.
+            What `push_to_hub` returns; None if nothing was pushed.
 
         Raises:
-            CheckpointError: an argument of the architecture that JSON cannot hold, or a module in it that is no
+            CheckpointError: an argument of the architecture that JSON cannot hold, or a module in it that is not a
                 tokenizer of zoo.
             MediaError: the folder cannot be written.
             PublishError: as `push_to_hub`.
@@ -119,11 +119,11 @@ class HubMixin(ModelHubMixin, nn.Module):
         Args:
             pretrained_model_name_or_path: its folder, its weights file or its Hub repository `owner/name`.
             revision: branch, tag or commit; None: main.
-            token: of the Hub; None: the one that `hf auth login` keeps.
-            cache_dir: instead of the Hub's.
-            force_download: also what is in the cache.
-            local_files_only: nothing that is not in the cache.
-            device: where the weights go.
+            token: access token of the Hub; None: the one that `hf auth login` stored.
+            cache_dir: folder of the cache; None: the Hub's.
+            force_download: whether files in the cache are downloaded again.
+            local_files_only: whether only files in the cache are used.
+            device: device of the weights.
             dtype: data type of the weights; None: float32.
 
         Returns:
@@ -157,15 +157,15 @@ class HubMixin(ModelHubMixin, nn.Module):
         branch: str | None = None,
         create_pr: bool = False,
     ) -> str:
-        """Put weights, description and card into a Hub repository, in one commit; the repository is made if need be.
+        """Put weights, configuration and card into a Hub repository, in one commit; a new repository is created.
 
         Args:
             repo_id: `owner/name`, or `name` for one's own.
-            commit_message: of the commit.
-            private: whether a new repository is private; None: as the owner's settings are.
-            token: with write access; None: the one that `hf auth login` keeps.
-            branch: to commit to; None: main.
-            create_pr: propose the commit as a pull request instead.
+            commit_message: message of the commit.
+            private: whether a new repository is private; None: as the owner's settings say.
+            token: access token with write access; None: the one that `hf auth login` stored.
+            branch: branch to commit to; None: main.
+            create_pr: whether the commit is proposed as a pull request instead.
 
         Returns:
             The address of the commit.
@@ -296,7 +296,7 @@ codes = tokenizer.encode(x)  # int64 [1, {spec.num_codebooks}, ...]
 x = tokenizer.decode(codes)
 ```
 
-## Licences
+## Licenses
 
 Weights: {spec.weights_license}. Code of the architecture: {spec.code_license}.
 Paper: {spec.paper}. Source: {spec.source}.

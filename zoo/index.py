@@ -1,6 +1,6 @@
-"""Which file holds which tokenizer, and how many parameters each has: facts that are looked up without importing any.
+"""The index of the models: which file holds which tokenizer and how many parameters it has, without importing any.
 
-The index is `models/index.json`, which `python -m zoo.catalog` writes anew from what the model files register.
+`python -m zoo.catalog` writes it, `models/index.json`, from what the model files register.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PATH = Path(str(files("zoo"))) / "models" / "index.json"
 
 @dataclass(frozen=True)
 class Index:
-    """What the model files of zoo register.
+    """Everything that the model files of zoo register.
 
     variants: name to module. parameters: name to number of parameters. aliases: alias to name. architectures: class
         name to module.
@@ -30,7 +30,7 @@ class Index:
 
 @cache
 def read() -> Index:
-    """Return the index as it is on disk."""
+    """Return the index that is on disk."""
     modules = json.loads(PATH.read_text(encoding="utf-8"))
     return Index(
         variants={name: module for module, entry in modules.items() for name in entry["variants"]},

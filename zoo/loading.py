@@ -1,7 +1,7 @@
-"""A name, folder, file or repository to a network with its weights.
+"""Loading: from a name, folder, file or repository to a network with its weights.
 
-What a name stands for is found out before torch is imported, so that a mistyped one is told at once.
-An authors' file is converted once and kept beside the Hub's cache; later loads map the converted one.
+What a name stands for is found before torch is imported, so that a mistyped name is reported at once.
+The authors' file is converted once and kept beside the Hub's cache; later loads map the converted file.
 """
 
 from __future__ import annotations
@@ -35,14 +35,15 @@ def load(
         name: a variant or alias; a folder or a safetensors file that `save_pretrained` wrote; or a Hub repository
             `owner/name` that holds one. Weights of a variant are looked for in the package, on this machine, in our
             converted repository, then in the published files on the Hub, which are converted once.
-        weights: a file to take a variant's weights from: a published checkpoint or a safetensors file of ours.
-        device: where the weights go.
+        weights: a file with a variant's weights: a published checkpoint, or a safetensors file that zoo wrote.
+        device: device of the weights.
         dtype: data type of the weights; None: float32.
 
     Raises:
-        UnknownTokenizerError: a name that stands for nothing; with the nearest ones.
-        WeightsUnavailableError: weights that are not on this machine and cannot be fetched; with what to do.
-        CheckpointError: a file that is truncated, unsafe to read or not the network's; nothing is loaded.
+        UnknownTokenizerError: a name that stands for nothing; the message lists the nearest names.
+        WeightsUnavailableError: weights that are not on this machine and cannot be fetched; the message says what to
+            do.
+        CheckpointError: a file that is truncated, unsafe to read or of another network; nothing is loaded.
         MediaError: the authors' file was fetched, but the converted one cannot be written beside the Hub's cache.
     """
     found = resolve(name) if weights is None else registry.info(str(name))
@@ -59,7 +60,7 @@ def load(
 def resolve(name: str | Path) -> Variant | Path:
     """Return what `name` stands for: a variant, or the folder or file of a saved tokenizer.
 
-    A name that stands for nothing is told before anything heavy is imported.
+    A name that stands for nothing is reported before anything slow is imported.
 
     Raises:
         UnknownTokenizerError, CheckpointError.
@@ -70,15 +71,16 @@ def resolve(name: str | Path) -> Variant | Path:
 
 
 def load_into(tokenizer: Tokenizer, name: str, weights: str | Path) -> None:
-    """Copy weights into a network that is there already, all of its tensors or none.
+    """Copy weights into an existing network, all of its tensors or none.
 
     Args:
-        tokenizer: of the variant `name`, also with another config or spec.
+        tokenizer: a network of the variant `name`, which may have another config or spec.
+        name: the variant.
         weights: a file, as `load(name, weights=...)` takes it, or the name of a variant whose weights fit; those are
             found as `load` finds them.
 
     Raises:
-        WeightsUnavailableError.
+        WeightsUnavailableError: weights of a variant that cannot be fetched.
         CheckpointError: no such file or variant, or tensors missing, unexpected or of another shape.
     """
     from zoo import saved
@@ -87,7 +89,7 @@ def load_into(tokenizer: Tokenizer, name: str, weights: str | Path) -> None:
     if registry.is_variant(weights):
         variant = registry.info(str(weights))
         state = saved.found_weights(variant, saved.network_of(variant))
-        check_state(state, tokenizer.state_dict(), f"the weights of {variant.name} in a {name}")
+        state = check_state(state, tokenizer.state_dict(), f"the weights of {variant.name} in a {name}")
     elif not Path(weights).is_file():
         raise CheckpointError(f"{weights}: no such file, and no variant has that name")
     else:
@@ -98,7 +100,7 @@ def load_into(tokenizer: Tokenizer, name: str, weights: str | Path) -> None:
 
 
 def find_saved(name: str | Path, **options: Any) -> Path | None:
-    """Return the folder or file that `name` is, or a repository's folder in the Hub's cache; None for a bare name.
+    """Return the folder or file called `name`, or a repository's folder in the Hub's cache; None for a bare name.
 
     `options` are those of `zoo.fetching.fetch_saved`.
     """
@@ -115,7 +117,7 @@ def find_saved(name: str | Path, **options: Any) -> Path | None:
 
 
 def pull(name: str) -> Path:
-    """Fetch the weights of a variant or a repository for use without a network; published files are converted.
+    """Fetch the weights of a variant or a repository for later use without a network; published files are converted.
 
     Args:
         name: variant, alias or Hub repository `owner/name`.

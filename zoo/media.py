@@ -1,6 +1,6 @@
 """Reading and writing images, sound, video and protein structures.
 
-The functions are those of `zoo.modalities`, whose objects treat all four kinds alike.
+These are functions of `zoo.modalities`, which also has one object for each of the four modalities.
 """
 
 from zoo.modalities import MediaBytes, every, media_files, modality_of

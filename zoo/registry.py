@@ -1,8 +1,8 @@
-"""Names to tokenizers: the only way in.
+"""The registry: which variant, and which architecture, a name stands for.
 
-A model file ends with its variants: `register` of a base variant and of what `replace` makes of it, `alias`. The file
-that an index names is imported when the variant is first asked for; packages from outside add theirs through the
-entry point group `zoo.tokenizers`.
+A model file ends with its variants: it calls `register` for a base variant and for what `replace` makes of it, and
+`alias`. A model file is imported when one of its variants is first needed, as the index says. Other packages add
+variants through the entry point group `zoo.tokenizers`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -47,9 +48,9 @@ class HubSource:
 
 @dataclass(frozen=True)
 class PackageSource:
-    """A published file that an installed package carries, so that it is always at hand.
+    """A published file that an installed package contains, so that it is always available.
 
-    read: its path to a state dict in the authors' names, which `keys` turns into ours.
+    read: reads the file at a path as a state dict with the authors' names, which `keys` turns into ours.
     """
 
     package: str
@@ -66,7 +67,7 @@ class PackageSource:
 class FileSource:
     """A published file that is neither on the Hub nor in a package: `zoo.load(name, weights=FILE)` reads it.
 
-    where: where the authors offer it, to follow "it is at"; "" where they do not.
+    where: place where the authors offer it; "" if there is none.
     """
 
     where: str = ""
@@ -84,9 +85,11 @@ class Variant:
     sources: published files that hold the weights, the authors' first; any of them will do. Empty where the weights
         come with the package alone, or were not published.
     weights: file of the weights in the variant's own package, in the layout of `save_pretrained`; None: it has none.
+        A relative path starts from the folder of the package, of a plug-in that is one module from where that lies.
     card: stem of its model card, in `hub_cards/` or in the folder `cards` of a plug-in's package; None: one is made
         from the spec.
     figures: what the authors report, as `{"rFID, ImageNet 256x256": 0.12}`.
+    package: the package that the variant comes from: "zoo", or a plug-in's. "" stands for that of the architecture.
     """
 
     spec: TokenizerSpec
@@ -96,6 +99,10 @@ class Variant:
     weights: str | None = None
     card: str | None = None
     figures: Mapping[str, float] = field(default_factory=dict)
+    package: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "package", (self.package or self.module).partition(".")[0])
 
     @property
     def name(self) -> str:
@@ -108,7 +115,7 @@ class Variant:
 
     @property
     def keys(self) -> KeyMap | None:
-        """How the authors' file names the tensors."""
+        """The key map of the authors' file."""
         return self.sources[0].keys if self.sources else None
 
     @property
@@ -117,26 +124,28 @@ class Variant:
         return self.builder.__module__
 
     @property
-    def package(self) -> str:
-        """The package that the variant comes from: "zoo", or a plug-in's."""
-        return self.module.partition(".")[0]
-
-    @property
     def shipped(self) -> Path | None:
         """The file of weights on this machine, in the variant's own package or in one that zoo needs; None: none."""
         if self.weights is not None:
-            return Path(str(files(self.package))) / self.weights
+            return _folder(self.package) / self.weights
         packaged = [source.path for source in self.sources if isinstance(source, PackageSource)]
         return packaged[0] if packaged else None
 
     @property
     def card_file(self) -> Path | None:
         """The model card in the variant's own package; None: it has none."""
-        return None if self.card is None else Path(str(files(self.package))) / "cards" / f"{self.card}.md"
+        return None if self.card is None else _folder(self.package) / "cards" / f"{self.card}.md"
 
     def build(self, *, small: bool = False) -> Tokenizer:
         """Return the network with random weights, in training mode; `small` makes it quick to try out."""
         return self.builder(self.spec, **{**self.config, **(self.builder.small if small else {})})
+
+
+def _folder(package: str) -> Path:
+    """The folder of an imported package; of a single module, the one that holds it."""
+    module = sys.modules[package]
+    folders = list(getattr(module, "__path__", ()))
+    return Path(folders[0]) if folders else Path(getattr(module, "__file__", None) or "").parent
 
 
 _variants: dict[str, Variant] = {}
@@ -163,6 +172,7 @@ def register(
     weights: str | None = None,
     card: str | None = None,
     figures: Mapping[str, float] | None = None,
+    package: str = ...,
 ) -> Variant: ...
 
 
@@ -177,20 +187,22 @@ def register(
     weights: str | None = None,
     card: str | None = None,
     figures: Mapping[str, float] | None = None,
+    package: str = "",
 ) -> Variant:
     """Add a variant: one that `replace` has made, or a new one.
 
     Args:
         name: of the variant, which becomes that of its spec; or the whole `Variant`.
         builder: the architecture.
-        spec, config, weights, card, figures: as in `Variant`.
+        spec, config, weights, card, figures, package: as in `Variant`. A plug-in whose variant has an architecture of
+            another package gives its own `package`, such as `__name__`.
         hub: published files, the authors' first. keys: key map of those that have none of their own.
 
     Returns:
         The variant, for `replace`.
 
     Raises:
-        ValueError: a name that is taken, or that is not the spec's.
+        ValueError: a name that is taken, by a variant of zoo's even before that is imported, or not the spec's.
     """
     if isinstance(name, Variant):
         variant = name
@@ -200,9 +212,10 @@ def register(
         raise ValueError(f"tokenizer {name!r} has a spec named {spec.name!r}")
     else:
         spec = dataclasses.replace(spec, name=name)
-        variant = Variant(spec, builder, dict(config or {}), _sources(hub, keys), weights, card, dict(figures or {}))
-    if variant.name in _variants or variant.name in _aliases:
-        raise ValueError(f"tokenizer {variant.name!r} is registered twice")
+        variant = Variant(
+            spec, builder, dict(config or {}), _sources(hub, keys), weights, card, dict(figures or {}), package
+        )
+    _check_free(variant.name, variant.package)
     _variants[variant.name] = variant
     return variant
 
@@ -217,6 +230,7 @@ def replace(
     weights: str | None = None,
     card: str | None = None,
     figures: Mapping[str, float] | None = None,
+    package: str = "",
     **spec: Any,
 ) -> Variant:
     """Return a variant that differs from `base` in what is given.
@@ -226,6 +240,7 @@ def replace(
         hub, weights, figures: its own; they are not taken over.
         keys: key map of `hub`; None: that of `base`.
         config: changes to the base's. card: None: that of `base`.
+        package: of a plug-in that changes another package's variant; a card is then its own. "": that of `base`.
         spec: fields of the spec that differ.
     """
     return Variant(
@@ -234,25 +249,35 @@ def replace(
         config={**base.config, **(config or {})},
         sources=() if hub is None else _sources(hub, keys or base.keys),
         weights=weights,
-        card=card or base.card,
+        card=card if package else card or base.card,
         figures=dict(figures or {}),
+        package=package or base.package,
     )
 
 
 def alias(name: str, target: str) -> None:
-    """Let `name` stand for the registered variant `target`."""
-    if name in _variants or name in _aliases:
-        raise ValueError(f"tokenizer {name!r} is registered twice")
+    """Let `name` stand for the registered variant `target`; ValueError for a name that is taken."""
     if target not in _variants:
         raise ValueError(f"alias {name!r} names {target!r}, which is not registered")
+    _check_free(name, _variants[target].package)
     _aliases[name] = target
 
 
+def is_ours(name: str) -> bool:
+    """Return whether `name` is that of a variant or an alias of zoo's, and of no plug-in's."""
+    return name in index.read().variants or name in index.read().aliases
+
+
+def _check_free(name: str, package: str) -> None:
+    if name in _variants or name in _aliases or (package != "zoo" and is_ours(name)):
+        raise ValueError(f"tokenizer {name!r} is registered twice")
+
+
 def register_architecture(architecture: type[Tokenizer]) -> None:
-    """Make a class known by its name, as `config.json` has it; every subclass of `Tokenizer` is.
+    """Make a class known by its name, which `config.json` stores; `Tokenizer` does so for every subclass.
 
     Raises:
-        ValueError: a class from outside that is called like one of zoo's.
+        ValueError: a class of another package with the name of one of zoo's.
     """
     name, module = architecture.__name__, architecture.__module__
     own = index.read().architectures.get(name)
@@ -263,7 +288,7 @@ def register_architecture(architecture: type[Tokenizer]) -> None:
 
 @contextmanager
 def temporary() -> Iterator[None]:
-    """Undo at the end whatever was registered inside, for tests."""
+    """Undo, when the block ends, whatever was registered in it; for tests."""
     import_models()
     tables: list[dict[str, Any]] = [_variants, _aliases, _architectures]
     before = [dict(table) for table in tables]
@@ -276,7 +301,7 @@ def temporary() -> Iterator[None]:
 
 
 def _sources(hub: Source | Sequence[Source] | None, keys: KeyMap | None) -> tuple[Source, ...]:
-    """Sources with a key map of their own or `keys`."""
+    """Return sources that each have a key map: their own, or `keys`."""
     if hub is None:
         return () if keys is None else (FileSource(keys=keys),)
     given = (hub,) if isinstance(hub, Source) else tuple(hub)
@@ -287,7 +312,7 @@ def _sources(hub: Source | Sequence[Source] | None, keys: KeyMap | None) -> tupl
 
 
 def list_tokenizers(*, modality: str | None = None, quantizer: str | None = None) -> list[str]:
-    """Names of all variants, sorted; only those of a modality or a quantizer family where given, in any case."""
+    """Return the sorted names of all variants, or of those of a modality or a quantizer family, in any case."""
     import_models()
     wanted = [text and text.lower() for text in (modality, quantizer)]
     return sorted(
@@ -298,23 +323,23 @@ def list_tokenizers(*, modality: str | None = None, quantizer: str | None = None
 
 
 def aliases() -> dict[str, str]:
-    """Alias to variant name."""
+    """Return all aliases, each with the name of its variant."""
     import_models()
     return dict(_aliases)
 
 
 def architectures() -> list[type[Tokenizer]]:
-    """All classes that are known by now, by name."""
+    """Return all classes that are known so far, sorted by name."""
     return [_architectures[name] for name in sorted(_architectures)]
 
 
 def is_variant(name: str | Path) -> bool:
-    """Whether `name` is that of a variant or an alias."""
+    """Return whether `name` is that of a variant or an alias."""
     return isinstance(name, str) and _find(name) is not None
 
 
 def info(name: str) -> Variant:
-    """Return the registered variant; UnknownTokenizerError with the nearest names."""
+    """Return the variant called `name`; UnknownTokenizerError, with the nearest names, if there is none."""
     found = _find(name)
     if found is None:
         known = {**index.read().variants, **index.read().aliases, **_variants, **_aliases}
@@ -325,7 +350,7 @@ def info(name: str) -> Variant:
 
 
 def architecture(name: str) -> type[Tokenizer]:
-    """Return the class that a saved `config.json` names; UnknownTokenizerError for one that is not known."""
+    """Return the class that a saved `config.json` names; UnknownTokenizerError if it is not known."""
     if name not in _architectures:
         module = index.read().architectures.get(name)
         if module is not None:
@@ -344,7 +369,7 @@ def create(name: str, *, small: bool = False) -> Tokenizer:
 
 
 def _find(name: str) -> str | None:
-    """The variant that `name` stands for; its file is imported."""
+    """Return the name of the variant that `name` stands for, and import its file; None if there is none."""
     name = _aliases.get(name, index.read().aliases.get(name, name))
     if name not in _variants:
         module = index.read().variants.get(name)

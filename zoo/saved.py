@@ -1,7 +1,7 @@
 """Saved tokenizers: their configuration, and the weights that become a network's.
 
-A saved tokenizer is `config.json` (class, arguments and spec), `model.safetensors` (its tensors; the same
-configuration is in the metadata, so that the file alone says what it is) and `README.md`, the card.
+A saved tokenizer consists of `config.json` (class, arguments and spec), `model.safetensors` (its tensors, with the same
+configuration in the metadata, so that this file alone is enough) and `README.md`, the card.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 
 
 class Configured(Protocol):
-    """What has a configuration: every tokenizer."""
+    """Anything with a configuration, as every tokenizer has."""
 
     spec: TokenizerSpec
 
@@ -43,7 +43,7 @@ class Configured(Protocol):
 
 
 def configuration(tokenizer: Configured) -> dict[str, Any]:
-    """Return all that it takes to build the network again, as `config.json` holds it.
+    """Return all that is needed to build the network again, as `config.json` stores it.
 
     Raises:
         CheckpointError: an argument of the architecture that JSON cannot hold.
@@ -62,11 +62,11 @@ def configuration(tokenizer: Configured) -> dict[str, Any]:
 
 
 def build(configuration: Mapping[str, Any]) -> Tokenizer:
-    """Return the network of a `configuration`, with random weights.
+    """Return the network that a `configuration` describes, with random weights.
 
     Raises:
         UnknownTokenizerError: a class that is not known.
-        TypeError: arguments or facts that the class does not take.
+        TypeError: arguments that the class does not take, or facts that a spec does not have.
     """
     architecture = registry.architecture(configuration["architecture"])
     return architecture(TokenizerSpec(**as_tuples(configuration["spec"])), **as_tuples(configuration["config"]))
@@ -82,7 +82,7 @@ def _from_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
 
 
 def as_tuples(value: Any) -> Any:
-    """Return JSON's lists as the tuples that they were."""
+    """Return a value from JSON with its lists as tuples."""
     if isinstance(value, dict):
         return {key: as_tuples(item) for key, item in value.items()}
     return tuple(map(as_tuples, value)) if isinstance(value, list) else value
@@ -96,7 +96,7 @@ def load_saved(path: Path, dtype: torch.dtype | None, wanted: type | None = None
 
     Raises:
         UnknownTokenizerError: a class that is not known.
-        CheckpointError: not a saved tokenizer, of another class, or of tensors that are not the network's.
+        CheckpointError: not a saved tokenizer, one of another class, or one with the tensors of another network.
     """
     saved = _read_configuration(path)
     architecture = registry.architecture(saved["architecture"])
@@ -112,8 +112,7 @@ def load_saved(path: Path, dtype: torch.dtype | None, wanted: type | None = None
         version = saved.get("zoo", "unknown")
         raise CheckpointError(f"{path}: written by zoo {version}, this is {zoo.__version__}: {error}") from None
     weights = path / WEIGHTS if path.is_dir() else path
-    state = read_checkpoint(weights)
-    check_state(state, tokenizer.state_dict(), str(weights))
+    state = check_state(read_checkpoint(weights), tokenizer.state_dict(), str(weights))
     assign(tokenizer, state, dtype)
     if path.is_dir() and (path / CARD).is_file():
         tokenizer.card_file = path / CARD
@@ -147,7 +146,7 @@ def network_of(variant: Variant) -> Tokenizer:
 
 
 def load_variant(variant: Variant, weights: Path | None, dtype: torch.dtype | None) -> Tokenizer:
-    """Return the variant with its own weights, or with those of a file that the user names."""
+    """Return the variant with its own weights, or with those of a file that the user chose."""
     tokenizer = network_of(variant)
     if weights is None:
         state = found_weights(variant, tokenizer)
@@ -159,7 +158,7 @@ def load_variant(variant: Variant, weights: Path | None, dtype: torch.dtype | No
 
 
 def local_weights(variant: Variant, path: Path, network: Tokenizer) -> Mapping[str, Tensor]:
-    """Return the tensors of a file that the user names: ours as they are, a published one through its key map."""
+    """Return the tensors of a file that the user chose: ours as they are, a published one's through its key map."""
     expected = network.state_dict()
     if path.suffix == ".safetensors" and "zoo" in (metadata := read_metadata(path)):
         state = read_checkpoint(path)
@@ -175,22 +174,19 @@ def local_weights(variant: Variant, path: Path, network: Tokenizer) -> Mapping[s
         best = max(keys, key=lambda layout: layout.found(state, expected), default=None)
         if best is not None and best.found(state, expected):
             return best.convert(state, expected, str(path))
-    check_state(state, expected, str(path))
-    return state
+    return check_state(state, expected, str(path))
 
 
 def found_weights(variant: Variant, network: Tokenizer) -> Mapping[str, Tensor]:
-    """Return the variant's own tensors, from a package or the Hub; `network` is the variant's."""
+    """Return the variant's own tensors, from a package or the Hub; `network` is the variant's network."""
     path = weights_file(variant, network)
     if variant.weights is None and variant.shipped is not None:
         return local_weights(variant, path, network)
-    state = read_checkpoint(path)
-    check_state(state, network.state_dict(), str(path))
-    return state
+    return check_state(read_checkpoint(path), network.state_dict(), str(path))
 
 
 def weights_file(variant: Variant, network: Tokenizer) -> Path:
-    """Return the file of the variant's weights; what is on this machine goes before the network."""
+    """Return the file of the variant's weights; files on this machine are preferred to the network."""
     if (shipped := variant.shipped) is not None:
         if not shipped.is_file():
             raise WeightsUnavailableError(f"{variant.name}: the installed packages have no file {shipped}")
@@ -213,7 +209,7 @@ def weights_file(variant: Variant, network: Tokenizer) -> Path:
 
 
 def warn_if_non_commercial(spec: TokenizerSpec) -> None:
-    """Warn, once for each license and tokenizer, where the weights are not for commercial use."""
+    """Warn, once for each license and tokenizer, if the weights are not for commercial use."""
     if not spec.allows_commercial_use:
         _warn_once(f"the weights of {spec.name} are under {spec.weights_license}: not for commercial use")
 

@@ -1,4 +1,4 @@
-"""Facts about a tokenizer that need no network: what it takes, what it gives, what it costs."""
+"""Facts about a tokenizer that need no network: what it takes, what it returns, what its codes cost."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ NON_COMMERCIAL = re.compile(r"\bnc\b|non-?commercial", re.IGNORECASE)
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerSpec:
-    """What a variant takes and gives, without its network.
+    """Facts about a variant: what it takes and returns, without its network.
 
-    name: of the variant; `zoo.register` sets it. modality: a name in `zoo.modalities.NAMES`.
-    codebook_sizes: entries of each codebook; one token per codebook and grid position.
+    name: name of the variant; `zoo.register` sets it. modality: a name in `zoo.modalities.NAMES`.
+    codebook_sizes: number of entries of each codebook; there is one token per codebook and grid position.
     downsample: signal steps per grid step, one per axis: audio `(hop_length,)`, image `(height, width)`,
         video `(frames, height, width)`, structure `(1,)`; `()` for images whose tokens lie on no grid.
-    channels: of audio, images and video; of structures the atoms of a residue, 5.
+    channels: channels of audio, images and video; for structures the atoms of a residue, 5.
     sample_rate: Hz (audio). resolution: height and width that the published figures are for (image, video).
-    num_tokens: grid positions of an image whatever its size (1D tokenizers). tail_drop: whether the first few of
-        them decode as well.
-    chunk_frames: frames that are encoded together (video); longer clips are taken in windows of as many.
-    causal: whether codes depend on the past alone; in video the first frame then has a grid step of its own.
-    variable_size: whether any length or size is taken; if not, `resolution` alone is.
+    num_tokens: grid positions of an image, whatever its size (1D tokenizers). tail_drop: whether the first few of
+        them can be decoded alone.
+    chunk_frames: frames that are encoded together (video); longer clips are encoded in windows of this length.
+    causal: whether codes depend on the past alone; in video, the first frame then has a grid step of its own.
+    variable_size: whether any length or size is taken; if not, only `resolution` is.
     weights_license: as stated by the authors; "not stated" where they state none.
     """
 
@@ -62,7 +62,7 @@ class TokenizerSpec:
 
     @property
     def bits_per_position(self) -> float:
-        """Bits that all codebooks together spend on one grid position."""
+        """Bits of all codebooks together for one grid position."""
         return sum(math.log2(size) for size in self.codebook_sizes)
 
     @property
@@ -91,9 +91,9 @@ class TokenizerSpec:
         return ("tokens",) if self.num_tokens is not None else modalities.get(self.modality).axes
 
     def grid(self, size: tuple[int, ...], chunk_frames: int | None = None) -> tuple[int, ...]:
-        """Shape of the codes' grid for a signal of `size`, its axes as `Modality.axes` has them.
+        """Shape of the codes' grid for a signal of `size`, whose axes are those of `Modality.axes`.
 
-        Video: encoded in windows of `chunk_frames`; None: of the spec's.
+        chunk_frames: length of the windows that a video is encoded in; None: the spec's.
         """
         if self.num_tokens is not None:
             return (self.num_tokens,)
@@ -116,10 +116,10 @@ class TokenizerSpec:
 
 
 class TokenizerOutput(NamedTuple):
-    """What `forward` returns.
+    """Output of `Tokenizer.forward`.
 
-    reconstruction: as the input, not clamped. codes: int64 `[batch, num_codebooks, *grid]`.
-    latent: what the decoder received, `[batch, dim, *grid]`. losses: the quantizer's unweighted terms.
+    reconstruction: in the layout of the input, not clamped. codes: int64 `[batch, num_codebooks, *grid]`.
+    latent: what the decoder receives, `[batch, dim, *grid]`. losses: the quantizer's terms, without weights.
     """
 
     reconstruction: Tensor

@@ -1,4 +1,4 @@
-"""What every tokenizer is: a spec, an encoder, a quantizer, a decoder, and the contract between them."""
+"""The base class of all tokenizers: a spec, an encoder, a quantizer, a decoder, and the contract between them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PREPROCESS_OPTIONS = ("resolution", "crop", "sample_rate", "resample", "seconds"
 
 
 class Tokenizer(HubMixin):
-    """Signal to codes and back.
+    """Base class of tokenizers, which turn a signal into codes and back.
 
     Public layouts, batch first: images `[B, 3, H, W]` and video `[B, 3, T, H, W]` in [0, 1]; audio
     `[B, channels, samples]`, nominally in [-1, 1], at `spec.sample_rate`; structures `[B, residues, 5, 3]`, the
@@ -27,10 +27,14 @@ class Tokenizer(HubMixin):
 
     A system subclasses this, sets `encoder`, `quantizer` and `decoder`, and overrides `to_latent` and
     `from_latent` where running encoder or decoder takes more than a call. Both work in the network's own
-    range, which `input_mean` and `input_std` declare. A structure goes in and out as it is, in float32, so that
-    `from_latent` gives `[B, residues, 5, 3]`.
-    `encode_only` says, in a system without a decoder, why it has none. `interpolation` is what the authors resize
-    images with, for `preprocess`. `small` holds arguments that make the network small, to try it out:
+    range, which `input_mean` and `input_std` declare. A structure is passed as it is, in float32, so that
+    `from_latent` returns `[B, residues, 5, 3]`.
+    A tokenizer can be pickled and copied. `torch.compile(tokenizer.encode, fullgraph=True)` compiles `encode` without
+    `lengths`, and so `decode`; in a compiled or exported graph values are not checked, and a signal is not cut into
+    chunks. `zoo.graphs` has both as modules, for `torch.export`, and writes ONNX files.
+
+    In a system without a decoder, `encode_only` says why it has none. `interpolation` is the interpolation with which
+    the authors resize images, for `preprocess`. `small` holds arguments that make the network small and quick to try:
     `zoo.create(name, small=True)`.
     """
 
@@ -53,38 +57,39 @@ class Tokenizer(HubMixin):
     def __init__(self, spec: TokenizerSpec):
         super().__init__()
         self.spec = spec
+        modalities.get(spec.modality)  # here, so that nothing is imported while `encode` and `decode` are traced
 
-    # What a system overrides
+    # What a system overrides; `*args` stands in both for options that a subclass names
 
     def to_latent(self, signal: Tensor, *args: Any, **options: Any) -> Tensor:
-        """Signal in the network's range to what enters the quantizer, `[B, dim, *grid]`."""
+        """Return what the quantizer receives, `[B, dim, *grid]`, for a signal in the network's range."""
         return self.encoder(signal)
 
     def from_latent(self, latent: Tensor, *args: Any, **options: Any) -> Tensor:
-        """`[B, dim, *grid]` to the signal in the network's range, uncropped and unclamped."""
+        """Return the signal in the network's range, neither cropped nor clamped, for a latent `[B, dim, *grid]`."""
         return self.decoder(latent)
 
     # The public interface
 
     @property
     def modality(self) -> Modality:
-        """What there is to know about the tokenizer's kind of signal."""
+        """The modality's object: everything about the tokenizer's kind of signal."""
         return modalities.get(self.spec.modality)
 
     @torch.no_grad()
     def encode(
         self, x: Tensor, lengths: Tensor | None = None, *, sample_rate: int | None = None, **options: Any
     ) -> Tensor:
-        """Signal to codes.
+        """Encode a signal to codes.
 
         Args:
-            x: floating point, in the public layout of `spec.modality`. Sides that are no multiple of
-                `spec.downsample` are padded by replication (images, video), a window's frames after its last.
+            x: floating point, in the public layout of `spec.modality`. Sides that are not a multiple of
+                `spec.downsample` are padded by replication (images, video), the frames of a window after its last.
             lengths: int `[B]`, valid steps of each item's first axis (samples, frames, residues) in a padded
                 batch. Each item gets the codes that it has alone; positions after `code_lengths(lengths)` are 0.
-            sample_rate: Hz of `x`, to have it checked (audio).
-            options: those in `encode_options`; for video `chunk_frames`, the length of the windows that clips
-                are encoded in, one after the other.
+            sample_rate: sample rate of `x` in Hz, which is then checked (audio).
+            options: those in `encode_options`; for video also `chunk_frames`, the length of the windows in which a
+                clip is encoded.
 
         Returns:
             int64 `[B, num_codebooks, *grid]`, `grid = spec.grid(size of x)`.
@@ -109,13 +114,13 @@ class Tokenizer(HubMixin):
 
     @torch.no_grad()
     def decode(self, codes: Tensor, size: int | tuple[int, ...] | None = None, **options: Any) -> Tensor:
-        """Codes to signal, from the codes alone.
+        """Decode codes to a signal, from the codes alone.
 
         Args:
             codes: integers `[B, num_codebooks, *grid]`.
-            size: what to crop to: `samples`, `(height, width)`, `(frames, height, width)` or `residues`;
-                None: all that the codes stand for.
-            options: those in `decode_options`; for video `chunk_frames`, as it was when the clip was encoded.
+            size: size to crop to: `samples`, `(height, width)`, `(frames, height, width)` or `residues`;
+                None: everything that the codes stand for.
+            options: those in `decode_options`; for video also `chunk_frames`, as it was when the clip was encoded.
 
         Returns:
             The signal in its public layout. Images and video are clamped to [0, 1]; audio is not clipped.
@@ -136,13 +141,13 @@ class Tokenizer(HubMixin):
         return self.modality.crop(self.modality.finish(signal), size)
 
     def embed(self, codes: Tensor) -> Tensor:
-        """Return what the decoder receives for `codes`: floating `[B, dim, *grid]` in the model's dtype."""
+        """Return the latent that the decoder receives for `codes`: `[B, dim, *grid]` in the model's data type."""
         codes = self._check_codes(codes)
         latent = self.quantizer.codes_to_latent(codes.movedim(1, -1)).movedim(-1, 1)
         return latent.to(self.dtype)
 
     def forward(self, x: Tensor) -> TokenizerOutput:
-        """Return reconstruction, codes, latent and the quantizer's losses of `x`, video in one window."""
+        """Return reconstruction, codes, latent and the quantizer's losses for `x`; a video is one window."""
         self.check_decodes()
         x = self._check_signal(x)
         z = self.to_latent(self._normalize(self._pad(x)))
@@ -152,7 +157,7 @@ class Tokenizer(HubMixin):
         return TokenizerOutput(reconstruction, codes.movedim(-1, 1), latent, losses)
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        """Return `x` encoded and decoded again, in the size that went in, as `restore` does."""
+        """Return `x` encoded and decoded again, in its own size, as `restore` does."""
         return self.restore(self.encode(x), x)
 
     def restore(self, codes: Tensor, like: Tensor, **options: Any) -> Tensor:
@@ -169,11 +174,11 @@ class Tokenizer(HubMixin):
         return self.modality.like(self.decode(codes, size=self.size_of(like), **options), like.to(self.device))
 
     def size_of(self, x: Tensor) -> tuple[int, ...]:
-        """Return the axes of a signal that `decode(size=)` and `spec.grid` count."""
+        """Return the size of a signal as `decode(size=)` and `spec.grid` take it."""
         return self.modality.size_of(x)
 
     def code_lengths(self, lengths: Tensor) -> Tensor:
-        """Valid positions along the codes' first axis for signals of `lengths`; int64 `[B]`."""
+        """Return the valid positions along the codes' first axis for signals of `lengths`; int64 `[B]`."""
         return torch.as_tensor([self.spec.code_length(length) for length in torch.as_tensor(lengths).tolist()])
 
     def preprocess(
@@ -187,7 +192,7 @@ class Tokenizer(HubMixin):
         seconds: float | None = None,
         chain: str | None = None,
     ) -> Tensor | Batch:
-        """A file or a signal in memory, or several, to a batch that `encode` takes.
+        """Load a file or a signal in memory, or several of them, as a batch that `encode` takes.
 
         Args:
             source: a path, bytes or a binary file object; a PIL image; an array or tensor: image `[H, W, 3]` or
@@ -196,19 +201,19 @@ class Tokenizer(HubMixin):
                 any of these makes one batch. A video is read whole; `modality.stream` reads it window by window.
             resolution: images and video: the short side is resized to this and the centre cropped square; None: as
                 it is, or to `spec.resolution` where the network takes no other.
-            crop: images and video: side of the centre square that is kept; None: `resolution`; 0: all of the image.
-            sample_rate: Hz of an audio array or tensor.
+            crop: images and video: side of the centre square that is kept; None: `resolution`; 0: the whole image.
+            sample_rate: sample rate of an audio array or tensor in Hz.
             resample: whether audio of another rate is resampled (the default); if not, it is an error.
-            seconds: audio and video: how much is taken from the start; None: all.
+            seconds: audio and video: length that is taken from the start; None: all.
             chain: id of the chain to take from a structure file; None: the only one.
 
         Returns:
-            Floating, in the public layout, a batch of one. For a list `Batch(signal, lengths)`, which
-            `encode(*batch)` takes; `lengths` is None where all are equal.
+            A batch of one, floating point in the public layout. For a list, `Batch(signal, lengths)`, which
+            `encode(*batch)` takes; `lengths` is None if all lengths are equal.
 
         Raises:
-            InputError: what is not a signal of `spec.modality`, an option of another modality, a rate that is not the
-                model's, or images of a list that differ in size.
+            InputError: a source that is not a signal of `spec.modality`, an option of another modality, a rate that is
+                not the model's, or images of different sizes in a list.
             MediaError: a file that cannot be read.
         """
         given = {
@@ -277,11 +282,11 @@ class Tokenizer(HubMixin):
         return signal * self.input_std + self.input_mean
 
     def _pad(self, x: Tensor) -> Tensor:
-        """Sides up to what the grid counts, where networks do not pad themselves."""
+        """Pad sides to multiples of the grid's steps, unless networks of the modality do so themselves."""
         return x if self.modality.networks_pad or not self.spec.variable_size else self.modality.pad(x, self.spec)
 
     def check_decodes(self) -> None:
-        """InputError in a system that only encodes, with the reason."""
+        """Raise InputError, with the reason, if the system only encodes."""
         if self.encode_only is not None:
             raise InputError(f"{self.spec.name} cannot decode: {self.encode_only}")
 
@@ -314,12 +319,13 @@ class Tokenizer(HubMixin):
 
     def _check_fixed_grid(self, grid: tuple[int, ...]) -> None:
         whole = self.spec.grid(self.spec.resolution or ())
-        if grid != whole and not (self.spec.tail_drop and grid[0] <= whole[0]):
+        fits = grid[0] <= whole[0] if self.spec.tail_drop else grid == whole
+        if not fits:
             takes = f"1 to {whole[0]}" if self.spec.tail_drop else " x ".join(map(str, whole))
             raise InputError(f"{self.spec.name} takes {takes} codes an image, got {' x '.join(map(str, grid))}")
 
     def _take_options(self, options: dict[str, Any], accepted: tuple[str, ...], method: str) -> int | None:
-        """Check the options, and take out of them the length of the windows that a signal is encoded in."""
+        """Check the options, and remove from them the length of the windows that a signal is encoded in."""
         accepted = (*accepted, *self.modality.window_options)
         for option in options:
             if option not in accepted:

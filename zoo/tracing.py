@@ -1,4 +1,4 @@
-"""Whether the values of a tensor exist yet, which checks that read them have to know."""
+"""Whether the values of a tensor exist, which every check that reads them has to ask."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 Paper: WavTokenizer: an Efficient Acoustic Discrete Codec Tokenizer for Audio Language Modeling (ICLR 2025,
 arXiv 2408.16532). Reference: jishengpeng/WavTokenizer at 5cf440d.
 The encoder is EnCodec's (strided convolutions, an LSTM), the decoder is Vocos's (ConvNeXt at frame rate, inverse
-STFT) with residual and attention blocks in front. Those blocks normalise and attend over the whole sequence, so
+STFT) after residual and attention blocks. Those blocks normalise and attend over the whole sequence, so
 a clip decoded in parts is not the clip decoded at once; everything else sees a bounded neighbourhood, and long
 audio runs through it in chunks whose overlap makes them exact.
 """
@@ -18,10 +18,11 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import weight_norm
 
 from zoo.checkpoints import KeyMap
 from zoo.errors import InputError
+from zoo.layers.lstm import LSTM
+from zoo.layers.weight_norm import WeightNormConv1d
 from zoo.quantizers import VectorQuantizer
 from zoo.registry import HubSource, alias, register, replace
 from zoo.spec import TokenizerSpec
@@ -29,15 +30,11 @@ from zoo.tokenizer import Tokenizer
 
 
 class PaddedConv(nn.Module):
-    """Weight-normalised convolution that reflects its input at both ends: `ceil(length / stride)` steps come out."""
+    """Weight-normalised convolution that reflects its input at both ends and returns `ceil(length / stride)` steps."""
 
     def __init__(self, channels_in: int, channels_out: int, kernel_size: int, stride: int = 1):
         super().__init__()
-        self.conv = weight_norm(nn.Conv1d(channels_in, channels_out, kernel_size, stride))
-        # Unit norms keep the variance of what passes; PyTorch's own start shrinks it threefold at every layer,
-        # until a latent is little but the sum of the biases.
-        nn.init.ones_(self.conv.parametrizations.weight.original0)
-        nn.init.zeros_(self.conv.bias)
+        self.conv = WeightNormConv1d(channels_in, channels_out, kernel_size, stride)
         self.stride = stride
         self.right = (kernel_size - stride) // 2
         self.left = kernel_size - stride - self.right
@@ -46,9 +43,9 @@ class PaddedConv(nn.Module):
         length = x.shape[-1]
         right = self.right + -length % self.stride
         # Reflection needs more samples than it adds: short input gets zeros first, which are cut off again.
-        zeros = max(0, max(self.left, right) + 1 - length)
+        zeros = torch.sym_max(0, torch.sym_max(self.left, right) + 1 - length)
         x = F.pad(F.pad(x, (0, zeros)), (self.left, right), mode="reflect")
-        return self.conv(x[..., : x.shape[-1] - zeros])
+        return self.conv(x.narrow(-1, 0, self.left + length + right))
 
 
 class ResidualUnit(nn.Module):
@@ -75,7 +72,7 @@ class Encoder(nn.Module):
             self.units.append(ResidualUnit(width))
             self.downsamples.append(PaddedConv(width, 2 * width, 2 * stride, stride))
             width *= 2
-        self.lstm = nn.LSTM(width, width, num_layers=2, batch_first=True)
+        self.lstm = LSTM(width, num_layers=2)
         self.head = PaddedConv(width, dim, 7)
 
     @property
@@ -90,10 +87,13 @@ class Encoder(nn.Module):
     def forward(self, audio: Tensor, chunk_frames: int) -> Tensor:
         hop = math.prod(self.strides)
         halo = math.ceil(self.context / hop)
-        frames = math.ceil(audio.shape[-1] / hop)
+        frames = (audio.shape[-1] + hop - 1) // hop
         parts, state = [], None
         for start, stop, first, last in overlapping(frames, chunk_frames, halo):
-            x = self.downsample(audio[..., first * hop : last * hop])[..., start - first : stop - first]
+            end = audio.shape[-1] if last == frames else last * hop
+            x = self.downsample(audio[..., first * hop : end])
+            if (first, last) != (start, stop):
+                x = x[..., start - first : stop - first]
             memory, state = self.lstm(x.mT, state)
             parts.append(x + memory.mT)
         return self.head(F.elu(torch.cat(parts, dim=-1)))
@@ -141,7 +141,7 @@ class AttentionBlock(nn.Module):
         return x + self.out(attended[:, 0]).mT
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        # Contiguous, or PyTorch falls back to an attention that holds all frames by all frames.
+        # Contiguous: otherwise PyTorch uses an attention that holds the matrix of all frames by all frames.
         h = self.norm(x).mT.contiguous()[:, None]
         return self.query(h), self.key(h), self.value(h)
 
@@ -174,7 +174,7 @@ class ConvNeXtBlock(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Vocos behind residual and attention blocks: `[B, input_dim, frames]` to `[B, 1, frames * hop_length]`."""
+    """Residual and attention blocks, then Vocos: `[B, input_dim, frames]` to `[B, 1, frames * hop_length]`."""
 
     def __init__(
         self,
@@ -207,15 +207,16 @@ class Decoder(nn.Module):
         for module in (self.embed, *self.blocks.modules()):
             if isinstance(module, nn.Conv1d | nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
+                assert module.bias is not None
                 nn.init.zeros_(module.bias)
 
     def forward(self, latent: Tensor, chunk_frames: int) -> Tensor:
-        # The conditions all stand for one setting: training draws one, inference takes the first.
+        # All conditions stand for the same setting: training draws one, inference uses the first.
         condition = int(torch.randint(self.num_conditions, ())) if self.training else 0
         x = self.global_blocks(self.embed(latent))
         frames, halo = x.shape[-1], 3 * len(self.blocks)
         window = torch.hann_window(self.n_fft, device=x.device, dtype=torch.float32)
-        audio = x.new_zeros(len(x), (frames - 1) * self.hop_length + self.n_fft, dtype=torch.float32)
+        audio = x.new_zeros(x.shape[0], (frames - 1) * self.hop_length + self.n_fft, dtype=torch.float32)
         envelope = torch.zeros_like(audio[:1])
         for start, stop, first, last in overlapping(frames, chunk_frames, halo):
             spectrum = self.spectrum(x[..., first:last], condition)[:, start - first : stop - first]
@@ -239,7 +240,13 @@ class Decoder(nn.Module):
 
 
 def overlapping(length: int, chunk: int, halo: int) -> Iterator[tuple[int, int, int, int]]:
-    """Spans `(start, stop)` that tile `length`, each with the wider span `(first, last)` that its values need."""
+    """Yield spans `(start, stop)` that tile `length`, each with the wider span `(first, last)` that its values need.
+
+    In a traced graph there is one, so that the graph holds for any length.
+    """
+    if torch.compiler.is_compiling():
+        yield 0, length, 0, length
+        return
     for start in range(0, length, chunk):
         stop = min(start + chunk, length)
         yield start, stop, max(start - halo, 0), min(stop + halo, length)
@@ -257,15 +264,17 @@ class WavTokenizer(Tokenizer):
     """Audio tokenizer with one Euclidean codebook.
 
     Audio `[B, 1, samples]` of any length at 24 kHz; codes `[B, 1, frames]`, `frames = ceil(samples / hop_length)`.
-    Both directions take `chunk_seconds=`: what is computed at once where the result does not depend on it.
+    `encode` and `decode` take `chunk_seconds=`, how much is computed at once; the result does not depend on it.
 
     Args:
-        strides: of the encoder's stages, in the order in which data meets them; their product is the hop length.
+        strides: strides of the encoder's stages, first to last; their product is the hop length.
         encoder_width: channels of the encoder's first stage; each stage doubles them.
-        dim: of the codebook. decoder_dim, hidden_dim, num_layers: of the ConvNeXt decoder.
-        num_conditions: rows of the adaptive norms. norm_groups: of the decoder's group norms.
-        revive_below: of the quantizer: counts are latents of a batch, so a smaller batch takes a smaller threshold.
-        input_std: of the audio; the network works on audio divided by it.
+        dim: channels of a codebook row.
+        decoder_dim, hidden_dim: channels of the ConvNeXt decoder, and inside its blocks.
+        num_layers: ConvNeXt blocks. num_conditions: rows of the adaptive norms.
+        norm_groups: groups of the decoder's group norms.
+        revive_below: threshold of `VectorQuantizer`; it counts latents of a batch, so small batches need a small one.
+        input_std: typical deviation of the audio, by which the network divides it.
     """
 
     encode_options = ("chunk_seconds",)
@@ -323,6 +332,7 @@ class WavTokenizer(Tokenizer):
         return self.decoder(latent, self._chunk_frames(chunk_seconds))
 
     def _chunk_frames(self, seconds: float) -> int:
+        assert self.spec.frame_rate is not None, "audio has a sample rate"
         frames = int(seconds * self.spec.frame_rate)
         if frames < 1:
             raise InputError(f"expected chunk_seconds of at least one frame, got {seconds}")
@@ -389,7 +399,7 @@ CHECKPOINT = KeyMap(
     ("head.out.", "decoder.head."),
     layout=("state_dict",),
     ignore=(
-        "feature_extractor.encodec.decoder.",  # a whole EnCodec decoder that is stored and never run
+        "feature_extractor.encodec.decoder.",  # a whole EnCodec decoder, which is stored and never run
         "head.istft.window",
         "multiperioddisc.",
         "multiresddisc.",
@@ -408,7 +418,7 @@ TRANSFORMERS = KeyMap(
 )
 
 
-# By the licence tag of the Hub repository; the other repositories' tags were not seen.
+# As the license tag of the Hub repository says; the tags of the other repositories were not seen.
 MIT, NOT_STATED = "MIT", "not stated"
 HOP_600, HOP_320 = (4, 5, 5, 6), (2, 4, 5, 8)
 
@@ -527,12 +537,8 @@ register(
         code_license="Apache-2.0",
         weights_license="CC BY 4.0",
         config={
-            "strides": (
-                8,
-                5,
-                4,
-                2,
-            ),  # the other way round: at the full rate a small network spends least on a long stride
+            # The other way round: a small network spends least time at the full rate if the first stride is long.
+            "strides": (8, 5, 4, 2),
             "encoder_width": 8,
             "dim": 32,
             "decoder_dim": 128,

@@ -1,4 +1,4 @@
-"""Cosmos DI: a picture to one code per 8 x 8 or 16 x 16 pixels and back, through Haar wavelets.
+"""Cosmos DI: an image to one code per 8 x 8 or 16 x 16 pixels and back, through Haar wavelets.
 
 Paper: Cosmos World Foundation Model Platform for Physical AI (arXiv 2501.03575).
 Reference: NVIDIA/Cosmos-Tokenizer at 3584ae7.
@@ -60,7 +60,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """`[B, dim, h, w]` to `[B, 3, H, W]`. It upsamples behind its first levels, so most of it runs at H/4 by W/4."""
+    """`[B, dim, h, w]` to `[B, 3, H, W]`. It upsamples after its first levels, so most of it runs at H/4 by W/4."""
 
     def __init__(
         self,
@@ -93,13 +93,13 @@ class Decoder(nn.Module):
 class CosmosDI(Tokenizer):
     """Image tokenizer on wavelet coefficients with finite scalar quantization.
 
-    Images `[B, 3, H, W]` in [0, 1] of any size; codes `[B, 1, h, w]`. Attention takes in the whole picture, so tiles
-    are not parts of the whole.
+    Images `[B, 3, H, W]` in [0, 1] of any size; codes `[B, 1, h, w]`. Attention sees the whole image, so the codes
+    of a tile are not those of the whole.
 
     Args:
-        width: channels behind the wavelets. multipliers: of `width`, one per level, finest first.
+        width: channels after the wavelets. multipliers: channels of each level as multiples of `width`, finest first.
         num_blocks: residual blocks per level of the encoder; the decoder has one more.
-        latent_width: channels between the convolutions and the code. levels: of the quantizer, one per channel.
+        latent_width: channels between the convolutions and the code. levels: levels of each channel of the quantizer.
     """
 
     input_mean = 0.5
@@ -128,7 +128,7 @@ CHECKPOINT = KeyMap(
     ("encoder.down.{i}.block.{j}.nin_shortcut.", "encoder.levels.{i}.{j}.shortcut."),
     ("encoder.down.{i}.block.", "encoder.levels.{i}."),
     ("encoder.down.{i}.downsample.", "encoder.downsamples.{i}."),
-    # Published levels of the decoder count from the finest, ours in the order in which data meets them.
+    # Published levels of the decoder count from the finest, ours from the first that is run.
     *((f"decoder.up.{2 - i}.block.{{j}}.nin_shortcut.", f"decoder.levels.{i}.{{j}}.shortcut.") for i in range(3)),
     *((f"decoder.up.{2 - i}.block.", f"decoder.levels.{i}.") for i in range(3)),
     *((f"decoder.up.{2 - i}.upsample.", f"decoder.upsamples.{i}.") for i in range(2)),

@@ -1,11 +1,11 @@
-"""RobusTok and XQ-GAN's plain VQ: a picture of 256x256 to one index for each of 16x16 positions, and back.
+"""RobusTok and XQ-GAN's plain VQ: an image of 256x256 to one index for each of 16x16 positions, and back.
 
 Papers: Robust Latent Matters (arXiv 2503.08354), Image Tokenizer Needs Post-Training (arXiv 2509.12474), XQ-GAN (arXiv
 2412.01762). Reference: lxa9867/ImageFolder at 76ddfb9a.
 Two vision transformers of DINOv2's kind. In each, learned tokens stand beside those that it is given, on the same grid
 and with the same positions: latents beside the patches, mask tokens beside the code vectors. What makes RobusTok is its
 training: some codes are replaced by near ones (`perturbation` in recipes), so that the decoder bears a generator's
-mistakes. The product and multi-scale quantizers of XQ-GAN (ImageFolder) are not here.
+mistakes. The product and multi-scale quantizers of XQ-GAN (ImageFolder) are left out.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from zoo.registry import HubSource, alias, register, replace
 from zoo.spec import TokenizerSpec
 from zoo.tokenizer import Tokenizer
 
-DROP_PATH = 0.1  # of the last block's branches in training, rising evenly from 0 in the first
+DROP_PATH = 0.1  # probability in the last block in training; it rises evenly from 0 in the first
 
 
 def learned_tokens(num_tokens: int, width: int) -> nn.Parameter:
@@ -42,19 +42,19 @@ class Branch(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.layer = layer
-        # CaiT's start for a dozen blocks. The authors' 1e-5 never counts: DINOv2's weights take its place.
+        # CaiT's start for a dozen blocks. The authors' 1e-5 has no effect: they start from DINOv2's weights.
         self.gain = nn.Parameter(torch.full((width,), 0.1))
         self.drop_path = drop_path
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.gain * self.layer(self.norm(x))
         if self.training and self.drop_path:
-            h = h * h.new_empty(len(h), 1, 1).bernoulli_(1 - self.drop_path) / (1 - self.drop_path)
+            h = h * h.new_empty(h.shape[0], 1, 1).bernoulli_(1 - self.drop_path) / (1 - self.drop_path)
         return x + h
 
 
 class Attention(nn.Module):
-    """Of every token to every token."""
+    """Multi-head attention of every token to every token."""
 
     def __init__(self, width: int, num_heads: int):
         super().__init__()
@@ -91,8 +91,8 @@ class VisionTransformer(nn.Module):
         self.norm = nn.LayerNorm(width, eps=1e-6)
 
     def place(self, tokens: Tensor) -> Tensor:
-        """`[B, positions, width]` behind the class token, all with their positions."""
-        return torch.cat([self.class_token.expand(len(tokens), -1, -1), tokens], dim=1) + self.positions
+        """Return tokens `[B, positions, width]` after the class token, all with their positions added."""
+        return torch.cat([self.class_token.expand(tokens.shape[0], -1, -1), tokens], dim=1) + self.positions
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         x = torch.cat([first + self.levels[0], second + self.levels[1]], dim=1)
@@ -112,7 +112,7 @@ class Encoder(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         patches = rearrange(self.patch_embed(image), "b c h w -> b (h w) c")
-        latents = self.latent_tokens.expand(len(image), -1, -1)
+        latents = self.latent_tokens.expand(image.shape[0], -1, -1)
         x = self.transformer(self.transformer.place(patches), self.transformer.place(latents)[:, 1:])
         return self.head(rearrange(x[:, -latents.shape[1] :], "b (h w) c -> b c h w", h=self.grid[0]))
 
@@ -144,7 +144,7 @@ class RobusTok(Tokenizer):
 
     Args:
         dim: latent channels.
-        width, num_layers, num_heads: of the transformers in encoder and decoder.
+        width, num_layers, num_heads: channels, blocks and heads of the transformers in encoder and decoder.
     """
 
     input_mean = 0.5
@@ -156,14 +156,16 @@ class RobusTok(Tokenizer):
         self, spec: TokenizerSpec, *, dim: int = 64, width: int = 768, num_layers: int = 12, num_heads: int = 12
     ):
         super().__init__(spec)
-        shape = (spec.grid(spec.resolution), spec.downsample[0], dim, width, num_layers, num_heads)
+        assert spec.resolution is not None
+        rows, columns = spec.grid(spec.resolution)
+        shape = ((rows, columns), spec.downsample[0], dim, width, num_layers, num_heads)
         self.encoder = Encoder(*shape)
         self.quantizer = VectorQuantizer(dim, *spec.codebook_sizes, distance="cosine")
         self.decoder = Decoder(*shape)
 
 
 class TrainingKeyMap(KeyMap):
-    """Of the authors' training checkpoints: the averaged weights where the file has them, else those of `layout`."""
+    """Key map of the authors' training checkpoints: averaged weights if the file has them, else those of `layout`."""
 
     def found(self, checkpoint: Mapping[str, Any], expected: Iterable[str]) -> int:
         return super().found(averaged(checkpoint), expected)
@@ -177,7 +179,7 @@ def averaged(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def transformer_keys(side: str) -> tuple[tuple[str, str], ...]:
-    """Rules for the transformer of encoder or decoder."""
+    """Return the rules for the transformer of the encoder or the decoder."""
     published, ours = f"{side}.model.", f"{side}.transformer."
     theirs, branches = f"{published}blocks.{{i}}.", f"{ours}blocks.{{i}}."
     return (

@@ -1,13 +1,14 @@
-"""TokenBridge: a picture to 16 codes of six bits per position, the channels of a continuous latent, and back.
+"""TokenBridge: an image to 16 codes of six bits per position, the channels of a continuous latent, and back.
 
 Paper: Bridging Continuous and Discrete Tokens for Autoregressive Visual Generation (ICCV 2025, arXiv 2503.16430).
 Reference: YuqingWang1029/TokenBridge at 3ede281; its autoencoder is KL-16 of MAR (LTH14/mar, arXiv 2406.11838).
-The autoencoder knows nothing of codes: its latent is brought to unit deviation by one published number, and each
-channel rounded on its own to one of 64 levels. `zoo.discretize` does the same to any other autoencoder.
+The autoencoder was trained without codes: its latent is scaled to unit deviation by one published number, and each
+channel is rounded on its own to one of 64 levels. `zoo.discretize` does the same to any other autoencoder.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -31,10 +32,10 @@ class Encoder(nn.Module):
         super().__init__()
         channels = [width * multiplier for multiplier in (1, *MULTIPLIERS)]
         self.stem = nn.Conv2d(3, width, 3, padding=1)
-        self.levels = nn.ModuleList(residual_blocks(2, *channels[i : i + 2]) for i in range(len(MULTIPLIERS)))
+        self.levels = nn.ModuleList(residual_blocks(2, *ends) for ends in pairwise(channels))
         self.downsamples = nn.ModuleList(Downsample(c) for c in channels[1:-1])
-        # One behind each block of the last level, whatever the picture's size; the decoder's level has none.
-        self.attentions = nn.ModuleList(Attention(channels[-1]) for _ in self.levels[-1])
+        # One after each of the two blocks of the last level, whatever the image size; the decoder's level has none.
+        self.attentions = nn.ModuleList(Attention(channels[-1]) for _ in range(2))
         self.mid = middle(channels[-1])
         self.norm = group_norm(channels[-1])
         self.head = nn.Conv2d(channels[-1], 2 * dim, 3, padding=1)
@@ -44,7 +45,7 @@ class Encoder(nn.Module):
         x = self.stem(image)
         for level, downsample in zip(self.levels, self.downsamples, strict=False):
             x = downsample(level(x))
-        for block, attention in zip(self.levels[-1], self.attentions, strict=True):
+        for block, attention in zip(self.levels[-1].children(), self.attentions, strict=True):
             x = attention(block(x))
         return self.moments(self.head(F.silu(self.norm(self.mid(x)))))
 
@@ -60,7 +61,7 @@ class Decoder(nn.Module):
         self.mid = middle(channels[-1])
         inputs = [*channels[1:], channels[-1]]
         self.levels = nn.ModuleList(residual_blocks(3, *pair) for pair in zip(inputs, channels, strict=True))
-        # Level 0 is the picture's own resolution: nothing is upsampled behind it.
+        # Level 0 has the resolution of the image: nothing is upsampled after it.
         self.upsamples = nn.ModuleList(Upsample(c) for c in channels[1:])
         self.norm = group_norm(width)
         self.head = nn.Conv2d(width, 3, 3, padding=1)
@@ -78,8 +79,8 @@ class TokenBridge(Tokenizer):
     """Image tokenizer that rounds each channel of a variational autoencoder's latent.
 
     Images `[B, 3, H, W]` in [0, 1] of any size; codes `[B, 16, h, w]`, one for each latent channel, 0 the most
-    negative level. The latent is in units of its standard deviation, as the authors' generator takes it. Codes are of
-    the posterior's mean; `encode` accepts `generator=` to draw the latent from the posterior instead.
+    negative level. The latent is in units of its standard deviation, as the authors' generator takes it. The codes are
+    those of the posterior's mean; `encode` accepts `generator=` to draw the latent from the posterior instead.
 
     Args:
         latent_scale: the reciprocal of the standard deviation of KL-16's latents over ImageNet.
@@ -101,7 +102,7 @@ class TokenBridge(Tokenizer):
         self.decoder = Decoder(width, dim)
 
     def to_latent(self, signal: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        # The reference always draws; its means are what gives a picture the same codes twice.
+        # The reference always draws; with the means, an image has the same codes every time.
         latent, log_variance = self.encoder(signal).chunk(2, dim=1)
         if generator is not None:
             noise = torch.empty_like(latent).normal_(generator=generator)

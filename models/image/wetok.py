@@ -1,14 +1,15 @@
-"""WeTok: a picture to groups of eight sign bits per position and back.
+"""WeTok: an image to groups of eight sign bits per position and back.
 
 Paper: WeTok: Powerful Discrete Tokenization for High-Fidelity Visual Reconstruction (arXiv 2508.05599).
 Reference: zhuangshaobin/WeTok at caa2ad7.
-Convolutions only. Every normalisation and the decoder's adaptive ones use statistics of the whole picture, so
-tiles are not parts of the whole. The variant with the highest compression decodes with Gaussian noise beside the
-latent: two decodings differ unless `generator` or `noise` is given.
+Convolutions only. Every normalisation and the decoder's adaptive ones use statistics of the whole image, so the
+codes of a tile are not those of the whole. The variant with the highest compression decodes with Gaussian noise beside
+the latent: two decodings differ unless `generator` or `noise` is given.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -35,7 +36,7 @@ class ResidualBlock(nn.Module):
         self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
         self.norm2 = group_norm(norm_groups, channels_out)
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
-        self.shortcut = nn.Identity()
+        self.shortcut: nn.Module = nn.Identity()
         if channels_in != channels_out:
             self.shortcut = nn.Conv2d(channels_in, channels_out, 1, bias=False)
 
@@ -57,7 +58,7 @@ class Encoder(nn.Module):
         channels = [width * multiplier for multiplier in (1, *multipliers)]
         self.stem = nn.Conv2d(3, width, 3, padding=1, bias=False)
         self.levels = nn.ModuleList(
-            residual_blocks(num_blocks, *channels[i : i + 2], norm_groups) for i in range(len(multipliers))
+            residual_blocks(num_blocks, c_in, c_out, norm_groups) for c_in, c_out in pairwise(channels)
         )
         self.downsamples = nn.ModuleList(nn.Conv2d(c, c, 3, stride=2, padding=1) for c in channels[1:-1])
         self.mid = residual_blocks(num_blocks, channels[-1], channels[-1], norm_groups)
@@ -87,7 +88,7 @@ class AdaptiveGroupNorm(nn.Module):
             nn.init.constant_(linear.bias, start)
 
     def forward(self, x: Tensor, latent: Tensor) -> Tensor:
-        # The variance divides by positions - 1, and the scale is no "1 + scale": both as in the reference.
+        # The variance divides by positions - 1, and the scale is not "1 + scale": both as in the reference.
         variance, mean = torch.var_mean(latent, dim=(2, 3))
         scale, shift = self.gamma((variance + 1e-6).sqrt()), self.beta(mean)
         return scale[..., None, None] * self.norm(x) + shift[..., None, None]
@@ -124,7 +125,7 @@ class Decoder(nn.Module):
         self.levels = nn.ModuleList(
             residual_blocks(num_blocks, c_in, c_out, norm_groups) for c_in, c_out in zip(inputs, channels, strict=True)
         )
-        # Level 0 is the picture's own resolution: nothing is upsampled behind it.
+        # Level 0 has the resolution of the image: nothing is upsampled after it.
         self.upsamples = nn.ModuleList(Upsample(c) for c in channels[1:])
         self.norm = group_norm(norm_groups, width)
         self.head = nn.Conv2d(width, 3, 3, padding=1)
@@ -146,12 +147,12 @@ class WeTok(Tokenizer):
     least significant bit. The decoder's statistics need at least two positions.
 
     Args:
-        width: channels at full resolution. multipliers: of `width`, one per resolution, finest first.
-        num_blocks: residual blocks per resolution. dim: latent channels, a bit each.
-        norm_groups: groups of channels that every normalisation takes its statistics over.
-        temperature: of the quantizer's entropy term, in training.
-        generative: the decoder also takes noise; `decode` then accepts `generator=` or `noise=`, a tensor of the
-            latent's shape `[B, dim, h, w]`.
+        width: channels at full resolution. multipliers: channels of each resolution as multiples of `width`, finest
+            first. num_blocks: residual blocks per resolution. dim: latent channels, each a bit.
+        norm_groups: groups of channels in every normalisation.
+        temperature: temperature of the quantizer's entropy term, in training.
+        generative: whether the decoder also takes noise; `decode` then accepts `generator=` or `noise=`, a tensor of
+            the latent's shape `[B, dim, h, w]`.
     """
 
     input_mean = 0.5

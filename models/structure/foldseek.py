@@ -1,10 +1,10 @@
-"""Foldseek 3Di: a protein chain to one of 20 letters a residue, for how it lies to its spatially nearest partner.
+"""Foldseek 3Di: one of 20 letters for each residue of a protein, for how it lies relative to its nearest partner.
 
 Paper: Fast and accurate protein structure search with Foldseek (Nature Biotechnology 42, 2024,
 doi 10.1038/s41587-023-01773-0). Reference: steineggerlab/foldseek, and althonos/mini3di at 4632109, its port.
 The encoder half of a VQ-VAE of 282 values, whose decoder was never published: no letter decodes. What it sees are
 ten angles and distances of a pair of residues, so that moving a chain changes nothing. Residues without such a pair
-(both ends, neighbours of absent atoms) have the letter D, which others have too: `valid` tells them apart.
+(both ends, neighbours of absent atoms) have the letter D, which others have too: `valid` distinguishes them.
 
 The weights are read from biotite (BSD-3-Clause; its encoder is Copyright (c) 2023 Martin Larralde); the centroids
 are constants of the authors' program.
@@ -15,8 +15,9 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +32,7 @@ from zoo.tokenizer import Tokenizer
 
 LETTERS = "ACDEFGHIKLMNPQRSTVWY"
 INVALID = LETTERS.index("D")
-IDEAL_BETA_LENGTH = 1.5336  # angstrom, from CA to a CB that the file lacks
+IDEAL_BETA_LENGTH = 1.5336  # angstrom, from CA to a CB that is absent
 CENTER_FACTOR = 2.0  # distance of the virtual centre, in distances from CA to CB
 PAIRS_AT_ONCE = 2**21  # distances in memory while partners are sought, 16 MiB
 
@@ -56,7 +57,7 @@ def ideal_beta(nitrogen: Tensor, alpha: Tensor, carbon: Tensor) -> Tensor:
 
 
 def virtual_centers(atoms: Tensor) -> Tensor:
-    """Atoms `[..., 5, 3]` to the points `[..., 3]` whose distances tell partners; NaN without N, CA or both CB and C.
+    """Atoms `[..., 5, 3]` to the points `[..., 3]` whose distances decide partners; NaN without N, CA or both CB and C.
 
     In the plane of N, CA and CB, at a right angle to CA-CB on the side away from N.
     """
@@ -78,14 +79,16 @@ def find_partners(centers: Tensor, complete: Tensor) -> tuple[Tensor, Tensor]:
     """
     batch, residues, _ = centers.shape
     centers = centers.nan_to_num()
-    no_candidate = ~complete
-    no_candidate[:, [0, -1]] = True
     index = torch.arange(residues, device=centers.device)
+    candidate = complete & (index > 0) & (index < residues - 1)
+    # A traced graph holds for any number of residues, and so takes all at once.
+    traced = torch.compiler.is_compiling()
     partners, found = [], []
-    for some in index.split(max(1, PAIRS_AT_ONCE // (batch * residues))):
-        # By products of vectors, as is faster, distances far from the origin would lose the digits that decide.
-        distances = torch.cdist(centers[:, some], centers, compute_mode="donot_use_mm_for_euclid_dist")
-        distances.masked_fill_(no_candidate[:, None] | (some[:, None] == index), torch.inf)
+    for some in [index] if traced else index.split(max(1, PAIRS_AT_ONCE // (batch * residues))):
+        # By differences: products of vectors, which are faster, lose the digits that decide far from the origin.
+        pairs = zip(centers[:, some].unbind(dim=2), centers.unbind(dim=2), strict=True)
+        distances = reduce(torch.add, [(one[:, :, None] - other[:, None]).square() for one, other in pairs]).sqrt()
+        distances = distances.masked_fill(~candidate[:, None] | (some[:, None] == index), torch.inf)
         least, where = distances.min(dim=2)
         partners.append(where)
         found.append(least.isfinite())
@@ -105,12 +108,13 @@ class Contacts(NamedTuple):
 
 
 def describe_contacts(atoms: Tensor) -> Contacts:
-    """Atoms `[B, residues, 5, 3]` to how each residue lies to its partner."""
+    """Return how each residue lies relative to its partner, from atoms `[B, residues, 5, 3]`."""
     complete = ~atoms[:, :, :3].isnan().flatten(2).any(dim=2)
     partners, found = find_partners(virtual_centers(atoms), complete)
 
     def of_partner(values: Tensor) -> Tensor:
-        return torch.take_along_dim(values, partners[..., None], dim=1)
+        # (`take_along_dim` broadcasts, which would tie an exported graph to one number of residues.)
+        return values.gather(1, partners[..., None].expand(-1, -1, values.shape[2]))
 
     alpha = atoms[:, :, 1]
     steps = F.pad(unit(alpha.diff(dim=1)), (0, 0, 1, 1))
@@ -141,7 +145,7 @@ def describe_contacts(atoms: Tensor) -> Contacts:
 class Encoder(nn.Module):
     """Features `[..., 10]` to `[..., 2]`; the batch normalisation of training is folded into the layers."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.dense = nn.ModuleList([nn.Linear(10, 10), nn.Linear(10, 10), nn.Linear(10, 2)])
 
@@ -151,12 +155,12 @@ class Encoder(nn.Module):
 
 
 class Foldseek(Tokenizer):
-    """Protein chains to the 3Di alphabet, one code a residue; it only encodes.
+    """Protein chains to the 3Di alphabet, one code per residue, without a decoder.
 
     Structures `[B, residues, 5, 3]` in angstrom, of which N, CA, C and CB are used (O is not), one chain an item.
     A residue without CB gets an ideal one. One without N, CA or C is invalid, and so are those beside it and those
     whose partner is beside it; a row without any atom is such a residue, not a gap to be skipped. Foldseek itself
-    knows only residues with a CA, as `zoo.media.read_structure` gives them.
+    knows only residues with a CA, which are those that zoo reads from files.
     """
 
     encode_only = (
@@ -174,12 +178,13 @@ class Foldseek(Tokenizer):
         contacts = describe_contacts(signal.double())
         latent = self.encoder(contacts.features.to(self.dtype))
         # The reference has one letter for invalid residues: the centroid itself is what becomes that letter.
-        latent = torch.where(contacts.valid[..., None], latent, self.quantizer.codebook[INVALID])
+        invalid = self.quantizer.codes_to_latent(torch.full_like(contacts.partners, INVALID)[..., None])
+        latent = torch.where(contacts.valid[..., None], latent, invalid)
         return latent.movedim(-1, 1)
 
     @torch.no_grad()
     def valid(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Which residues' codes say something, as opposed to the D that stands for "unknown".
+        """Return for which residues the code describes a contact, as opposed to the D that stands for "unknown".
 
         Args:
             x: floating `[B, residues, 5, 3]`, as in `encode`.
@@ -192,9 +197,10 @@ class Foldseek(Tokenizer):
             InputError: as `encode`.
         """
         x = self._check_signal(x)
-        lengths = [x.shape[1]] * len(x) if lengths is None else self.modality.check_lengths(lengths, x).tolist()
+        if lengths is None:
+            return describe_contacts(x.double()).valid
         valid = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
-        for i, length in enumerate(lengths):
+        for i, length in enumerate(self.modality.check_lengths(lengths, x).tolist()):
             valid[i, :length] = describe_contacts(x[i : i + 1, :length].double()).valid[0]
         return valid
 
@@ -204,10 +210,10 @@ class Foldseek(Tokenizer):
         return ["".join(LETTERS[code] for code in item) for item in codes.tolist()]
 
     def from_letters(self, letters: str | Sequence[str]) -> Tensor:
-        """Strings of one length, in capitals or not, to codes int64 `[B, 1, residues]`; a single one to a batch of one.
+        """Strings of one length, in capitals or not, to codes int64 `[B, 1, residues]`; one string is a batch of one.
 
         Raises:
-            InputError: none, an empty one, lengths that differ, or a letter that is not of the alphabet.
+            InputError: no string, an empty one, lengths that differ, or a letter outside the alphabet.
         """
         strings = [letters.upper()] if isinstance(letters, str) else [string.upper() for string in letters]
         lengths = sorted({len(string) for string in strings})
@@ -225,26 +231,28 @@ LAYER_ACTIVATIONS = (RELU, RELU, LINEAR)
 
 
 def read_kerasify(path: Path) -> dict[str, Tensor]:
-    """The published network, little endian and without names, with the centroids that the program adds.
+    """Return the published network, a little-endian file without names, and the centroids of the program.
 
     Raises:
-        CheckpointError: no such file, truncated, longer than it says, or layers of another kind.
+        CheckpointError: no such file, truncated, longer than stated, or with layers of another kind.
     """
     try:
         file = io.BytesIO(Path(path).read_bytes())
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror}") from None
 
-    def take(kind: str, number: int) -> list[int] | list[float]:
+    def take(kind: str, number: int) -> tuple[Any, ...]:
         data = file.read(4 * number)
         if len(data) < 4 * number:
-            raise CheckpointError(f"{path}: truncated or no kerasify file: {4 * number - len(data)} bytes are missing")
-        return list(struct.unpack(f"<{number}{kind}", data))
+            raise CheckpointError(
+                f"{path}: truncated or not a kerasify file: {4 * number - len(data)} bytes are missing"
+            )
+        return struct.unpack(f"<{number}{kind}", data)
 
     def expect(what: str, value: int) -> None:
         (found,) = take("I", 1)
         if found != value:
-            raise CheckpointError(f"{path}: no kerasify file as published: expected {what} {value}, found {found}")
+            raise CheckpointError(f"{path}: not a kerasify file as published: expected {what} {value}, found {found}")
 
     state = {}
     expect("number of layers", len(LAYER_ACTIVATIONS))
@@ -255,7 +263,7 @@ def read_kerasify(path: Path) -> dict[str, Tensor]:
         state[f"dense.{i}.bias"] = torch.tensor(take("f", biases))
         expect("activation", activation)
     if rest := len(file.read()):
-        raise CheckpointError(f"{path}: no kerasify file as published: {rest} bytes follow the layers")
+        raise CheckpointError(f"{path}: not a kerasify file as published: {rest} bytes follow the layers")
     return state | {"centroids": torch.tensor(CENTROIDS)}
 
 

@@ -2,9 +2,9 @@
 
 Paper: Cosmos World Foundation Model Platform for Physical AI (arXiv 2501.03575).
 Reference: NVIDIA/Cosmos-Tokenizer at 3584ae7.
-Frames are pictures `[B, frames, channels, height, width]`: what works in space (3 x 3 convolutions, norms, attention)
+Frames are images `[B, frames, channels, height, width]`: what works in space (3 x 3 convolutions, norms, attention)
 takes them one by one, and what works in time (convolutions over three frames, attention) looks back only. The first
-frame has a step of the grid to itself, so a single picture is a video of one frame. As in Cosmos DI, attention at a
+frame has a step of the grid to itself, so a single image is a video of one frame. As in Cosmos DI, attention at a
 resolution of 32 is configured but never built: there is attention in the middle only.
 """
 
@@ -33,12 +33,12 @@ Strides = tuple[tuple[int, int], ...]
 
 
 def repeat_first(x: Tensor, count: int) -> Tensor:
-    """`count` more copies of the first frame in front."""
+    """Return the frames with `count` more copies of the first before it."""
     return torch.cat([x[:, :1].expand(-1, count, -1, -1, -1), x], dim=1)
 
 
 class FrameNorm(nn.GroupNorm):
-    """Each frame normalised over all of its channels and positions."""
+    """Normalisation of each frame over all of its channels and positions."""
 
     def __init__(self, channels: int):
         super().__init__(1, channels, eps=1e-6)
@@ -52,36 +52,39 @@ class SpaceConv(nn.Conv2d):
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
-        nn.init.zeros_(self.bias)  # so many convolutions in a row would lose the signal among their biases
+        assert self.bias is not None
+        nn.init.zeros_(self.bias)  # the signal would be lost among the biases of so many convolutions in a row
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
 class TimeConv(nn.Conv1d):
-    """A convolution over a frame and the two before it, at each position; in front, the first frame is repeated."""
+    """A convolution over a frame and the two before it, at each position; the first frame is repeated at the start."""
 
     def __init__(self, channels: int, stride: int = 1):
         super().__init__(channels, channels, 3, stride=stride)
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
+        assert self.bias is not None
         nn.init.zeros_(self.bias)
         with torch.no_grad():
-            self.weight[:, :, -1].diagonal().add_(1)  # so that it starts with passing each frame on
+            self.weight[:, :, -1].diagonal().add_(1)  # at the start, each frame is passed on
 
     def forward(self, x: Tensor) -> Tensor:
+        assert self.bias is not None
         (kernel,), (stride,) = self.kernel_size, self.stride
         windows = repeat_first(x, kernel - stride).unfold(1, kernel, stride)
-        # Three consecutive frames lie one behind the other: of a single clip, these are views.
+        # Three consecutive frames are adjacent in memory: for a single clip, these are views.
         columns = rearrange(windows, "b t c h w k -> (b t) (k c) (h w)")
-        weight = rearrange(self.weight, "o c k -> o (k c)").expand(len(columns), -1, -1)
+        weight = rearrange(self.weight, "o c k -> o (k c)").expand(columns.shape[0], -1, -1)
         out = torch.baddbmm(self.bias[:, None], weight, columns)
-        return rearrange(out, "(b t) c (h w) -> b t c h w", b=len(x), h=x.shape[3])
+        return rearrange(out, "(b t) c (h w) -> b t c h w", b=x.shape[0], h=x.shape[3])
 
 
 class Convs(nn.Sequential):
-    """3 x 3 in space, then three frames in time."""
+    """A convolution of 3 x 3 in space, then one of three frames in time."""
 
     def __init__(self, channels_in: int, channels_out: int):
         super().__init__(SpaceConv(channels_in, channels_out, 3, padding=1), TimeConv(channels_out))
@@ -94,7 +97,7 @@ class ResidualBlock(nn.Module):
         self.conv1 = Convs(channels_in, channels_out)
         self.norm2 = FrameNorm(channels_out)
         self.conv2 = Convs(channels_out, channels_out)
-        self.shortcut = nn.Identity()
+        self.shortcut: nn.Module = nn.Identity()
         if channels_in != channels_out:
             self.shortcut = SpaceConv(channels_in, channels_out, 1)
 
@@ -104,7 +107,7 @@ class ResidualBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """One head over the positions of each frame or, `causal`, over the frames up to each at one position."""
+    """One head over the positions of each frame or, if `causal`, over a frame and those before it at each position."""
 
     def __init__(self, channels: int, causal: bool):
         super().__init__()
@@ -118,14 +121,14 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         sequences = "b (h w) t c" if self.causal else "b t (h w) c"
         h = self.norm(x)
-        # Contiguous, or the CPU's kernel would hold the whole matrix of logits.
+        # Contiguous: otherwise the CPU's kernel holds the whole matrix of logits in memory.
         q, k, v = (rearrange(p(h), f"b t c h w -> {sequences}").contiguous() for p in (self.q, self.k, self.v))
         h = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
         return x + self.out(rearrange(h, f"{sequences} -> b t c h w", t=x.shape[1], h=x.shape[3]))
 
 
 class Downsample(nn.Module):
-    """Half the sides and, where `time`, half the frames behind the first; each a convolution beside a mean."""
+    """Halve the sides and, with `time`, the frames after the first; each by the sum of a convolution and a mean."""
 
     def __init__(self, channels: int, time: bool):
         super().__init__()
@@ -142,7 +145,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Twice the sides and, where `time`, twice the frames behind the first; each repeated and convolved."""
+    """Double the sides and, with `time`, the frames after the first; each by repetition and a convolution."""
 
     def __init__(self, channels: int, time: bool):
         super().__init__()
@@ -195,7 +198,7 @@ class Encoder(nn.Module):
         self.norm = FrameNorm(channels[-1])
         self.head = Convs(channels[-1], latent_width)
         self.project = SpaceConv(latent_width, dim, 1)
-        # Seven times PyTorch's own start, for latents that reach the quantizer's levels: else nearly all have one code.
+        # Seven times PyTorch's own start, so that latents reach the quantizer's levels: else nearly all share one code.
         with torch.no_grad():
             self.project.weight.mul_(7)
 
@@ -231,10 +234,10 @@ class Decoder(nn.Module):
         self.upsamples = nn.ModuleList(resample(Upsample, *pair) for pair in strides)
         self.norm = FrameNorm(channels[-1])
         self.head = Convs(channels[-1], 3 * 8**WAVELET_LEVELS)
-        # For a start at grey: from far off, the first steps would push all latents beyond the quantizer's levels.
+        # The output starts near grey: from far off, the first steps push all latents beyond the quantizer's levels.
         with torch.no_grad():
-            for conv in self.head:
-                conv.weight.mul_(0.3)
+            for weight in (conv.weight for conv in self.head if isinstance(conv, SpaceConv | TimeConv)):
+                weight.mul_(0.3)
 
     def forward(self, latent: Tensor) -> Tensor:
         x = self.mid(self.stem(self.project(latent.transpose(1, 2))))
@@ -250,14 +253,14 @@ class CosmosDV(Tokenizer):
     """Causal video tokenizer on wavelet coefficients with finite scalar quantization.
 
     Video `[B, 3, T, H, W]` in [0, 1]; codes `[B, 1, t, h, w]`, `t = 1 + ceil((T - 1) / temporal stride)` for each
-    window of `spec.chunk_frames`. The first codes of a window decode alone, to the frames that they have in the whole.
+    window of `spec.chunk_frames`. The first codes of a window decode alone, to the frames that all of them decode to.
 
     Args:
-        downsamples: strides `(time, space)` behind each level of the encoder but the last, of 1 or 2; time is only
-            halved together with space. upsamples: the same of the decoder, in the order in which data meets them.
-        width: channels behind the wavelets. multipliers: of `width`, one per level, finest first.
+        downsamples: strides `(time, space)`, 1 or 2, after each level of the encoder but the last; time is halved only
+            together with space. upsamples: those of the decoder, first to last.
+        width: channels after the wavelets. multipliers: channels of each level as multiples of `width`, finest first.
         num_blocks: residual blocks per level of the encoder; the decoder has one more.
-        latent_width: channels between the convolutions and the code. levels: of the quantizer, one per channel.
+        latent_width: channels between the convolutions and the code. levels: levels of each channel of the quantizer.
     """
 
     input_mean = 0.5
@@ -326,14 +329,14 @@ ENDS = (
 
 
 def inside(published: str, ours: str, table: tuple[tuple, ...]) -> list[tuple]:
-    """The rules of a module's tensors for where it stands in the network."""
+    """Return the rules of a module's tensors for its place in the network."""
     return [(published + theirs, ours + own, *transform) for theirs, own, *transform in table]
 
 
 CHECKPOINT = KeyMap(
     *inside("encoder.down.{i}.block.{j}.", "encoder.levels.{i}.{j}.", BLOCK),
     *inside("encoder.down.{i}.downsample.", "encoder.downsamples.{i}.", DOWNSAMPLE),
-    # Published levels of the decoder count from the finest, ours in the order in which data meets them.
+    # Published levels of the decoder count from the finest, ours from the first that is run.
     *(
         rule
         for i in range(3)
@@ -356,7 +359,7 @@ CHECKPOINT = KeyMap(
     ignore=(
         # Constants of the architecture, which TorchScript stores as well.
         *("encoder.patcher3d.", "decoder.unpatcher3d.", "quantizer.", "inv_quant."),
-        # The authors' class makes convolutions for resampling in space and time at every level, used or not.
+        # The authors' class has convolutions for resampling in space and time at every level, used or not.
         *("encoder.down.0.downsample.", "encoder.down.1.downsample."),
         *("decoder.up.1.upsample.", "decoder.up.2.upsample."),
     ),

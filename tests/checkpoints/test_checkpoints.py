@@ -11,10 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.nn.utils.parametrizations import weight_norm
 
 import zoo
-from tests.support.tokenizers import decode_options, signal, sizes, small
 from zoo import registry
 from zoo.checkpoints import (
     KeyMap,
@@ -25,6 +23,8 @@ from zoo.checkpoints import (
     without_storage,
     write_checkpoint,
 )
+from zoo.layers.weight_norm import WeightNormConv1d
+from zoo.testing import decode_options, signal, sizes, small
 
 ARCHITECTURES = sorted({registry.info(name).builder.__name__: name for name in registry.list_tokenizers()}.values())
 
@@ -83,8 +83,8 @@ def test_a_transform_makes_our_value_of_the_published_one():
 
 
 def test_weight_norm_is_read_under_its_old_and_its_new_names():
-    network = nn.ModuleDict({"layer": weight_norm(nn.Linear(2, 3))})
-    magnitude, direction = torch.rand(3, 1), torch.rand(3, 2)
+    network = nn.ModuleDict({"layer": WeightNormConv1d(2, 3, 1)})
+    magnitude, direction = torch.rand(3, 1, 1), torch.rand(3, 2, 1)
     old = {"conv.weight_g": magnitude, "conv.weight_v": direction, "conv.bias": torch.zeros(3)}
     new = {
         "conv.parametrizations.weight.original0": magnitude,
@@ -169,7 +169,7 @@ def test_a_value_that_is_no_tensor_or_cannot_be_converted_is_reported_with_the_r
     with pytest.raises(zoo.CheckpointError) as caught:
         keys.convert(checkpoint, expected, "some.ckpt")
     assert "2 tensors of another shape (inited: [2], which cannot be converted" in str(caught.value)
-    assert "step: a int, no tensor, expected [2]" in str(caught.value)
+    assert "step: int (not a tensor), expected [2]" in str(caught.value)
 
 
 # Files

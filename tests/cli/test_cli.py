@@ -202,7 +202,7 @@ def test_files_that_are_there_are_kept_unless_overwrite_is_asked_for(tiny_wetok,
 def test_an_input_is_never_overwritten(tiny_wetok, pictures):
     before = (pictures / "a.png").read_bytes()
     result = run("reconstruct", "tiny-wetok", pictures / "a.png", "--out", pictures, "--overwrite", status=1)
-    assert "is that of" in result.stderr
+    assert "which belongs to" in result.stderr
     assert (pictures / "a.png").read_bytes() == before
 
 
@@ -251,7 +251,7 @@ def test_an_input_that_is_named_twice_is_taken_once(tiny_wetok, pictures, tmp_pa
 
 def test_one_output_file_takes_one_input(tiny_wetok, pictures, tmp_path):
     line = error_line(run("encode", "tiny-wetok", pictures, "--out", tmp_path / "all.npz", status=1))
-    assert "is one file, for 3 inputs" in line
+    assert "is one file, but there are 3 inputs" in line
 
 
 def test_inputs_that_are_not_there_are_named(tiny_wetok, tmp_path):

@@ -141,7 +141,7 @@ def test_a_second_demo_has_a_folder_of_its_own_and_a_named_one_is_kept(tiny, tmp
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, ["demo"])
     assert result.exit_code == 0, result.output
-    assert result.stdout.endswith("What there is to see and to hear is in zoo-demo\n")
+    assert result.stdout.endswith("The files to look at and listen to are in zoo-demo\n")
     tables = [line.split() for line in result.stdout.splitlines() if line.startswith("variant")]
     images, sounds, clips, structures = tables
     assert images == ["variant", "input", "tokens", "bits", "ratio", "PSNR", "(dB)", "SSIM", "seconds"]

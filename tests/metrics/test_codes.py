@@ -17,7 +17,7 @@ from zoo.metrics.codes import CodeStatistics, Noise, Shift, token_change
 @pytest.fixture(scope="module")
 def image_tokenizer() -> zoo.Tokenizer:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the licence, once a process
+        warnings.simplefilter("ignore")  # about the license, once a process
         return zoo.load("wetok-nano")
 
 

@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
+import zoo
 from tests.support.cli import error_line, run
-from tests.support.tokenizers import chains
-from zoo import media
+from zoo import media, modalities
 from zoo.codes import load_codes, save_codes
 
 FRAMES, HEIGHT, WIDTH, RATE = 40, 24, 36, 12.5
@@ -28,11 +28,12 @@ def clip(tmp_path):
 def protein(tmp_path):
     """Two helices, chains A of 30 residues and B of 21."""
     generator = torch.Generator().manual_seed(0)
+    structure, spec = modalities.get("structure"), zoo.info("dplm2-nano").spec
     path = tmp_path / "protein.pdb"
     lines = []
     for name, residues in (("A", 30), ("B", 21)):
         part = tmp_path / f"{name}.pdb"
-        media.write_structure(part, chains(1, residues, generator)[0], chain=name)
+        media.write_structure(part, structure.example(spec, 1, (residues,), generator)[0], chain=name)
         lines += [line for line in part.read_text().splitlines() if line.startswith("ATOM")]
     path.write_text("\n".join([*lines, "END", ""]))
     return path

@@ -30,7 +30,7 @@ def write_report(results: Results, folder: Path, target: Path, data: Path | None
         folder: the folder of the results, which the paths of the items' reconstructions are relative to.
         target: the HTML file, written whole or not at all.
         data: folder of the originals; the page then shows originals and reconstructions, or says in their place why it
-            cannot. None: it shows none, as where a licence forbids to pass the data on.
+            cannot. None: it shows none, for data whose license forbids passing them on.
 
     Raises:
         MediaError: `target` cannot be written.
@@ -186,7 +186,7 @@ class ReportPage:
         return joined(element("p", note, class_="soft"), element("div", *figures, class_="plots"))
 
     def _curves(self, metric: str, facts: dict[str, Any]) -> dict[str, list[CurvePoint]]:
-        """The methods that have a figure at some rate above 0, each with these points."""
+        """Return the methods that have a figure at some rate above 0, each with the points that do."""
         curves = {
             method: [drawn for point in points if (drawn := self._curve_point(point, metric, facts)) is not None]
             for method, points in self.methods.items()

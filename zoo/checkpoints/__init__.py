@@ -1,4 +1,4 @@
-"""Checkpoints: key maps of published layouts, reading files safely, building networks without storage, parity."""
+"""Checkpoints: key maps of published layouts, safe reading, building networks without storage, parity."""
 
 from zoo.checkpoints.building import assign, without_storage
 from zoo.checkpoints.keymap import KeyMap, State, check_state, descend

@@ -1,4 +1,4 @@
-"""Networks without storage, and weights that become theirs without a copy."""
+"""Building networks without storage, and giving them weights without a copy."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def without_storage() -> Iterator[None]:
-    """Networks built inside, by this thread, have parameters without memory or initialisation, for `assign` to set.
+    """Build networks, in this thread, whose parameters have no memory or initialisation; `assign` sets them.
 
-    Buffers are real, so that those computed once and not saved (windows, positions) have their values.
+    Buffers are real, so that those that are computed once and not saved (windows, positions) have their values.
     """
     builder = threading.get_ident()
 
@@ -41,14 +41,11 @@ def without_storage() -> Iterator[None]:
 
 
 class _WithoutSymPy(TorchFunctionMode):
-    """Answers for tensors without storage what initialisation asks and torch would import SymPy for, for seconds."""
+    """Computes what initialisation asks of tensors without storage; torch would import SymPy for it, which is slow."""
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         if func in (Tensor.erfinv_, Tensor.clamp_) and args[0].is_meta:  # trunc_normal_
             return args[0]
-        if func is torch.norm_except_dim and args[0].is_meta:  # weight_norm
-            weight, _, dim = args
-            return weight.new_empty([size if axis == dim else 1 for axis, size in enumerate(weight.shape)])
         return func(*args, **(kwargs or {}))
 
 
@@ -57,11 +54,11 @@ def assign(tokenizer: Tokenizer, state: Mapping[str, Tensor], dtype: torch.dtype
 
     Args:
         tokenizer: built inside `without_storage` or on the meta device.
-        state: all of its tensors, by name; those of `dtype` are taken as they are, mapped ones stay mapped.
+        state: all of its tensors, by name; those of `dtype` are used as they are, so that mapped ones stay mapped.
         dtype: data type of floating tensors; None: float32.
 
     Raises:
-        CheckpointError: a tensor of the network that is in no state dict and has no value either.
+        CheckpointError: a tensor of the network that `state` does not hold and that has no value.
     """
     dtype = dtype or torch.float32
     tokenizer.load_state_dict(

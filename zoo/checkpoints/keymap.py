@@ -1,4 +1,4 @@
-"""Published layouts to our state dict.
+"""Key maps: from the layout of a published file to our state dict.
 
 Converting is data: each system has a `KeyMap`, a table of key patterns that one function applies.
 """
@@ -16,19 +16,22 @@ from zoo.errors import CheckpointError
 
 State = dict[str, Tensor]
 
+# Names of normalised weights, and those that PyTorch's parametrization has for them.
+PARAMETRIZED = {"weight_g": "original0", "weight_v": "original1"}
+
 
 class KeyMap:
-    """How a published file names the tensors of a system.
+    """The names that a published file has for the tensors of a system.
 
     Args:
         rules: `(published, ours)` or `(published, ours, transform)`. A pattern that ends in a dot stands for all
-            keys that begin with it, another for the one key; `{i}`, `{j}`, ... stand for numbers. The first rule
-            whose `ours` fits decides; a key that none fits has the same name in both. Weights that are normalised
-            (`weight_g`, `weight_v`) need no rule.
-        layout: the keys that lead from the file's top to the state dict.
+            keys that begin with it, any other pattern for one key; `{i}`, `{j}`, ... stand for numbers. The first rule
+            whose `ours` fits is used; a key that no rule fits has the same name in both. Normalised weights
+            (`weight_g`, `weight_v`) need no rule for the names that PyTorch's parametrization gives them.
+        layout: the keys that lead from the top of the file to the state dict.
         ignore: prefixes of published keys that inference does not need.
         averaged: prefix of an exponential moving average that is stored under the raw keys without their dots.
-            Where a module (`encoder`, `decoder`) has one, all of its tensors are taken from it, else the raw ones.
+            If a module (`encoder`, `decoder`) has one, all of its tensors are taken from it, otherwise the raw ones.
     """
 
     def __init__(
@@ -42,14 +45,14 @@ class KeyMap:
         self._rules = [(_pattern(ours), published, *(transform or (None,))) for published, ours, *transform in rules]
 
     def published_key(self, ours: str) -> tuple[str, Callable[[Tensor], Tensor] | None]:
-        """The published name of our tensor, and what turns the published value into ours."""
+        """Return the published name of our tensor, and the function that turns the published value into ours."""
         for pattern, published, transform in self._rules:
             if match := pattern.match(ours):
                 return published.format(**match.groupdict()) + ours[match.end() :], transform
         return ours, None
 
     def found(self, checkpoint: Mapping[str, Any], expected: Iterable[str]) -> int:
-        """How many of our keys `expected` the published `checkpoint` has: what tells one layout from another."""
+        """Return how many of our keys `expected` the published `checkpoint` has, which tells layouts apart."""
         for key in self.layout:
             checkpoint = checkpoint.get(key, {}) if isinstance(checkpoint, Mapping) else {}
         if not isinstance(checkpoint, Mapping):
@@ -57,10 +60,17 @@ class KeyMap:
         return sum(_weight_norm_key(self.published_key(ours)[0], checkpoint) in checkpoint for ours in expected)
 
     def convert(self, checkpoint: Mapping[str, Any], expected: Mapping[str, Tensor], source: str) -> State:
-        """The published `checkpoint` as a state dict with the keys and shapes of `expected`.
+        """Return the published `checkpoint` as a state dict with the keys and shapes of `expected`.
 
-        No value is copied. `source` names the file in the CheckpointError that lists what is missing, left over
-        or of another shape.
+        No value is copied.
+
+        Args:
+            checkpoint: contents of the published file.
+            expected: our tensors by name.
+            source: name of the file for errors.
+
+        Raises:
+            CheckpointError: tensors that are missing, left over or of another shape, all listed.
         """
         state = descend(checkpoint, self.layout, source)
         converted, used, missing, misshapen = {}, set(), [], []
@@ -103,14 +113,16 @@ def _pattern(ours: str) -> re.Pattern[str]:
 
 
 def _weight_norm_key(key: str, state: Mapping[str, Tensor]) -> str:
-    """The name that torch's older weight norm gives `key`, where the file was written with it."""
-    older = key.replace("parametrizations.weight.original0", "weight_g")
-    older = older.replace("parametrizations.weight.original1", "weight_v")
-    return older if older in state else key
+    """Return the name of `key` in a file written with PyTorch's parametrization, if `state` has that."""
+    stem, _, name = key.rpartition(".")
+    if key in state or name not in PARAMETRIZED:
+        return key
+    parametrized = f"{stem}.parametrizations.weight.{PARAMETRIZED[name]}"
+    return parametrized if parametrized in state else key
 
 
 def descend(checkpoint: Mapping[str, Any], layout: tuple[str, ...], source: str) -> Mapping[str, Tensor]:
-    """The state dict inside `checkpoint`, below the keys of `layout`."""
+    """Return the state dict inside `checkpoint`, below the keys of `layout`."""
     for key in layout:
         if not isinstance(checkpoint, Mapping) or key not in checkpoint:
             raise CheckpointError(f"{source}: expected the state dict under {'.'.join(layout)}, found no {key!r}")
@@ -118,15 +130,13 @@ def descend(checkpoint: Mapping[str, Any], layout: tuple[str, ...], source: str)
     return checkpoint
 
 
-def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str) -> None:
-    """CheckpointError unless `state` has exactly the tensors of `expected`, by name and shape."""
-    misshapen = [
-        f"{key}: {described(state[key])}, expected {list(expected[key].shape)}"
-        for key in expected
-        if key in state and _shape(state[key]) != expected[key].shape
-    ]
-    missing = [key for key in expected if key not in state]
-    _raise_unless_whole(source, missing, [key for key in state if key not in expected], misshapen)
+def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str) -> State:
+    """Return the tensors of a file of ours by their names in `expected`, which earlier versions of zoo named otherwise.
+
+    Raises:
+        CheckpointError: `state` has not exactly the tensors of `expected`, by name and shape.
+    """
+    return KeyMap().convert(state, expected, source)
 
 
 def _raise_unless_whole(source: str, missing: list[str], left_over: list[str], misshapen: list[str]) -> None:
@@ -144,5 +154,5 @@ def _shape(value: Any) -> torch.Size | None:
 
 
 def described(value: Any) -> str:
-    """Return the shape of a tensor, or what else a value is, for errors."""
-    return str(list(value.shape)) if isinstance(value, Tensor) else f"a {type(value).__name__}, no tensor"
+    """Return the shape of a tensor, or the type of any other value, for errors."""
+    return str(list(value.shape)) if isinstance(value, Tensor) else f"{type(value).__name__} (not a tensor)"

@@ -1,7 +1,7 @@
 """Parity with the reference implementations: the comparison of our outputs with golden ones.
 
-A manifest says which tensors a published file holds; `synthetic_checkpoint` fills that layout. What the authors' code
-made of it is the golden; ours must make the same.
+A manifest says which tensors a published file holds, and `synthetic_checkpoint` fills that layout. A golden holds the
+outputs of the authors' code with that checkpoint; ours have to be the same.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from zoo.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class ParityReport:
-    """Ours against a golden.
+    """The comparison of our outputs with a golden.
 
-    code_agreement: share of equal codes. differences: greatest absolute difference per golden tensor; of structures
-        where the golden's mask says that there is a residue.
-    passed: whether all of it is within `tolerance`, the manifest's.
+    code_agreement: share of equal codes. differences: greatest absolute difference for each golden tensor; for
+        structures, over the residues that the golden's mask has.
+    passed: whether everything is within `tolerance`, which is the manifest's.
     """
 
     name: str
@@ -53,12 +53,12 @@ def parity(
     """Run a variant on a golden's input, from a synthetic checkpoint converted like the published file.
 
     Args:
-        name: the variant.
-        manifest: parsed, or the path of its JSON.
-        golden: path of the `.npz`: `input`, `codes`, `reconstruction` unless the system only encodes, optionally
-            `latent`, `quantized`, `mask` and arrays named like an option of `decode` (`noise`), in the axes that the
-            manifest states. With an array `names` it holds one such group for each, as `NAME.input`, ...
-        seed: of the checkpoint, instead of the manifest's.
+        name: name of the variant.
+        manifest: the parsed manifest, or the path of its JSON file.
+        golden: path of the `.npz` file with `input`, `codes`, `reconstruction` unless the system only encodes, and
+            optionally `latent`, `quantized`, `mask` and arrays named like an option of `decode` (`noise`), in the axes
+            that the manifest states. With an array `names`, it holds one such group for each name (`NAME.input`, ...).
+        seed: seed of the checkpoint; None: the manifest's.
 
     Raises:
         UnknownTokenizerError, CheckpointError, InputError.
@@ -69,7 +69,7 @@ def parity(
     cases = read_golden(golden)
     variant = registry.info(name)
     if variant.keys is None:
-        raise InputError(f"{variant.name} was trained here: there is no published file to compare with")
+        raise InputError(f"{variant.name} was trained for zoo: there is no published file to compare with")
     with checkpoints.without_storage():
         tokenizer = variant.build()
     state = variant.keys.convert(
@@ -95,13 +95,13 @@ def parity(
 def compare(
     tokenizer: Tokenizer, expected: Mapping[str, Tensor], axes: Mapping[str, str]
 ) -> tuple[float, dict[str, float]]:
-    """Share of equal codes, and the greatest difference per array, for one of a golden's cases."""
+    """Return the share of equal codes and the greatest difference per array, for one of a golden's cases."""
     if "reconstruction" not in expected and tokenizer.encode_only is None:
         raise InputError("expected a golden with a reconstruction")
     ours = run_network(tokenizer, expected, axes)
     golden = {key: to_ours(expected[key], axes.get(key), tokenizer) for key in ours if key in expected}
     for key, array in golden.items():
-        if is_atoms(axes.get(key)):  # the reference makes the first few of our five
+        if is_atoms(axes.get(key)):  # the reference has only the first few of our five
             ours[key] = ours[key][:, :, : array.shape[2]]
         if array.squeeze().shape != ours[key].squeeze().shape:
             raise InputError(f"golden {key} is {list(array.shape)}, ours is {list(ours[key].shape)}")
@@ -119,19 +119,19 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     try:
         manifest = json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: no manifest ({error})") from None
+        raise InputError(f"{path}: not a manifest ({error})") from None
     if not isinstance(manifest, dict) or not {"tensors", "axes", "tolerance"} <= manifest.keys():
         raise InputError(f"{path}: expected a manifest with tensors, axes and tolerance")
     return manifest
 
 
 def read_golden(path: str | Path) -> list[dict[str, Tensor]]:
-    """The cases of a golden: the file's arrays, or one group of them for each of its `names`."""
+    """Return the cases of a golden: the file's arrays, or one group of them for each of its `names`."""
     try:
         with np.load(path) as file:
             arrays = {key: file[key] for key in file.files}
     except Exception as error:  # a damaged archive makes NumPy's reader raise nearly anything
-        raise InputError(f"{path}: no golden ({error})") from None
+        raise InputError(f"{path}: not a golden ({error})") from None
     names = arrays.get("names")
     tensors = {key: torch.from_numpy(array) for key, array in arrays.items() if array.dtype.kind in "biuf"}
     cases = [tensors] if names is None else [_group(tensors, f"{name}.") for name in names.tolist()]
@@ -147,9 +147,9 @@ def _group(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 @torch.inference_mode()
 def run_network(tokenizer: Tokenizer, golden: Mapping[str, Tensor], axes: Mapping[str, str]) -> dict[str, Tensor]:
-    """What the network below `preprocess` makes of the golden's input, in our axes.
+    """Return the network's outputs for the golden's input, without `preprocess`, in our axes.
 
-    The decoder gets the golden's own codes, so that one differing code does not hide what it does.
+    The decoder gets the golden's own codes, so that a code that differs does not change its output.
     """
     signal = to_ours(golden["input"], axes["input"], tokenizer)
     if is_atoms(axes["input"]):
@@ -164,9 +164,9 @@ def run_network(tokenizer: Tokenizer, golden: Mapping[str, Tensor], axes: Mappin
 
 
 def _all_atoms(coordinates: Tensor, mask: Tensor | None) -> Tensor:
-    """`[B, residues, atoms, 3]` as the public `[B, residues, 5, 3]`, NaN where the mask says that nothing is.
+    """Return `[B, residues, atoms, 3]` as the public `[B, residues, 5, 3]`, NaN where the mask has no residue.
 
-    A mask can also be of the codes alone: a residue that it leaves out but that has coordinates is kept.
+    A mask may concern the codes alone: a residue that it leaves out but that has coordinates is kept.
     """
     atoms = coordinates.new_full((*coordinates.shape[:2], len(ATOMS), 3), torch.nan)
     atoms[:, :, : coordinates.shape[2]] = coordinates
@@ -177,15 +177,15 @@ def _all_atoms(coordinates: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def is_atoms(axes: str | None) -> bool:
-    """Whether these are the axes of coordinates."""
+    """Return whether these are the axes of coordinates."""
     return axes is not None and "a" in axes.split()
 
 
 def to_ours(array: Tensor, axes: str | None, tokenizer: Tokenizer) -> Tensor:
-    """A golden array with the axes of this project: batch, channels or codebooks, grid or signal; atoms as they are.
+    """Return a golden array with our axes: batch, channels or codebooks, grid or signal; atoms are left as they are.
 
-    An axis that the reference leaves out (one chain, one channel, one codebook) is added, and positions that it has in
-    one row are put on the grid where there is only one; None: the axes are ours.
+    An axis that the reference leaves out (one chain, one channel, one codebook) is added, and positions in one row are
+    put on the grid if only one grid is possible. Without `axes`, the array has ours.
     """
     if axes is None:
         return array

@@ -1,4 +1,4 @@
-"""Files of weights: reading them as data, of which nothing is ever executed, and writing them."""
+"""Files of weights: reading them as data, without ever running code in them, and writing them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from zoo.checkpoints.keymap import described
 from zoo.checkpoints.torchscript import is_torchscript, read_torchscript
 from zoo.errors import CheckpointError
 
-# What training code pickles beside the tensors: arguments, configurations, the state of callbacks.
+# Objects that training code pickles beside the tensors: arguments, configurations, the state of callbacks.
 BYSTANDERS = re.compile(
     r"(argparse|omegaconf|pytorch_lightning|lightning|lightning_fabric|numpy|pathlib|collections|typing|enum)\."
     r"|(builtins|__builtin__)\.(list|dict|tuple|set|int|float|bool|str|object)$"
@@ -29,9 +29,9 @@ BYSTANDERS = re.compile(
 def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
     """Read a safetensors file, a pickled checkpoint or a TorchScript archive, mapped where the format allows.
 
-    Of a TorchScript archive the tensors are read, and none of its code. A pickle may hold tensors, plain values and
-    what training leaves beside them (`BYSTANDERS`), which is dropped; one that names anything else is refused before
-    any of it runs.
+    From a TorchScript archive the tensors are read, and none of its code is run. A pickle may hold tensors, plain
+    values and other objects of training (`BYSTANDERS`), which are dropped; one that names anything else is refused
+    before any of it runs.
 
     Raises:
         CheckpointError: no such file, truncated, of another format, or a pickle that could run code.
@@ -62,7 +62,7 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
-    """The text that a safetensors file carries beside its tensors.
+    """Return the metadata of a safetensors file.
 
     Raises:
         CheckpointError: no such file, truncated or of another format.
@@ -73,11 +73,11 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: truncated or no safetensors file ({error})") from None
+        raise CheckpointError(f"{path}: truncated or not a safetensors file ({error})") from None
 
 
 def write_checkpoint(path: str | Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """A safetensors file, written tensor by tensor straight from where they lie; OSError if it cannot be.
+    """Write a safetensors file, tensor by tensor and without copies; OSError if it cannot be written.
 
     Tensors that share memory are written separately.
     """
@@ -95,14 +95,14 @@ def write_checkpoint(path: str | Path, state: Mapping[str, Tensor], metadata: Ma
 
 
 class _DroppedMapping:
-    """Stands for the class of an object that is dropped, and makes nothing but empty mappings."""
+    """Takes the place of the class of an object that is dropped; its instances are empty mappings."""
 
     def __new__(cls, *args: Any) -> OrderedDict:  # type: ignore[misc]  # it stands for another class
         return OrderedDict()
 
 
 class _DroppedArray:
-    """Stands for NumPy's, whose state is no mapping."""
+    """Takes the place of a class of NumPy, whose state is not a mapping."""
 
     def __init__(self, *args: Any):
         pass

@@ -12,19 +12,19 @@ import torch
 
 from zoo.errors import CheckpointError
 
-# What a layer's maths asks of a tensor decides how it is filled; the endings tell its kind.
+# The end of a tensor's name tells how the layer uses it, and so how it is filled.
 POSITIVE = ("running_var",)
 GAINS = ("weight_g", "gamma", "original0", ".alpha", ".scale")
 CODEBOOKS = ("codebook", "embed", "embedding.weight", "embed_avg", "embeddings")
 
 
 def synthetic_checkpoint(manifest: Mapping[str, Any], seed: int | None = None) -> dict[str, Any]:
-    """Return a stand-in for the published file, nested as it nests its state dict.
+    """Return a stand-in for the published file, with its state dict at the same place.
 
     Args:
         manifest: `tensors` maps each key to `shape`, `dtype` and, where the architecture fixes them, `value` or
             `mean` and `std`; `layout` lists the keys above the state dict.
-        seed: instead of the manifest's.
+        seed: seed of the values; None: the manifest's.
     """
     seed = manifest.get("seed", 0) if seed is None else seed
     checkpoint: dict[str, Any] = {

@@ -1,8 +1,8 @@
-"""TorchScript archives as data: their tensors, by the names that `state_dict` would give them.
+"""TorchScript archives as data: their tensors, with the names that they have in the `state_dict`.
 
 An archive is a zip of a pickle, `data.pkl`, of raw storages, `data/N`, and of source code, `code/`. Loading it with
-torch would run the `__setstate__` of its classes. Here the pickle goes through an unpickler that knows tensors,
-containers and nothing else, and of the code only the lists of each class's parameters and buffers are read, as text.
+torch would run the `__setstate__` of its classes. Here an unpickler that makes only tensors and containers reads the
+pickle, and only the lists of each class's parameters and buffers are read from the code, as text.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
 
 
 class ScriptObject:
-    """An object of a class that the archive defines: its name and its attributes."""
+    """An object of a class that the archive defines: the name of the class, and the attributes."""
 
     kind: str
 
@@ -112,14 +112,14 @@ class Unpickler(pickle.Unpickler):
 
 
 def rebuild_tensor(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
-    """A tensor as torch pickles it: a view of its storage, which has to hold it."""
+    """Return a pickled tensor: a view of its storage, which has to be large enough."""
     if math.prod(size) == 0:
         return storage.new_empty(size)
     return storage.as_strided(size, stride, offset)
 
 
 def _declared_tensors(archive: zipfile.ZipFile, root: str) -> dict[str, set[str]]:
-    """Names of the parameters and buffers of each class that the archive defines."""
+    """Return the names of the parameters and buffers of each class that the archive defines."""
     declared = {}
     for name in archive.namelist():
         if name.startswith(f"{root}/code/") and name.endswith(".py"):

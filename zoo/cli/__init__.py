@@ -17,6 +17,7 @@ from zoo.cli.decode import decode
 from zoo.cli.demo import demo
 from zoo.cli.encode import encode
 from zoo.cli.export import export
+from zoo.cli.export_onnx import export_onnx
 from zoo.cli.info import info
 from zoo.cli.list import list_tokenizers
 from zoo.cli.parity import parity
@@ -76,7 +77,7 @@ def options(
 
 
 app.command("list")(list_tokenizers)
-for command in (info, encode, decode, reconstruct, parity, pull, push, train, export, bench, demo):
+for command in (info, encode, decode, reconstruct, parity, pull, push, train, export, export_onnx, bench, demo):
     app.command()(command)
 
 

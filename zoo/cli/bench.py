@@ -1,4 +1,4 @@
-"""`zoo bench`: tokenizers beside the classical codecs on a folder of files."""
+"""`zoo bench`: tokenizers compared with the classical codecs on a folder of files."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ def bench(
     names: Annotated[list[str], typer.Argument(metavar="NAMES", help="Variants of one modality.")],
     data: Annotated[Path, typer.Option(help="Folder of files.")],
     out: Annotated[Path, typer.Option(help="Folder of results.json, report.html and the cache.")] = Path("zoo-bench"),
-    limit: Annotated[int | None, typer.Option(min=1, help="Take only the first so many files.")] = None,
-    metrics: Annotated[str | None, typer.Option(help="Which ones, such as psnr,ssim; default: all.")] = None,
-    baselines: Annotated[bool, typer.Option(help="Run the classical codecs too.")] = True,
+    limit: Annotated[int | None, typer.Option(min=1, help="Number of files; default: all.")] = None,
+    metrics: Annotated[str | None, typer.Option(help="Metrics to compute, such as psnr,ssim; default: all.")] = None,
+    baselines: Annotated[bool, typer.Option(help="Run the classical codecs as well.")] = True,
     resolution: Annotated[int | None, typer.Option(min=1, help="Resize and crop images or video to a square.")] = None,
-    seconds: Annotated[float | None, typer.Option(help="Of audio or video to take; default: all.")] = None,
-    seed: Annotated[int, typer.Option(help="Of intervals, and of decoders that draw.")] = 0,
+    seconds: Annotated[float | None, typer.Option(help="Seconds of audio or video to take; default: all.")] = None,
+    seed: Annotated[int, typer.Option(help="Random seed of the intervals, and of decoders that sample.")] = 0,
     device: Annotated[str, typer.Option(help="Where the tokenizers run, such as cuda.")] = "cpu",
     examples: Annotated[bool, typer.Option(help="Show originals and reconstructions in the report.")] = True,
     json: JsonOption = False,
 ) -> None:
     """Compare tokenizers with each other and with the classical codecs.
 
-    The same command goes on where it was interrupted, and encodes nothing twice. Exit status 1 if a file failed.
+    An interrupted run continues when the same command is given again. The exit status is 1 if a file failed.
     """
     from zoo.bench.runner import Benchmark
 
@@ -62,7 +62,7 @@ def bench(
         print_json(as_json(results, out))
     else:
         print_points(results)
-        typer.echo(f"\nBetween brackets: 95 % intervals over {results.data['files']} items. {out / 'report.html'}")
+        typer.echo(f"\nIn brackets: 95 % intervals over {results.data['files']} items. {out / 'report.html'}")
     if results.damaged:
         total = len(results.damaged) + results.data["files"]
         typer.echo(f"{len(results.damaged)} of {total} files failed", err=True)
@@ -102,7 +102,7 @@ def text(interval: Interval, digits: int) -> str:
 
 
 def as_json(results: Results, out: Path) -> dict:
-    """The results without their items and histograms, which the file has, and where the files are."""
+    """Return the results without items and histograms, which are in the files, and the paths of the files."""
     plain = asdict(results)
     for point in plain["points"]:
         del point["items"], point["codes"]

@@ -1,4 +1,4 @@
-"""`zoo demo`."""
+"""`zoo demo`: the samples and a user's own files through the tokenizers with shipped weights."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ def demo(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write to; default: a new one, zoo-demo.")] = None,
     chain: ChainOption = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Encode and decode samples with the shipped weights.
 
-    Prints what they cost and lost, and leaves pictures, sound, video and structures to compare. Needs no network.
+    Prints figures of what that costs and loses, and writes images, audio, video and structures to compare. Needs no
+    network.
     """
     from zoo import modalities
     from zoo.demo import Demo
@@ -58,7 +59,7 @@ def demo(
             if rows:
                 print_figures(["variant", "input"], rows, modality)
                 typer.echo()
-        typer.echo(f"What there is to see and to hear is in {work.folder}")
+        typer.echo(f"The files to look at and listen to are in {work.folder}")
     if len(good) < len(results):
         typer.echo(f"{len(results) - len(good)} of {len(results)} failed", err=True)
         raise typer.Exit(1)

@@ -11,9 +11,9 @@ import typer
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run of `zoo train`.")],
     out: Annotated[Path | None, typer.Option(help="File to write; default: RUN/weights.safetensors.")] = None,
-    best: Annotated[bool, typer.Option("--best", help="The best checkpoint's (validation.best).")] = False,
+    best: Annotated[bool, typer.Option("--best", help="Take the best checkpoint (validation.best).")] = False,
 ) -> None:
-    """Write the weights of a training run's checkpoint as a file that zoo loads and pushes."""
+    """Write a training run's weights as a file that zoo can load and push."""
     import zoo
 
     typer.echo(zoo.export(run, out, best=best))

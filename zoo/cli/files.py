@@ -1,4 +1,4 @@
-"""What `zoo encode`, `zoo decode` and `zoo reconstruct` share: loading, running, and printing what came of it."""
+"""Functions that `zoo encode`, `zoo decode` and `zoo reconstruct` share: loading, running, printing results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def load(name: str, device: str, dtype: Dtype) -> Tokenizer:
     import zoo
     from zoo.loading import resolve
 
-    resolve(name)  # a mistyped name is told before torch is imported
+    resolve(name)  # a mistyped name is reported before torch is imported
     with progress_bar(f"loading {name}"):
         return zoo.load(name, device=parse_device(device), dtype=parse_dtype(dtype))
 

@@ -1,4 +1,4 @@
-"""`zoo info`: all that is known of a tokenizer."""
+"""`zoo info`: all that is known about a tokenizer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from zoo.cli.terminal import print_json
 
 
 def info(name: VariantArgument, json: JsonOption = False) -> None:
-    """Show all that is known of a tokenizer."""
+    """Show all that is known about a tokenizer."""
     from zoo.catalog import facts
 
     known = facts(name)

@@ -1,4 +1,4 @@
-"""`zoo list`: the tokenizers there are."""
+"""`zoo list`: the table of all tokenizers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from zoo.cli.terminal import print_json, print_table
 
 
 def list_tokenizers(
-    modality: Annotated[str | None, typer.Option(help="Only those for audio, image, ...")] = None,
+    modality: Annotated[str | None, typer.Option(help="Only those of this modality: image, audio, ...")] = None,
     quantizer: Annotated[str | None, typer.Option(help="Only those with this family of quantizers.")] = None,
     json: JsonOption = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's table.")] = False,

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands have."""
+"""Arguments and options that several commands share."""
 
 from __future__ import annotations
 
@@ -21,15 +21,26 @@ class Dtype(StrEnum):
 
 
 def names(incomplete: str) -> list[str]:
-    """Variants and aliases of zoo that begin so, for the shell to complete."""
+    """Return the variants and aliases of zoo that begin with `incomplete`, for completion in the shell."""
     from zoo import index
 
     known = index.read()
     return sorted(name for name in (*known.variants, *known.aliases) if name.startswith(incomplete))
 
 
+def known(name: str) -> str:
+    """Return the name of a variant; UnknownTokenizerError for another, before anything heavy is imported."""
+    from zoo import registry
+
+    registry.info(name)
+    return name
+
+
 VariantArgument = Annotated[
-    str, typer.Argument(metavar="NAME", help="Variant or alias, as `zoo list` names them.", autocompletion=names)
+    str,
+    typer.Argument(
+        metavar="NAME", help="Variant or alias, as `zoo list` shows them.", autocompletion=names, callback=known
+    ),
 ]
 NameArgument = Annotated[
     str,
@@ -41,15 +52,16 @@ OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace files that are there already, instead of taking them for done.")
 ]
 ResolutionOption = Annotated[
-    int | None, typer.Option(min=1, help="Images, video: resize the short side to this, and crop the centre square.")
+    int | None, typer.Option(min=1, help="Images, video: resize the short side to this, and keep the centre square.")
 ]
 CropOption = Annotated[
-    int | None, typer.Option(min=0, help="Images, video: side of the centre square; default: --resolution; 0: none.")
+    int | None,
+    typer.Option(min=0, help="Images, video: side of the centre square; default: --resolution; 0: keep all."),
 ]
-SecondsOption = Annotated[float | None, typer.Option(help="Audio, video: take only so much from the start.")]
+SecondsOption = Annotated[float | None, typer.Option(help="Audio, video: length to take from the start; default: all.")]
 ResampleOption = Annotated[
     bool | None,
-    typer.Option("--resample/--no-resample", help="Audio: resample another rate (default), or refuse it."),
+    typer.Option("--resample/--no-resample", help="Audio: resample other sample rates (default), or refuse them."),
 ]
 ChainOption = Annotated[
     str | None,

@@ -1,4 +1,4 @@
-"""`zoo parity`: a tokenizer against its reference's outputs."""
+"""`zoo parity`: a tokenizer compared with its reference's outputs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from zoo.cli.terminal import print_json, print_table, progress_bar
 
 def parity(
     name: VariantArgument,
-    manifest: Annotated[Path, typer.Option(help="JSON: the published file's tensors, axes, tolerance.")],
-    golden: Annotated[Path, typer.Option(help="NPZ: input and outputs of the reference.")],
+    manifest: Annotated[Path, typer.Option(help="JSON file with the published tensors, axes and tolerance.")],
+    golden: Annotated[Path, typer.Option(help="NPZ file with input and outputs of the reference.")],
     seed: Annotated[int | None, typer.Option(help="Seed of the synthetic checkpoint; default: the manifest's.")] = None,
     json: JsonOption = False,
 ) -> None:
     """Compare a tokenizer with its reference's outputs.
 
-    Exit status 0 within the tolerance, 1 beyond it.
+    The exit status is 0 within the tolerance, 1 beyond it.
     """
     import zoo
 

@@ -1,4 +1,4 @@
-"""`zoo pull`: weights fetched ahead of time."""
+"""`zoo pull`: fetch weights ahead of time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def pull(
         str, typer.Argument(metavar="NAME", help="Variant, alias or Hub repository.", autocompletion=names)
     ],
 ) -> None:
-    """Fetch a tokenizer's weights for use without a network."""
+    """Fetch a tokenizer's weights for later use without a network."""
     import zoo
 
     typer.echo(zoo.pull(name))

@@ -1,4 +1,4 @@
-"""`zoo push`: a tokenizer into a Hub repository."""
+"""`zoo push`: put a tokenizer into a Hub repository."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`zoo reconstruct`: files encoded and decoded again, with what is lost."""
+"""`zoo reconstruct`: files encoded and decoded again, with figures of what is lost."""
 
 from __future__ import annotations
 

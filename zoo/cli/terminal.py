@@ -1,4 +1,4 @@
-"""What the commands share: how they print, report progress and fail."""
+"""Functions that the commands share: printing, progress and errors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def print_json(value: Any) -> None:
 
 
 def print_error(message: object, of: object = "") -> None:
-    """One line on stderr, which names `of`."""
+    """Print one line on stderr, which names `of`."""
     text = " ".join(str(message).split())
     print(f"error: {text}" if str(of) in text else f"error: {of}: {text}", file=sys.stderr)
 
@@ -42,7 +42,7 @@ def print_failure(error: Exception, of: object) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[str] = ()) -> None:
-    """Aligned columns, never cut: where they are wider than the terminal, it breaks the lines."""
+    """Print aligned columns. They are never cut: the terminal wraps lines that are too long."""
     from rich.console import Console
     from rich.measure import Measurement
     from rich.table import Table
@@ -113,7 +113,7 @@ def figures_as_json(figures: Figures) -> dict[str, Any]:
 
 @contextmanager
 def progress_bar(description: str, total: int | None = None) -> Iterator[Callable[[], None]]:
-    """A bar on stderr, which a call of what it yields moves on; a spinner where `total` is None.
+    """Show a progress bar on stderr, or a spinner if `total` is None; yield a function that advances it.
 
     It appears after a second, where stderr is a terminal. Errors and results may be printed while it is there.
     """
@@ -143,7 +143,7 @@ def progress_bar(description: str, total: int | None = None) -> Iterator[Callabl
 
 
 def parse_device(name: str) -> str:
-    """`name`, which a usage error refuses where torch has no such device here."""
+    """Return `name`; usage error if torch has no such device on this machine."""
     import torch
 
     try:

@@ -1,4 +1,4 @@
-"""`zoo train`: a tokenizer from a recipe."""
+"""`zoo train`: train a tokenizer from a recipe."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from zoo.cli.terminal import print_json
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="One that ships with zoo, or a YAML file.")],
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Recipe that ships with zoo, or a YAML file.")],
     data: Annotated[str, typer.Option(help="Folder, shards-{00..99}.tar or hf://OWNER/NAME.")],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Changes to it.")] = None,
-    validation_data: Annotated[str | None, typer.Option(help="As --data.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; default: runs/ and the name.")] = None,
-    restart: Annotated[bool, typer.Option("--restart", help="Start anew instead of going on.")] = False,
-    minutes: Annotated[float | None, typer.Option(help="Stop after so many; the same command goes on.")] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Changes to the recipe.")] = None,
+    validation_data: Annotated[str | None, typer.Option(help="Data for validation, given as --data.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; default: runs/ and the recipe's name.")] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Start again instead of continuing.")] = False,
+    minutes: Annotated[float | None, typer.Option(help="Stop after this time; the same command continues.")] = None,
     accelerator: Annotated[str, typer.Option(help="As in Lightning Fabric.")] = "auto",
     devices: Annotated[str | None, typer.Option(help="As in Lightning Fabric; default: 1, or torchrun's.")] = None,
     num_nodes: Annotated[int | None, typer.Option(help="As in Lightning Fabric; default: 1, or torchrun's.")] = None,
     strategy: Annotated[str, typer.Option(help="As in Lightning Fabric.")] = "auto",
     json: JsonOption = False,
 ) -> None:
-    """Train a tokenizer, or go on with a run that was stopped."""
+    """Train a tokenizer, or continue a run that was stopped."""
     import zoo
 
     result = zoo.train(

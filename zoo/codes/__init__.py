@@ -1,6 +1,6 @@
 """Codes as language-model ids, as packed bits and as files.
 
-Codes are int64 `[batch, num_codebooks, *grid]`; codebook k's lie in `[0, codebook_sizes[k])`. Ids and packed
+Codes are int64 `[batch, num_codebooks, *grid]`; those of codebook k lie in `[0, codebook_sizes[k])`. Ids and packed
 bits have the same order: item by item, grid position by grid position (the last axis fastest), and at each
 position codebook by codebook.
 """

@@ -30,7 +30,7 @@ def check_sizes(codebook_sizes: Sequence[int]) -> tuple[int, ...]:
 
 
 def check_codes(codes: Tensor, sizes: tuple[int, ...]) -> Tensor:
-    """The codes as int64."""
+    """Return the codes as int64."""
     if not is_integer(codes):
         raise InputError(f"expected codes as an integer tensor, got {kind(codes)}")
     if codes.ndim < 3 or codes.shape[1] != len(sizes) or codes.numel() == 0:
@@ -51,7 +51,7 @@ def check_size(size: Sequence[int], codes: Tensor) -> tuple[int, ...]:
 
 
 def check_lengths(lengths: Tensor, codes: Tensor) -> Tensor:
-    """The lengths as int64."""
+    """Return the lengths as int64."""
     if not is_integer(lengths) or lengths.shape != codes.shape[:1] or int(lengths.min()) < 1:
         raise InputError(
             f"expected lengths as {len(codes)} positive integers, one per item, got {reprlib.repr(lengths)}"

@@ -1,4 +1,4 @@
-"""Files of codes with what decoding them takes."""
+"""Code files: codes with everything that is needed to decode them."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.forma
 
 @dataclass(frozen=True)
 class CodeFile:
-    """What a code file holds.
+    """The contents of a code file.
 
     codes: int64 `[batch, num_codebooks, *grid]`. name: the variant that made them.
-    size: the signal's axes after batch and channels, to which `decode` crops; None: not stated.
+    size: size of the signal, its axes after batch and channels, to which `decode` crops; None: not stated.
     lengths: int64 `[batch]`, valid steps of each item's first axis in a padded batch; None: all.
     frame_rate: of video, in frames a second.
     options: those of `preprocess` that the signal was read with, by name; None: not stated.
@@ -82,7 +82,7 @@ def save_codes(
     source_bytes: int | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write codes with what decoding them takes, whole or not at all.
+    """Write codes with everything that is needed to decode them, whole or not at all.
 
     The file has an array `codes` in the narrowest unsigned integer that `codebook_sizes` needs, an int64 array
     `lengths` where given, and a JSON object with `format`, `name`, `codebook_sizes`, `size` and, where given,

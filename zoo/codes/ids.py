@@ -13,23 +13,23 @@ from zoo.errors import InputError
 
 
 def vocabulary_size(codebook_sizes: Sequence[int]) -> int:
-    """How many ids `flatten` uses: the entries of all codebooks together."""
+    """Return the number of ids that `flatten` uses: the entries of all codebooks together."""
     return sum(check_sizes(codebook_sizes))
 
 
 def flatten(codes: Tensor, codebook_sizes: Sequence[int], *, offset: int = 0) -> Tensor:
-    """Codes to ids of one vocabulary, in which each codebook has a range of its own.
+    """Return codes as ids of one vocabulary, in which each codebook has a range of its own.
 
     Args:
         codes: integers `[batch, num_codebooks, *grid]`.
-        codebook_sizes: entries of each codebook.
-        offset: the first id; codebook k's begin at `offset + sum(codebook_sizes[:k])`.
+        codebook_sizes: number of entries of each codebook.
+        offset: the first id; those of codebook k begin at `offset + sum(codebook_sizes[:k])`.
 
     Returns:
         int64 `[batch, positions * num_codebooks]`, the codebooks of a position side by side.
 
     Raises:
-        InputError: shape, dtype or range of the codes.
+        InputError: a wrong shape, dtype or range of the codes.
     """
     sizes = check_sizes(codebook_sizes)
     symbols = check_codes(codes, sizes).flatten(2).transpose(1, 2)  # [batch, positions, num_codebooks]
@@ -37,7 +37,7 @@ def flatten(codes: Tensor, codebook_sizes: Sequence[int], *, offset: int = 0) ->
 
 
 def unflatten(ids: Tensor, codebook_sizes: Sequence[int], grid: Sequence[int], *, offset: int = 0) -> Tensor:
-    """What `flatten` gave, back to codes.
+    """Return ids that `flatten` returned as codes.
 
     Args:
         ids: integers `[batch, positions * num_codebooks]`.
@@ -48,7 +48,7 @@ def unflatten(ids: Tensor, codebook_sizes: Sequence[int], grid: Sequence[int], *
         int64 `[batch, num_codebooks, *grid]`.
 
     Raises:
-        InputError: shape or dtype of the ids, or an id that is none of its codebook's.
+        InputError: a wrong shape or dtype of the ids, or an id outside its codebook's range.
     """
     sizes = check_sizes(codebook_sizes)
     if not is_integer(ids):

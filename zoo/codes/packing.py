@@ -1,4 +1,4 @@
-"""Codes as the fewest bits that need no model of them, and back."""
+"""Codes packed into the fewest bits that are possible without a model of them, and back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from zoo.errors import InputError
 
 
 def packed_size(codebook_sizes: Sequence[int], shape: Sequence[int]) -> int:
-    """Bytes that `pack` makes of codes of `shape` `[batch, num_codebooks, *grid]`."""
+    """Return the number of bytes that `pack` makes of codes of `shape` `[batch, num_codebooks, *grid]`."""
     sizes = check_sizes(codebook_sizes)
     positions = count_positions(sizes, shape)
     if bits := _bits(sizes):
@@ -27,10 +27,10 @@ def packed_size(codebook_sizes: Sequence[int], shape: Sequence[int]) -> int:
 
 
 def pack(codes: Tensor, codebook_sizes: Sequence[int]) -> bytes:
-    """Codes to the fewest bytes that need no model of them.
+    """Return codes as the fewest bytes that are possible without a model of them.
 
-    The stream is headerless: reading it takes the codebook sizes and the shape. The codes stand in the order
-    of `flatten`, batch and all.
+    The bytes have no header: reading them needs the codebook sizes and the shape. The codes are in the order of
+    `flatten`, item by item.
 
     If every size is a power of two, each code is a field of log2(size) bits, highest bit first; the fields follow
     one another without gaps, the first in the highest bits of the first byte, and zero bits fill the last byte.
@@ -43,13 +43,13 @@ def pack(codes: Tensor, codebook_sizes: Sequence[int]) -> bytes:
 
     Args:
         codes: integers `[batch, num_codebooks, *grid]`.
-        codebook_sizes: entries of each codebook.
+        codebook_sizes: number of entries of each codebook.
 
     Returns:
         `packed_size(codebook_sizes, codes.shape)` bytes.
 
     Raises:
-        InputError: shape, dtype or range of the codes.
+        InputError: a wrong shape, dtype or range of the codes.
     """
     sizes = check_sizes(codebook_sizes)
     codes = check_codes(codes, sizes).cpu()
@@ -60,10 +60,10 @@ def pack(codes: Tensor, codebook_sizes: Sequence[int]) -> bytes:
 
 
 def unpack(data: bytes, codebook_sizes: Sequence[int], shape: Sequence[int]) -> Tensor:
-    """What `pack` gave, back to int64 codes of `shape` `[batch, num_codebooks, *grid]`.
+    """Return bytes that `pack` returned as int64 codes of `shape` `[batch, num_codebooks, *grid]`.
 
     Raises:
-        InputError: a number of bytes that is not `packed_size`, or bytes that `pack` does not make.
+        InputError: a number of bytes that is not `packed_size`, or bytes that `pack` never returns.
     """
     sizes = check_sizes(codebook_sizes)
     symbols = np.empty((count_positions(sizes, shape), len(sizes)), np.int64)
@@ -87,21 +87,21 @@ def unpack(data: bytes, codebook_sizes: Sequence[int], shape: Sequence[int]) -> 
 
 
 def _bits(sizes: tuple[int, ...]) -> tuple[int, ...] | None:
-    """Bits of each codebook's field, where every size is a power of two."""
+    """Return the bits of each codebook's field; None unless every size is a power of two."""
     if any(size & (size - 1) for size in sizes):
         return None
     return tuple(size.bit_length() - 1 for size in sizes)
 
 
 def _spans(symbols: np.ndarray) -> Iterator[np.ndarray]:
-    """Parts of `[positions, num_codebooks]` whose fields begin at whole bytes and stay in the cache."""
+    """Yield parts of `[positions, num_codebooks]` whose fields begin at whole bytes and fit the processor's cache."""
     step = max(8, 2**17 // symbols.shape[1] // 8 * 8)
     for start in range(0, len(symbols), step):
         yield symbols[start : start + step]
 
 
 def _field_type(bits: tuple[int, ...]) -> np.dtype:
-    """The narrowest big-endian unsigned integer with room for every field."""
+    """Return the narrowest big-endian unsigned integer type with room for every field."""
     return np.min_scalar_type(2 ** max(bits) - 1).newbyteorder(">")
 
 
@@ -113,7 +113,7 @@ def _to_fields(span: np.ndarray, bits: tuple[int, ...]) -> bytes:
 
 
 def _from_fields(stream: np.ndarray, bits: tuple[int, ...], span: np.ndarray) -> None:
-    """Fills `span` with the codes in `stream`."""
+    """Fill `span` with the codes in `stream`."""
     stream_bits = np.unpackbits(stream)
     used = len(span) * sum(bits)
     if stream_bits[used:].any():
@@ -141,7 +141,7 @@ def _block_bytes(sizes: tuple[int, ...], positions: int) -> int:
 
 
 def _blocks(symbols: np.ndarray, block_positions: int) -> Iterator[np.ndarray]:
-    """Views `[blocks, codes of a block]` of `[positions, num_codebooks]`, some equal blocks at a time."""
+    """Yield views `[blocks, codes of a block]` of `[positions, num_codebooks]`, several equal blocks at a time."""
     whole = len(symbols) - len(symbols) % block_positions
     step = 512 * block_positions
     for start in range(0, whole, step):
@@ -153,7 +153,7 @@ def _blocks(symbols: np.ndarray, block_positions: int) -> Iterator[np.ndarray]:
 
 @lru_cache(maxsize=4)
 def _radix_tree(sizes: tuple[int, ...], positions: int) -> tuple[list[list[int]], int]:
-    """The radices of a block's codes, then of pairs of them, of pairs of pairs, ...; and that of the whole.
+    """Return the radices of a block's codes, then of pairs of them, of pairs of pairs, ...; and that of the whole.
 
     A level of odd length has a 1 in front.
     """
@@ -167,7 +167,7 @@ def _radix_tree(sizes: tuple[int, ...], positions: int) -> tuple[list[list[int]]
 
 
 def _number_type(radices: list[int]) -> type:
-    """What holds a pair of digits with these radices: a machine word if it can, else Python's integers."""
+    """Return a type that holds a pair of digits with these radices: a machine word if possible, or Python integers."""
     largest = max(left * right for left, right in zip(radices[::2], radices[1::2], strict=True))
     return np.uint64 if largest <= 2**64 else object
 
@@ -187,7 +187,7 @@ def _to_integers(blocks: np.ndarray, sizes: tuple[int, ...]) -> bytes:
 
 
 def _from_integers(stream: np.ndarray, sizes: tuple[int, ...], blocks: np.ndarray) -> None:
-    """Fills `blocks` with the codes in `stream`."""
+    """Fill `blocks` with the codes in `stream`."""
     levels, radix = _radix_tree(sizes, blocks.shape[1] // len(sizes))
     integers = [int.from_bytes(row.tobytes(), "big") for row in stream.reshape(len(blocks), -1)]
     if max(integers) >= radix:

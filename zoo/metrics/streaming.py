@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torchmetrics
 from torch import Tensor
 
-from zoo.metrics.base import PerItem
 from zoo.spec import TokenizerSpec
+
+if TYPE_CHECKING:
+    from zoo.metrics.base import PerItem
 
 
 class MeanOfItems(torchmetrics.Metric):

@@ -1,4 +1,4 @@
-"""Modalities: one object each, which knows axes, layout, checks, padding, files and units of its signals.
+"""Modalities: one object for each, with the axes, layout, checks, padding, files and units of its signals.
 
 `get(name)` is the one place where a modality's name is looked up.
 """
@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -29,22 +28,25 @@ __all__ = [
     "modality_of",
 ]
 
+_loaded: dict[str, Modality] = {}
 
-@cache
+
 def get(name: str) -> Modality:
-    """Return the modality called `name`, in any case; InputError for a name that there is not."""
+    """Return the modality called `name`, in upper or lower case; InputError for any other name."""
     if not isinstance(name, str) or name.lower() not in NAMES:
         raise InputError(f"expected a modality among {', '.join(NAMES)}, got {name!r}")
-    return import_module(f"zoo.modalities.{name.lower()}").MODALITY
+    if name not in _loaded:  # by a table: torch.compile, which traces no import, finds a modality that was used before
+        _loaded[name] = import_module(f"zoo.modalities.{name.lower()}").MODALITY
+    return _loaded[name]
 
 
 def every() -> list[Modality]:
-    """All modalities, in the order of `NAMES`."""
+    """Return all modalities, in the order of `NAMES`."""
     return [get(name) for name in NAMES]
 
 
 def modality_of(path: str | Path) -> str:
-    """Return the name of a file's modality, by its suffix; InputError for any other."""
+    """Return the name of a file's modality, by its suffix; InputError for an unknown suffix."""
     suffix = Path(path).suffix.lower()
     for modality in every():
         if suffix in modality.suffixes:
@@ -54,11 +56,11 @@ def modality_of(path: str | Path) -> str:
 
 
 def media_files(paths: str | Path | Iterable[str | Path], *modalities: str) -> list[Path]:
-    """Files and folders to files.
+    """Return files, and the media files in folders.
 
     Args:
-        paths: one or several. A file is taken whatever its suffix; of a folder, all files of `modalities` in it
-            and below, sorted, without hidden ones.
+        paths: one path or several. A file is taken whatever its suffix; of a folder, all files of `modalities` in it
+            and in its subfolders are taken, sorted, without hidden ones.
         modalities: names of modalities.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Sound: files and arrays to tensors and back, sample rates and channels.
+"""Audio: from files and arrays to tensors and back, sample rates and channels.
 
 Audio is float32 `[channels, samples]`, nominally in [-1, 1].
 """
@@ -32,7 +32,7 @@ PREROLL = 2**15  # samples: a Vorbis decoder can be off in the first blocks afte
 
 
 class AudioModality(Modality):
-    """Sound `[B, channels, samples]`, nominally in [-1, 1], at `spec.sample_rate`."""
+    """Audio `[B, channels, samples]`, nominally in [-1, 1], at `spec.sample_rate`."""
 
     name = "audio"
     title = "Audio"
@@ -63,8 +63,11 @@ class AudioModality(Modality):
         return "; add a channel axis: audio[:, None]" if x.ndim == 2 else ""
 
     def pad(self, x: Tensor, spec: TokenizerSpec) -> Tensor:
-        """Silence up to a whole number of frames."""
+        """Pad with silence to a whole number of frames."""
         return F.pad(x, (0, -x.shape[-1] % spec.hop_length))
+
+    def example(self, spec: TokenizerSpec, batch: int, size: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        return super().example(spec, batch, size, generator) - 0.5
 
     def load(self, source: Any, spec: TokenizerSpec, **options: Any) -> Signal:
         if spec.sample_rate is None:
@@ -89,26 +92,26 @@ class AudioModality(Modality):
 
 
 def read_audio(path: MediaFile, start: float | None = None, duration: float | None = None) -> tuple[Tensor, int]:
-    """A sound file, or the sound of a video file, to samples.
+    """Read an audio file, or the audio of a video file.
 
     Args:
-        path: whatever libsndfile reads (WAV, FLAC, Ogg, ...) or else FFmpeg (MP3, M4A, AAC, video containers).
+        path: any file that libsndfile (WAV, FLAC, Ogg, ...) or else FFmpeg (MP3, M4A, AAC, video containers) reads.
         start: seconds to skip; None: none.
         duration: seconds to read, fewer if the file ends before; None: all.
 
     Returns:
-        float32 `[channels, samples]`, and the sample rate in Hz. As stored: not clipped, and with the padding
-        that some codecs put at the end.
+        float32 `[channels, samples]`, and the sample rate in Hz. The samples are as stored: not clipped, and with the
+        padding that some codecs add at the end.
 
     Raises:
-        InputError: a negative start, one behind the end, or a duration of nothing.
-        MediaError: a file that is missing, damaged, cut short, or holds no sound. What is cut from an Ogg file,
-            or from an MP3 or AAC stream that states no length, cannot be noticed.
+        InputError: a start that is negative or after the end, or a duration that is not positive.
+        MediaError: a file that is missing, damaged, cut short, or holds no audio. An Ogg file, or an MP3 or AAC stream
+            that states no length, can be cut short without a sign of it.
     """
     if (start is not None and not start >= 0) or (duration is not None and not duration > 0):
         raise InputError(f"expected start >= 0 and duration > 0 seconds, got {start} and {duration}")
     pieces, sample_rate = [], 0
-    for block, sample_rate in _decode(path, start or 0.0, duration):  # noqa: B007 - read behind the loop
+    for block, sample_rate in _decode(path, start or 0.0, duration):  # noqa: B007 - read after the loop
         pieces.append(block)
     if not pieces:
         raise InputError(f"{path}: expected a start before the end, got {start} seconds")
@@ -116,17 +119,17 @@ def read_audio(path: MediaFile, start: float | None = None, duration: float | No
 
 
 def stream_audio(path: MediaFile, seconds: float) -> Iterator[tuple[Tensor, int]]:
-    """A long file block by block, in constant memory.
+    """Yield a long file block by block, in constant memory.
 
     Args:
         path: as in `read_audio`.
-        seconds: length of a block; the last one is what remains.
+        seconds: length of a block; the last one holds the rest.
 
     Yields:
-        float32 `[channels, samples]`, and the sample rate in Hz. Joined, the blocks are what `read_audio` gives.
+        float32 `[channels, samples]`, and the sample rate in Hz. Joined, the blocks equal the result of `read_audio`.
 
     Raises:
-        InputError: blocks of less than a sample.
+        InputError: a length that is not positive.
         MediaError: as in `read_audio`, when the damage is reached.
     """
     if not seconds > 0:
@@ -135,13 +138,13 @@ def stream_audio(path: MediaFile, seconds: float) -> Iterator[tuple[Tensor, int]
 
 
 def write_audio(path: str | Path, audio: Tensor, sample_rate: int, overwrite: bool = False) -> None:
-    """Write sound with 16 bits a sample, whole or not at all.
+    """Write audio with 16 bits a sample, whole or not at all.
 
     Args:
         path: ends in `.wav` or `.flac`.
-        audio: floating point `[channels, samples]` in [-1, 1], what is beyond clipped.
-        sample_rate: Hz.
-        overwrite: whether a file that is there already is replaced.
+        audio: floating point `[channels, samples]` in [-1, 1], clipped.
+        sample_rate: sample rate in Hz.
+        overwrite: whether an existing file is replaced.
 
     Raises:
         InputError: another suffix, shape, dtype or rate, a sample that is not finite, or more channels than the
@@ -168,17 +171,17 @@ def write_audio(path: str | Path, audio: Tensor, sample_rate: int, overwrite: bo
 
 
 def resample(audio: Tensor, from_rate: int, to_rate: int) -> Tensor:
-    """Audio at another sample rate, by torchaudio's Resample: a Hann-windowed sinc (width 6, rolloff 0.99).
+    """Return audio at another sample rate, by torchaudio's Resample: a Hann-windowed sinc (width 6, rolloff 0.99).
 
     Args:
         audio: floating point `[..., samples]`.
-        from_rate, to_rate: Hz.
+        from_rate, to_rate: sample rates in Hz.
 
     Returns:
         `[..., ceil(samples * to_rate / from_rate)]`; `audio` itself if the rates are the same.
 
     Raises:
-        InputError: a rate that is no positive integer.
+        InputError: a rate that is not a positive integer.
     """
     _check_rate(from_rate)
     _check_rate(to_rate)
@@ -190,10 +193,10 @@ def resample(audio: Tensor, from_rate: int, to_rate: int) -> Tensor:
 
 
 def to_channels(audio: Tensor, channels: int) -> Tensor:
-    """Audio `[..., channels, samples]` with another number of channels: their mean, or mono repeated.
+    """Return audio `[..., channels, samples]` with another number of channels: their mean, or mono repeated.
 
     Raises:
-        InputError: a number that neither is.
+        InputError: a number of channels for which neither is possible.
     """
     given = audio.shape[-2]
     if channels == given:
@@ -214,19 +217,20 @@ def load_audio(
     resample: bool = True,
     seconds: float | None = None,
 ) -> Tensor:
-    """Load what an audio model is fed with: float32 `[channels, samples]` at `to_rate`.
+    """Load the input of an audio model: float32 `[channels, samples]` at `to_rate`.
 
     Args:
         source: path, bytes or file object; or array or tensor, floating point `[channels, samples]` or `[samples]` in
             [-1, 1].
-        to_rate: Hz of the result.
-        channels: of the result.
-        sample_rate: Hz of an array or tensor; a file states its own.
+        to_rate: sample rate of the result in Hz.
+        channels: number of channels of the result.
+        sample_rate: sample rate of an array or tensor in Hz; a file states its own.
         resample: whether another rate is resampled; if not, it is an error.
-        seconds: how much is taken from the start; None: all.
+        seconds: length that is taken from the start; None: all.
 
     Raises:
-        InputError: another type, shape or dtype, no or another `sample_rate`, or channels that cannot be had.
+        InputError: another type, shape or dtype, a missing or different `sample_rate`, or a number of channels that
+            the source cannot be converted to.
         MediaError: as in `read_audio`.
     """
     if seconds is not None and not seconds > 0:
@@ -247,31 +251,31 @@ def load_audio(
     return audio if seconds is None else audio[:, : max(1, round(seconds * to_rate))]
 
 
-_at_rate = resample  # under a name that `load_audio` does not shadow
+_at_rate = resample  # a name that is not shadowed in `load_audio`
 
 
 # Reading
 
 
 def _decode(path: MediaFile, start: float, duration: float | None) -> Iterator[tuple[Tensor, int]]:
-    """Blocks `[channels, samples]` of any length with their rate."""
+    """Yield blocks `[channels, samples]` of any length with their rate."""
     import soundfile
 
     try:
         file = soundfile.SoundFile(opened(path))
-    except (soundfile.LibsndfileError, TypeError):  # TypeError: a suffix that it takes for headerless samples
+    except (soundfile.LibsndfileError, TypeError):  # TypeError: a suffix that stands for samples without a header
         return _decode_with_av(path, start, duration)
     if file.subtype.startswith("MPEG"):  # soundfile seeks after each block, and libsndfile drops MP3's bit reservoir
         file.close()
         return _decode_with_av(path, start, duration, stated=file.frames if _has_mp3_length(path) else None)
-    if not 0 < file.frames < 2**62:  # written to a pipe, which stated no length
+    if not 0 < file.frames < 2**62:  # written to a pipe, without a length
         file.close()
         return _decode_with_av(path, start, duration)
     return _decode_with_soundfile(path, file, start, duration)
 
 
 def _has_mp3_length(path: MediaFile) -> bool:
-    """Whether the first frame states the length; otherwise it is guessed from the bit rate."""
+    """Return whether the first frame states the length; otherwise libsndfile estimates it from the bit rate."""
     with io.BytesIO(path.content) if isinstance(path, MediaBytes) else open(path, "rb") as file:
         tag = file.read(10)
         if tag.startswith(b"ID3"):  # its size: four bytes of seven bits
@@ -290,7 +294,7 @@ def _decode_with_soundfile(
 
     rate = file.samplerate
     with file:
-        # The writer's count of bytes, where it is more than there are; near 2 ** 31 and above it stands for none.
+        # The header states more bytes than the file has; a number of about 2 ** 31 or more stands for no number.
         for chunk, stated, held in re.findall(r"^(data|SSND) : (\d+) \(should be (\d+)\)", file.extra_info, re.M):
             if int(held) < int(stated) < 0x7FFF0000:
                 raise MediaError(f"{path}: cut short: its {chunk} chunk has {held} of {stated} bytes")
@@ -368,7 +372,7 @@ def _regroup(blocks: Iterable[tuple[Tensor, int]], seconds: float) -> Iterator[t
 
 
 def _from_memory(source: np.ndarray | Tensor) -> Tensor:
-    """To float32 `[channels, samples]`."""
+    """Return audio in memory as float32 `[channels, samples]`."""
     if isinstance(source, np.ndarray):
         if source.dtype.kind != "f":
             raise InputError(f"expected audio of floats in [-1, 1], got {source.dtype}")

@@ -1,4 +1,4 @@
-"""What every modality's object knows: axes, layout, checks, padding, files and units of its signals."""
+"""The interface that all modalities share: axes, layout, checks, padding, files and units of their signals."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Signal(NamedTuple):
     """One signal from a file or from memory.
 
     values: floating, in the public layout without the batch axis.
-    frame_rate: of video, in frames per second; None where it is not known.
+    frame_rate: frames per second of a video; None if not known.
     """
 
     values: Tensor
@@ -33,8 +33,8 @@ class Signal(NamedTuple):
 class Batch(NamedTuple):
     """Several signals as `Tokenizer.encode(*batch)` takes them.
 
-    signal: in the public layout; shorter items are padded at the end.
-    lengths: int64 `[batch]`, valid steps of each item's first axis; None where all are equal.
+    signal: signals in the public layout; shorter items are padded at the end.
+    lengths: int64 `[batch]`, valid steps of each item's first axis; None if all are equal.
     """
 
     signal: Tensor
@@ -45,22 +45,23 @@ class Modality(ABC):
     """One kind of signal. There is one object of each class, which `zoo.modalities.get` returns.
 
     Attributes:
-        name: as in `spec.modality`. title, noun: for headings, and one or several of its signals.
-        axes: names of the axes that the size of a signal counts. axis: where the first of them is in a batch.
-        suffixes: of its files, in lower case. signal_suffix, lossless_suffix: of the files that `decode` and the
-            benchmark write.
-        options: what `preprocess` takes beside the source.
+        name: the name in `spec.modality`. title: its heading. noun: the words for one and for several of its signals.
+        axes: names of the axes of a signal's size. axis: position of the first of them in a batch.
+        suffixes: suffixes of its files, in lower case. signal_suffix, lossless_suffix: those of the files that `decode`
+            and the benchmark write.
+        options: options of `load`, most of them also of `Tokenizer.preprocess`.
         has_unit_range: whether values lie in [0, 1] and are clamped to it.
         is_sampled: whether values lie on a regular grid, so that a signal can be shifted and has a level.
         networks_pad: whether networks pad signals to their grid themselves.
         keeps_float32: whether signals stay float32 whatever the network's dtype.
         batches_have_lengths: whether signals of unequal size can share a padded batch.
-        network_range: mean and deviation that turn the public range into [-1, 1]; None where there is no such range.
-        raw_bits: of one value, uncompressed.
+        network_range: mean and deviation that turn the public range into [-1, 1]; None if there is no such range.
+        raw_bits: bits of one uncompressed value.
         unit, reference, reference_size: what tokens and bits are counted for: the unit's short form, its name, and
-            the signal's size; a size of None counts seconds.
-        rate_unit, speed_unit: of the benchmark. amount_noun: what `amount` counts.
-        quality: metrics that a reconstruction is reported with. validation_metrics: those of a training run.
+            the size of such a signal; a size of None stands for a second.
+        rate_unit, speed_unit: units of rates and speeds in the benchmark. rate_scale, speed_scale: factors from bits
+            and from amounts per second to them.
+        quality: metrics that are reported for a reconstruction. validation_metrics: those of a training run.
     """
 
     name: str
@@ -92,41 +93,41 @@ class Modality(ABC):
     # Sizes
 
     def layout(self, spec: TokenizerSpec) -> str:
-        """Shape of a batch in words, as "[batch, 3, height, width]"."""
+        """Return the shape of a batch in words, such as "[batch, 3, height, width]"."""
         return f"[batch, {spec.channels}, {', '.join(self.axes)}]"
 
     def size_of(self, x: Tensor) -> tuple[int, ...]:
-        """The axes of a batch that `decode(size=)` and `spec.grid` count."""
+        """Return the size of a batch's signals as `decode(size=)` and `spec.grid` take it."""
         return tuple(x.shape[self.axis : self.axis + len(self.axes)])
 
     def code_length(self, spec: TokenizerSpec, length: int, window: int | None) -> int:
-        """Grid positions along the first axis for `length` steps; `window` is for modalities encoded in windows."""
+        """Return the grid positions along the first axis for `length` steps, encoded in windows of `window` steps."""
         return math.ceil(length / spec.downsample[0])
 
     def window(self, spec: TokenizerSpec, options: dict[str, Any]) -> int | None:
-        """Take the length of the windows that a signal is encoded in out of `options`; None: it is encoded whole."""
+        """Remove the length of a signal's windows from `options` and return it; None: the signal is encoded whole."""
         return None
 
     @property
     def window_options(self) -> tuple[str, ...]:
-        """Options of `encode` and `decode` that all its tokenizers have."""
+        """Options of `encode` and `decode` that all tokenizers of the modality have."""
         return ()
 
     def windows(self, signal: Tensor, window: int | None) -> Sequence[Tensor]:
-        """Parts of a batch `[B, channels, steps, ...]` that are encoded one after the other."""
+        """Return the parts of a batch `[B, channels, steps, ...]` that are encoded one after the other."""
         return [signal]
 
     def amount(self, size: tuple[int, ...], sample_rate: float | None) -> float:
-        """What rates are relative to: pixels, seconds or residues of a signal of `size`.
+        """Return the pixels, seconds or residues of a signal of `size`, to which rates are relative.
 
-        `sample_rate`: of audio in Hz, of video its frames per second.
+        sample_rate: for audio in Hz, for video its frames per second.
         """
         return float(math.prod(size))
 
     # Checks
 
     def check(self, x: Tensor, spec: TokenizerSpec) -> None:
-        """InputError unless `x` is a batch in the public layout, of finite values and a size that the network takes."""
+        """Raise InputError unless `x` is a batch in the public layout, finite and of a size that the network takes."""
         layout = self.layout(spec)
         if not isinstance(x, Tensor):
             raise InputError(f"expected a tensor {layout}, got {type(x).__name__}; see preprocess()")
@@ -143,27 +144,27 @@ class Modality(ABC):
             raise InputError(f"{spec.name} takes {self.name} of {wanted}, got {got}; see preprocess()")
 
     def has_layout(self, x: Tensor, spec: TokenizerSpec) -> bool:
-        """Whether `x` has the axes and channels of the public layout."""
+        """Return whether `x` has the axes and channels of the public layout."""
         return x.ndim == 2 + len(self.axes) and x.shape[1] == spec.channels
 
     def hint(self, x: Tensor) -> str:
-        """What may help with a tensor of another layout, to follow an error."""
+        """Return the end of an error message that may help with a tensor of another layout."""
         return ""
 
     def check_values(self, x: Tensor) -> None:
-        """InputError unless all values can be encoded."""
+        """Raise InputError unless all values can be encoded."""
         if not bool(x.isfinite().all()):
             raise InputError(f"{self.name} has values that are not finite (NaN or infinite)")
 
     def check_range(self, x: Tensor, what: str) -> None:
-        """InputError where `what` lies outside the public range, if that has bounds."""
+        """Raise InputError if values lie outside the public range; `what` names the signal in the message."""
         if self.has_unit_range and (float(x.min()) < -1e-3 or float(x.max()) > 1 + 1e-3):
             raise InputError(
                 f"expected {what} in the public range [0, 1], got {float(x.min()):g} to {float(x.max()):g}"
             )
 
     def check_lengths(self, lengths: Any, x: Tensor) -> Tensor:
-        """Valid steps of each item of the batch `x` as a tensor; InputError unless there is one for each, in range."""
+        """Return `lengths` as a tensor; InputError unless there is one in range for each item of the batch `x`."""
         lengths = torch.as_tensor(lengths)
         if lengths.shape != (len(x),) or lengths.is_floating_point():
             raise InputError(f"expected lengths as int [{len(x)}], got {lengths.dtype} {list(lengths.shape)}")
@@ -177,12 +178,12 @@ class Modality(ABC):
     # Before and after the network
 
     def pad(self, x: Tensor, spec: TokenizerSpec) -> Tensor:
-        """Sides up to what the grid counts, by replication."""
+        """Pad sides to multiples of the grid's steps, by replication."""
         pads = [-length % step for length, step in zip(self.size_of(x), spec.downsample, strict=True)]
         return replicate(x, pads)
 
     def crop(self, x: Tensor, size: int | tuple[int, ...] | None) -> Tensor:
-        """A batch cut to `size` at its ends; InputError for a size beyond it."""
+        """Return a batch cut to `size` at its ends; InputError for a larger size."""
         if size is None:
             return x
         size = (size,) if isinstance(size, int) else tuple(size)
@@ -194,15 +195,15 @@ class Modality(ABC):
         return x
 
     def finish(self, x: Tensor) -> Tensor:
-        """A decoded batch in its public range."""
+        """Return a decoded batch in its public range."""
         return x.clamp(0, 1) if self.has_unit_range else x
 
     def like(self, x: Tensor, original: Tensor) -> Tensor:
-        """A decoded batch in which what is absent from `original` is absent too."""
+        """Return a decoded batch without what is absent from `original`."""
         return x
 
     def join(self, signals: Sequence[Tensor]) -> Batch:
-        """Signals without batch axis as one batch.
+        """Return signals without batch axis as one batch.
 
         Raises:
             InputError: sizes that cannot share a batch.
@@ -222,25 +223,40 @@ class Modality(ABC):
     size_hint = ""
 
     def lengthened(self, signal: Tensor, length: int) -> Tensor:
-        """A signal without batch axis, with zeros after its end along the first axis."""
+        """Return a signal without batch axis, padded after its end along the first axis with `padding_value`."""
         rest = list(signal.shape)
         rest[self.axis - 1] = length - rest[self.axis - 1]
         return torch.cat([signal, signal.new_full(rest, self.padding_value)], dim=self.axis - 1)
 
     padding_value = 0.0
 
+    # Trying a network out
+
+    def sizes(self, spec: TokenizerSpec) -> list[tuple[int, ...]]:
+        """Return small sizes of signals that the network takes: one that fits the grid, and one that does not."""
+        if not spec.variable_size:
+            return [spec.resolution or ()]
+        return [
+            tuple(3 * step for step in spec.downsample),
+            tuple(2 * step + step // 2 + 1 for step in spec.downsample),
+        ]
+
+    def example(self, spec: TokenizerSpec, batch: int, size: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Return a batch of random signals in the public layout, float32 on the CPU."""
+        return torch.rand(batch, spec.channels, *size, generator=generator)
+
     # Files
 
     @abstractmethod
     def load(self, source: Any, spec: TokenizerSpec, **options: Any) -> Signal:
-        """One signal from a file or from memory, as the network of `spec` takes it, on the CPU.
+        """Return one signal from a file or from memory, as the network of `spec` takes it, on the CPU.
 
         Args:
-            source: a path, bytes, a file object, or what the modality has in memory.
-            options: those in `options`, each given.
+            source: a path, bytes, a file object, or a signal of the modality in memory.
+            options: any of those in the attribute `options`.
 
         Raises:
-            InputError: what is not such a signal.
+            InputError: a source that is not such a signal.
             MediaError: a file that cannot be read.
         """
 
@@ -249,7 +265,7 @@ class Modality(ABC):
         return ()
 
     def stream(self, source: Any, spec: TokenizerSpec, **options: Any) -> Iterator[Signal]:
-        """A signal part by part, each as long as one window of `encode`; whole where there are no windows."""
+        """Yield a signal in parts, each as long as a window of `encode`; as a whole if there are no windows."""
         yield self.load(source, spec, **options)
 
     @abstractmethod
@@ -265,31 +281,31 @@ class Modality(ABC):
         """Write a signal without batch axis, or its windows one after the other, whole or not at all.
 
         Raises:
-            InputError: a suffix or values that the format does not take.
+            InputError: a suffix that is not supported, or values that the format cannot hold.
             MediaError: the file exists or cannot be written.
         """
 
     def write_lossless(self, path: Path, signal: Signal, spec: TokenizerSpec) -> None:
-        """Write a file that loses nothing but the rounding that any file has: 8 bits a colour, 16 bits a sample."""
+        """Write a file without loss other than rounding, to 8 bits a colour or 16 bits a sample."""
         self.write(path, signal.values, spec, frame_rate=signal.frame_rate, overwrite=True)
 
     def read_lossless(self, path: Path, like: Tensor, spec: TokenizerSpec) -> Tensor:
-        """Read what `write_lossless` wrote, without batch axis, in the size of the signal `like`."""
+        """Read a file that `write_lossless` wrote, without batch axis, in the size of the signal `like`."""
         return self.load(path, spec).values
 
 
 def replicate(x: Tensor, pads: Sequence[int]) -> Tensor:
-    """`x` with its last values repeated at the end of its last `len(pads)` axes."""
-    if not any(pads):
+    """Return `x` with its last values repeated at the end of its last `len(pads)` axes."""
+    if values_are_readable(x) and not any(pads):  # a traced graph holds for any size, whole or not
         return x
     return F.pad(x, [n for pad in reversed(pads) for n in (0, pad)], mode="replicate")
 
 
 def cut_square(options: dict[str, Any], spec: TokenizerSpec) -> tuple[int | None, int | None]:
-    """The short side to resize to and the side of the centre square to keep, of images and video.
+    """Return the short side to resize to and the side of the centre square to keep, for images and video.
 
-    Both are None where the signal stays as it is. A network that takes one size decides where nothing is asked for;
-    `resolution` alone also crops, `crop=0` keeps the whole image.
+    Both are None if the signal stays as it is. Without options, a network that takes one size gets that size.
+    `resolution` alone crops as well; `crop=0` keeps the whole image.
     """
     resolution, crop = options.get("resolution"), options.get("crop")
     for name, value in (("resolution", resolution), ("crop", crop)):

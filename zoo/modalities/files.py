@@ -13,7 +13,7 @@ from typing import Any
 class MediaBytes:
     """The bytes of a media file, as members of archives and cells of tables hold them.
 
-    name: what errors call it. Its suffix tells the format where the bytes alone do not.
+    name: name for error messages. Its suffix decides the format where the bytes alone do not.
     """
 
     content: bytes
@@ -27,14 +27,14 @@ MediaFile = str | Path | MediaBytes
 
 
 def opened(file: MediaFile) -> str | Path | io.BytesIO:
-    """Return what libraries that take a path or a binary file are given, at its start."""
+    """Return a path or a binary file at its start, for libraries that take either."""
     return io.BytesIO(file.content) if isinstance(file, MediaBytes) else file
 
 
 def as_file(source: Any) -> MediaFile | None:
     """Return a path, bytes or a binary file object as a `MediaFile`; None for anything else.
 
-    A file object is read from where it stands to its end, and keeps its name for errors.
+    A file object is read from its current position to its end; its name is kept for error messages.
     """
     if isinstance(source, str | Path | MediaBytes):
         return source

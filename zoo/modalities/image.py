@@ -1,4 +1,4 @@
-"""Images: files, Pillow images and arrays to tensors and back, and the resizing that image models are fed with.
+"""Images: from files, Pillow images and arrays to tensors and back, and the resizing of inputs of image models.
 
 Images are `[3, H, W]`, uint8 as read or float in [0, 1].
 """
@@ -74,14 +74,14 @@ class ImageModality(Modality):
 
 
 def read_image(path: MediaFile) -> Tensor:
-    """An image file to uint8 `[3, H, W]`.
+    """Read an image file as uint8 `[3, H, W]`.
 
-    Turned as EXIF says; the first frame of an animation; grey repeated, palettes looked up, transparency
-    composited on white, 16 bits reduced to 8.
+    The image is rotated as EXIF says. Of an animation the first frame is read. Grey is repeated, palettes are looked
+    up, transparency is composited on white, and 16 bits are reduced to 8.
 
     Raises:
-        MediaError: a file that is missing, damaged, no image, larger than Pillow's limit against decompression
-            bombs, or of samples without a stated range (32-bit integers or floats).
+        MediaError: a file that is missing or damaged, is not an image, is larger than Pillow's limit against
+            decompression bombs, or has samples without a stated range (32-bit integers or floats).
     """
     from PIL import Image, ImageOps
 
@@ -101,11 +101,11 @@ def write_image(path: str | Path, image: Tensor, overwrite: bool = False) -> Non
 
     Args:
         path: ends in `.png` or another suffix that Pillow writes; JPEG and WebP are written at quality 95.
-        image: float `[3, H, W]` in [0, 1], what is beyond clamped; or uint8.
-        overwrite: whether a file that is there already is replaced.
+        image: float `[3, H, W]` in [0, 1], clamped; or uint8.
+        overwrite: whether an existing file is replaced.
 
     Raises:
-        InputError: an unknown suffix, or shape, dtype or a value of the image that is not finite.
+        InputError: an unknown suffix, another shape or dtype of the image, or a value that is not finite.
         MediaError: the file exists or cannot be written.
     """
     from PIL import Image
@@ -126,10 +126,10 @@ def write_image(path: str | Path, image: Tensor, overwrite: bool = False) -> Non
 
 
 def to_image_tensor(source: Image.Image | np.ndarray | Tensor) -> Tensor:
-    """An image in memory to float32 `[3, H, W]` in [0, 1].
+    """Return an image in memory as float32 `[3, H, W]` in [0, 1].
 
     Args:
-        source: Pillow image of any mode that `read_image` takes; array `[H, W, 3]` or `[H, W]`, or tensor
+        source: a Pillow image of any mode that `read_image` takes; an array `[H, W, 3]` or `[H, W]` or a tensor
             `[3, H, W]`, either uint8 or floating point in [0, 1].
 
     Raises:
@@ -141,16 +141,16 @@ def to_image_tensor(source: Image.Image | np.ndarray | Tensor) -> Tensor:
 def load_image(
     source: Any, *, resolution: int | None = None, crop: int | None = None, interpolation: Interpolation = "bilinear"
 ) -> Tensor:
-    """Load what an image model is fed with: float32 `[3, H, W]` in [0, 1].
+    """Load the input of an image model: float32 `[3, H, W]` in [0, 1].
 
     Args:
-        source: path, bytes, file object, or what `to_image_tensor` takes.
-        resolution: the short side is resized to this; None: as it is.
-        crop: side of the square that is kept of the centre; None: `resolution`; 0: the whole image.
-        interpolation: of the resizing, antialiased.
+        source: path, bytes, file object, or anything that `to_image_tensor` takes.
+        resolution: the short side is resized to this; None: it is not resized.
+        crop: side of the centre square that is kept; None: `resolution`; 0: the whole image.
+        interpolation: interpolation of the resizing, which is antialiased.
 
     Raises:
-        InputError: as in `to_image_tensor`, or a crop beyond the image.
+        InputError: as in `to_image_tensor`, or a crop larger than the image.
         MediaError: as in `read_image`.
     """
     file = as_file(source)
@@ -184,7 +184,7 @@ def resize_short_side(image: Tensor, size: int, interpolation: Interpolation = "
         return image
     mode = InterpolationMode(interpolation)
     if image.is_floating_point():
-        # Clamped as bytes are: bicubic interpolation reaches beyond the values that it is given.
+        # Clamped, as bytes are: bicubic interpolation exceeds the range of its input.
         return functional.resize(image, [size], mode, antialias=True).clamp(0, 1)
     resized = functional.resize(functional.to_pil_image(image), [size], mode)
     return _pixels(resized).to(image.device)
@@ -210,7 +210,7 @@ def center_crop(image: Tensor, size: int | tuple[int, int]) -> Tensor:
 
 
 def _pixels(image: Image.Image) -> Tensor:
-    """Pillow image of any mode to uint8 `[3, H, W]`."""
+    """Return a Pillow image of any mode as uint8 `[3, H, W]`."""
     from PIL import Image
 
     if image.mode.startswith("I"):
@@ -229,7 +229,7 @@ def _pixels(image: Image.Image) -> Tensor:
 
 
 def _from_memory(source: Image.Image | np.ndarray | Tensor) -> Tensor:
-    """To `[3, H, W]`, uint8 or floating point in [0, 1]."""
+    """Return an image in memory as `[3, H, W]`, uint8 or floating point in [0, 1]."""
     from PIL import Image, ImageOps
 
     if isinstance(source, Image.Image):

@@ -1,4 +1,4 @@
-"""Protein structures: files to the backbone atoms of a chain and back.
+"""Protein structures: from files to the backbone atoms of a chain and back.
 
 Coordinates are float32 `[residues, 5, 3]` in angstrom, atoms N, CA, C, CB and O, NaN where one is absent.
 biotite, which reads and writes the files, is imported when it is first needed.
@@ -75,9 +75,24 @@ class StructureModality(Modality):
             raise InputError("structure has an item without a single atom")
 
     def like(self, x: Tensor, original: Tensor) -> Tensor:
-        """Residues without a single atom in `original` are absent: a code for them says nothing."""
+        """Return a decoded batch without the residues that have no atom in `original`: their codes mean nothing."""
         absent = original.isnan().flatten(2).all(dim=2)
         return x.masked_fill(absent[..., None, None], torch.nan)
+
+    def sizes(self, spec: TokenizerSpec) -> list[tuple[int, ...]]:
+        return [(24,), (7,)]
+
+    def example(self, spec: TokenizerSpec, batch: int, size: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Return helices of noisy atoms, without the second residue and the fourth's O."""
+        (residues,) = size
+        angle = torch.arange(residues)[:, None] * 1.745 + torch.tensor([-0.5, 0.0, 0.45, 0.1, 0.6])
+        radius = torch.tensor([1.5, 2.3, 1.7, 3.3, 2.0])
+        rise = torch.arange(residues)[:, None] * 1.5 + torch.tensor([-0.9, 0.0, 1.1, -0.4, 2.2])
+        helix = torch.stack([radius * angle.cos(), radius * angle.sin(), rise], dim=-1)
+        atoms = helix + 0.3 * torch.randn(batch, residues, len(ATOMS), 3, generator=generator)
+        atoms[:, 1:2] = torch.nan
+        atoms[:, 3:4, ATOMS.index("O")] = torch.nan
+        return atoms
 
     def load(self, source: Any, spec: TokenizerSpec, **options: Any) -> Signal:
         residues, chain = options.get("residues"), options.get("chain")
@@ -115,10 +130,10 @@ class StructureModality(Modality):
 class Structure:
     """One chain of a file.
 
-    chain: its id, as the authors of the file gave it.
+    chain: id of the chain, as the authors of the file named it.
     coordinates: float32 `[residues, 5, 3]` in angstrom; NaN where an atom is absent.
-    residue_names, residue_ids, insertion_codes: one a residue, "ALA", 52 and "A" (or ""). Ids may jump, repeat or
-        decrease.
+    residue_names, residue_ids, insertion_codes: one for each residue, such as "ALA", 52 and "A" (or ""). Ids may jump,
+        repeat or decrease.
     """
 
     chain: str
@@ -129,23 +144,24 @@ class Structure:
 
 
 def read_structure(path: MediaFile, chain: str | None = None, model: int = 1) -> Structure:
-    """A chain's residues in file order.
+    """Read a chain's residues, in file order.
 
-    Residues are what has a CA atom of carbon: modified ones (HETATM) too, waters and most ligands not. Those that
-    the experiment did not resolve are in no file and have no row here; the residue ids tell of gaps. Of alternate
-    locations the one named first in the residue is taken, all else as biotite reads it: chain and residue ids are
-    the authors' (mmCIF `auth_*`), and residues with insertion codes are residues of their own.
+    A residue is anything with a CA atom of carbon: this includes modified residues (HETATM), but not waters and most
+    ligands. Residues that the experiment did not resolve are not in the file and have no row here; gaps in the residue
+    ids show them. Of alternate locations, the one named first in the residue is taken. Everything else is as biotite
+    reads it: chain and residue ids are the authors' (mmCIF `auth_*`), and residues with insertion codes are residues of
+    their own.
 
     Args:
         path: ends in `.pdb` or `.ent` (PDB), `.cif` or `.mmcif` (mmCIF), or `.bcif` (BinaryCIF).
         chain: id of the chain; None: the only one that has residues.
-        model: which one of several, from 1.
+        model: number of the model, from 1.
 
     Raises:
-        InputError: another suffix, a chain that has no residues or is not named where there are several, a model
-            that is not in the file.
-        MediaError: a file that is missing, damaged, cut short or holds no residue. What is cut behind a whole
-            atom of a PDB or mmCIF file cannot be noticed: no length is stated there.
+        InputError: another suffix, a chain that has no residues, no chain where there are several, or a model that is
+            not in the file.
+        MediaError: a file that is missing, damaged, cut short or holds no residue. A PDB or mmCIF file that was cut
+            after a whole atom cannot be told from a whole one, since no length is stated there.
     """
     path, first_atoms, coordinates = _read_residues(path, model)
     wanted = first_atoms.chain_id == _choose_chain(path, first_atoms.chain_id.tolist(), chain)
@@ -175,21 +191,21 @@ def write_structure(
     chain: str = "A",
     overwrite: bool = False,
 ) -> None:
-    """Write a chain, whole or not at all; what `read_structure` gives of it is what went in, to 0.001 angstrom in PDB.
+    """Write a chain, whole or not at all; `read_structure` returns what was written, to 0.001 angstrom in PDB.
 
     Args:
         path: ends as in `read_structure`.
-        coordinates: floating `[residues, 5, 3]` in angstrom. Atoms that are NaN are left out, and with them
-            residues that have none.
-        residue_names: one a residue, of up to 3 characters in PDB; None: UNK, unknown.
-        residue_ids: one a residue, in PDB from -999 to 9999; None: from 1.
-        insertion_codes: one a residue, a character or ""; None: none.
-        chain: its id, a single character in PDB.
-        overwrite: whether a file that is there already is replaced.
+        coordinates: floating point `[residues, 5, 3]` in angstrom. Atoms that are NaN are left out, and so are
+            residues without atoms.
+        residue_names: one for each residue, of up to 3 characters in PDB; None: UNK, unknown.
+        residue_ids: one for each residue, in PDB from -999 to 9999; None: from 1.
+        insertion_codes: one for each residue, a character or ""; None: none.
+        chain: id of the chain, a single character in PDB.
+        overwrite: whether an existing file is replaced.
 
     Raises:
-        InputError: another suffix, shape or dtype, no atom, a coordinate that is infinite, or whatever the format
-            has no room for.
+        InputError: another suffix, shape or dtype, no atom, a coordinate that is infinite, or anything that the format
+            cannot hold.
         MediaError: the file exists or cannot be written.
     """
     path = Path(path)
@@ -220,18 +236,18 @@ def write_structure(
 
 
 def _named(file: MediaFile) -> str:
-    """The name of a file, for bytes without a suffix with the one that their content shows."""
+    """Return the name of a file; for bytes without a suffix, with the suffix that their content shows."""
     if not isinstance(file, MediaBytes) or Path(file.name).suffix.lower() in SUFFIXES:
         return str(file)
     start = file.content[:512].lstrip()
     if start.startswith((b"data_", b"#", b"loop_")):
         return f"{file.name}.cif"
-    # BinaryCIF is a MessagePack map, whose first byte is none of a text.
+    # BinaryCIF is a MessagePack map, whose first byte does not occur in text.
     return f"{file.name}.bcif" if start[:1] >= b"\x80" else f"{file.name}.pdb"
 
 
 def _from_memory(source: Any) -> Tensor:
-    """Coordinates `[residues, 5, 3]` to float32."""
+    """Return coordinates `[residues, 5, 3]` as float32."""
     coordinates = torch.from_numpy(source) if isinstance(source, np.ndarray) else source
     if not isinstance(coordinates, Tensor):
         kinds = "path, bytes, or coordinates [residues, 5, 3] as array or tensor"
@@ -288,14 +304,14 @@ def _read_atoms(file: MediaFile, path: Path, model: int) -> AtomArray:
 
 
 def _backbone(atoms: AtomArray) -> tuple[np.ndarray, np.ndarray]:
-    """Index of each residue's first atom, and the coordinates `[residues, 5, 3]` of its `ATOMS`."""
+    """Return the index of each residue's first atom, and the coordinates `[residues, 5, 3]` of its `ATOMS`."""
     from biotite.structure import get_residue_starts
 
     starts = get_residue_starts(atoms)
     residue = np.searchsorted(starts, np.arange(len(atoms)), side="right") - 1
     coordinates = np.full((len(starts), len(ATOMS), 3), np.nan, np.float32)
     for column, name in enumerate(ATOMS):
-        found = np.flatnonzero(atoms.atom_name == name)[::-1]  # of a name that comes twice, the first is set last
+        found = np.flatnonzero(atoms.atom_name == name)[::-1]  # of two atoms with the same name, the first is set last
         coordinates[residue[found], column] = atoms.coord[found]
     return starts, coordinates
 
@@ -344,7 +360,7 @@ def _check_suffix(path: Path) -> None:
 
 
 def _check_coordinates(coordinates: Tensor) -> np.ndarray:
-    """To float32 `[residues, 5, 3]`."""
+    """Return coordinates as float32 `[residues, 5, 3]`; InputError for another shape, type or value."""
     if not isinstance(coordinates, Tensor):
         raise InputError(f"expected coordinates as a tensor [residues, 5, 3], got {type(coordinates).__name__}")
     if coordinates.ndim != 3 or coordinates.shape[1:] != (len(ATOMS), 3) or not coordinates.is_floating_point():
@@ -362,7 +378,7 @@ def _check_coordinates(coordinates: Tensor) -> np.ndarray:
 def _check_fits(
     path: Path, coordinates: np.ndarray, names: list[str], ids: list[int], codes: list[str], chain: str
 ) -> None:
-    """InputError for what the columns of PDB or the words of mmCIF have no room for."""
+    """Raise InputError for anything that the columns of PDB or the words of mmCIF cannot hold."""
     is_pdb = path.suffix.lower() in PDB_SUFFIXES
     words = (
         ("residue names", names, "1 to 3 characters" if is_pdb else "words", "[!-~]{1,3}" if is_pdb else "[!-~]+"),

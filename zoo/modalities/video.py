@@ -1,4 +1,4 @@
-"""Video: files to windows of frames and back.
+"""Video: from files to windows of frames and back.
 
 Video is `[3, T, H, W]`, uint8 as read or float in [0, 1].
 """
@@ -25,7 +25,7 @@ from zoo.modalities.image import center_crop, resize_short_side
 if TYPE_CHECKING:
     from zoo.spec import TokenizerSpec
 
-WINDOW = 16  # frames that are read at once where a network states no window
+WINDOW = 16  # frames that are read at once if a network has no windows
 
 
 class VideoModality(Modality):
@@ -78,12 +78,16 @@ class VideoModality(Modality):
             frames = (1 - x.shape[2]) % spec.downsample[0]
         return replicate(x, [frames, *sides])
 
+    def sizes(self, spec: TokenizerSpec) -> list[tuple[int, ...]]:
+        frames, height, width = spec.downsample
+        return [(1 + frames, 2 * height, 2 * width), (3, height + height // 2 + 1, width + 1)]
+
     def load(self, source: Any, spec: TokenizerSpec, **options: Any) -> Signal:
         parts = list(self.stream(source, spec, **options))
         return Signal(torch.cat([part.values for part in parts], dim=1), parts[-1].frame_rate)
 
     def stream(self, source: Any, spec: TokenizerSpec, **options: Any) -> Iterator[Signal]:
-        """Windows of `spec.chunk_frames` frames, in constant memory; `seconds` and `frames` end them early."""
+        """Yield windows of `spec.chunk_frames` frames, in constant memory; `seconds` and `frames` limit the length."""
         seconds, most = options.get("seconds"), options.get("frames")
         if seconds is not None and not seconds > 0:
             raise InputError(f"expected more than 0 seconds, got {seconds}")
@@ -132,7 +136,7 @@ class VideoModality(Modality):
 
 
 def _grid_steps(spec: TokenizerSpec, frames: int) -> int:
-    """Grid positions along time of one window."""
+    """Return the grid positions of one window along time."""
     step = spec.downsample[0]
     return 1 + math.ceil((frames - 1) / step) if spec.causal else math.ceil(frames / step)
 
@@ -144,7 +148,7 @@ def _square(frame: Tensor, resolution: int | None, crop: int | None, interpolati
 
 
 def _windows_of(source: Any, frames: int) -> Iterator[tuple[Tensor, float | None]]:
-    """Windows of a video in memory."""
+    """Return the windows of a video in memory."""
     if isinstance(source, np.ndarray):
         if source.ndim != 4 or source.shape[3] != 3:
             raise InputError(f"expected a video array [frames, height, width, 3], got {list(source.shape)}")
@@ -152,22 +156,22 @@ def _windows_of(source: Any, frames: int) -> Iterator[tuple[Tensor, float | None
     if not isinstance(source, Tensor):
         kinds = "path, bytes, array [frames, height, width, 3] or tensor [3, frames, height, width]"
         raise InputError(f"expected a video as {kinds}, got {type(source).__name__}")
-    _as_bytes(source)  # checks layout, dtype and values
+    _as_bytes(source)  # for its checks
     return ((window, None) for window in source.split(frames, dim=1))
 
 
 def read_video(path: MediaFile, frames: int) -> Iterator[tuple[Tensor, float]]:
-    """A video file window by window, in constant memory.
+    """Yield a video file window by window, in constant memory.
 
     Args:
-        path: whatever FFmpeg reads.
-        frames: length of a window; the last one is what remains.
+        path: any file that FFmpeg reads.
+        frames: length of a window; the last one holds the rest.
 
     Yields:
-        uint8 `[3, T, H, W]`, turned as the file says, and the frames per second (the mean, where they vary).
+        uint8 `[3, T, H, W]`, rotated as the file says, and the frames per second (the mean if they vary).
 
     Raises:
-        InputError: windows of less than a frame.
+        InputError: a length below one frame.
         MediaError: a file that is missing, damaged or holds no video, when the damage is reached.
     """
     if frames < 1:
@@ -176,7 +180,7 @@ def read_video(path: MediaFile, frames: int) -> Iterator[tuple[Tensor, float]]:
 
 
 def load_video(path: MediaFile) -> Tensor:
-    """A whole video file as float32 `[3, T, H, W]` in [0, 1]; MediaError as `read_video`, which takes less memory."""
+    """Read a whole video file as float32 `[3, T, H, W]` in [0, 1]; errors are those of `read_video`."""
     windows = [window for window, _ in read_video(path, 64)]
     if not windows:
         raise MediaError(f"{path}: holds no frame")
@@ -184,18 +188,18 @@ def load_video(path: MediaFile) -> Tensor:
 
 
 def write_video(path: str | Path, video: Tensor | Iterable[Tensor], fps: float, overwrite: bool = False) -> None:
-    """Write H.264 at a quality close to the eye's limit (CRF 18), whole or not at all.
+    """Write H.264 at a visually nearly lossless quality (CRF 18), whole or not at all.
 
     Args:
         path: ends in `.mp4`, `.mkv` or `.mov`.
-        video: float `[3, T, H, W]` in [0, 1], what is beyond clamped; or uint8; or windows of such video, which are
-            written as they come, in constant memory.
+        video: float `[3, T, H, W]` in [0, 1], clamped; or uint8; or windows of such video, which are written as they
+            come, in constant memory.
         fps: frames per second.
-        overwrite: whether a file that is there already is replaced.
+        overwrite: whether an existing file is replaced.
 
     Raises:
         InputError: another suffix, shape or dtype, windows that differ in height or width, a value that is not
-            finite, or no positive `fps`.
+            finite, or an `fps` that is not positive.
         MediaError: the file exists or cannot be written.
     """
     import av
@@ -213,17 +217,17 @@ def write_video(path: str | Path, video: Tensor | Iterable[Tensor], fps: float, 
     with atomic_path(path, overwrite) as temporary, av.open(temporary, "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": "18"})
         stream.height, stream.width = height, width
-        stream.pix_fmt = "yuv444p" if height % 2 or width % 2 else "yuv420p"  # halved colour needs even sides
+        stream.pix_fmt = "yuv444p" if height % 2 or width % 2 else "yuv420p"  # halving colour needs even sides
         for window in chain([first], windows):
             if window.shape[2:] != first.shape[2:]:
                 raise InputError(f"expected windows of {height}x{width} pixels, got {list(window.shape)}")
-            for picture in window.permute(1, 2, 3, 0).cpu().numpy():
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24")))
+            for image in window.permute(1, 2, 3, 0).cpu().numpy():
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24")))
         container.mux(stream.encode())
 
 
 def write_lossless_video(path: Path, video: Tensor, frame_rate: float) -> None:
-    """Write float `[3, T, H, W]` in [0, 1] as FFV1 with 8 bits of red, green and blue; an older file is replaced."""
+    """Write float `[3, T, H, W]` in [0, 1] as FFV1 with 8 bits of red, green and blue; an existing file is replaced."""
     import av
 
     with atomic_path(path, overwrite=True) as temporary, av.open(temporary, "w") as container:

@@ -1,7 +1,7 @@
-"""Files and folders through a tokenizer: to codes, from codes, and there and back with the figures of the loss.
+"""Files and folders through a tokenizer: encoding, decoding, and both at once with figures of what was lost.
 
-Each function checks what it is asked before it starts and returns `FileResults`, which does the work as it is read:
-one `FileResult` per file, so that a damaged file is reported and skipped.
+Each function checks its arguments and returns `FileResults`, which does the work as it is iterated over: one
+`FileResult` per file, so that a damaged file is reported and skipped.
 """
 
 from zoo.transcode.decoding import decode_files

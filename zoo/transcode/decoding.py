@@ -1,4 +1,4 @@
-"""Code files and folders of them to signals."""
+"""Decoding of code files, and folders of them, to signals."""
 
 from __future__ import annotations
 
@@ -26,19 +26,20 @@ def decode_files(
     dtype: torch.dtype | None = None,
     overwrite: bool = False,
 ) -> FileResults:
-    """Decode code files to signals: PNG, WAV, MP4 or PDB, or for one file what the suffix of `out` names.
+    """Decode code files to signals: PNG, WAV, MP4 or PDB, or, for one file, the format of the suffix of `out`.
 
     A signal that is there already and newer than its code file is taken for done.
 
     Args:
         inputs: code files, and folders of them.
         out: as in `encode_files`.
-        name: the tokenizer, as `zoo.load` takes it; codes of another are an error. None: the one each file names.
-        device, dtype: where the weights go, and their data type.
-        overwrite: whether files that are there already are replaced.
+        name: the tokenizer, as `zoo.load` takes it; codes of another one are an error. None: the one that each file
+            names.
+        device, dtype: device and data type of the weights.
+        overwrite: whether existing files are replaced.
 
     Raises:
-        As `encode_files`; and what `zoo.load` raises for `name`.
+        As `encode_files`, and as `zoo.load` for `name`.
     """
     sources = find_sources(inputs, code_files)
     suffixes = tuple(suffix for modality in modalities.every() for suffix in modality.suffixes)
@@ -100,7 +101,7 @@ class Decoders:
 
 
 def decode_file(tokenizer: Tokenizer, file: CodeFile, target: Path, overwrite: bool) -> None:
-    """Decode one code file to a file, where the modality has windows one after the other."""
+    """Decode one code file to a file, window by window if the modality has windows."""
     spec, modality = tokenizer.spec, tokenizer.modality
     window = modality.window(spec, {})
     if window is None:
@@ -119,7 +120,7 @@ def decode_file(tokenizer: Tokenizer, file: CodeFile, target: Path, overwrite: b
 
 
 def decoded_windows(tokenizer: Tokenizer, codes: Tensor, size: tuple[int, ...], window: int) -> Iterator[Tensor]:
-    """The windows of a signal of `size`, without batch axis, each decoded when it is asked for."""
+    """Yield the windows of a signal of `size`, without batch axis, each decoded when it is needed."""
     length, *sides = size
     for number, part in enumerate(codes.split(tokenizer.spec.code_length(window, window), dim=2)):
         part_size = (min(window, length - number * window), *sides)

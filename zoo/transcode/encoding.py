@@ -1,4 +1,4 @@
-"""Files and folders of signals to code files."""
+"""Encoding of signals in files and folders to code files."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def encode_files(
     compared.
 
     Args:
-        tokenizer: or its name, as `zoo.load` takes it.
+        tokenizer: the tokenizer, or its name as `zoo.load` takes it.
         inputs: files, and folders whose files of the tokenizer's modality are taken, with their subfolders.
         out: folder, in which a folder's files keep their relative paths, `name.npz` for `name.wav`, or
             `name.wav.npz` where another input is `name.flac`; or, for one input file, the code file.
@@ -52,7 +52,7 @@ def encode_files(
         overwrite: whether files that are there already are replaced.
 
     Raises:
-        InputError: `batch_size`, an option of another modality, or more than one input for one file.
+        InputError: a `batch_size` below 1, an option of another modality, or several inputs for one file.
         MediaError: an input that does not exist, or a folder without files.
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:

@@ -1,4 +1,4 @@
-"""Which files are read, and where their outputs go."""
+"""Paths of the files that are read and of their outputs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CODE_SUFFIXES = (".npz", ".safetensors")
 
 
 def code_files(path: Path) -> list[Path]:
-    """Return a code file, or those of a folder and its subfolders, sorted; MediaError where there is none."""
+    """Return a code file, or those of a folder and its subfolders, sorted; MediaError if there is none."""
     if path.is_dir():
         files = sorted(file for file in path.rglob("[!.]*") if file.suffix in CODE_SUFFIXES and file.is_file())
         if not files:
@@ -62,8 +62,10 @@ class Outputs:
     """Where the outputs of `sources` go, so that none replaces a source or another output.
 
     Args:
-        sources: as `find_sources` gives them.
+        sources: as `find_sources` returns them.
         out: folder, or one file if it ends in one of `file_suffixes`.
+        file_suffixes: suffixes of outputs.
+        overwrite: whether existing files are replaced.
     """
 
     def __init__(self, sources: list[tuple[Path, Path]], out: Path, file_suffixes: tuple[str, ...]):
@@ -85,7 +87,7 @@ class Outputs:
             part: of the source, to follow its name after an underscore, as A in `entry_A.npz`.
 
         Raises:
-            MediaError: it is taken, or its folder cannot be made.
+            MediaError: the path is taken, or its folder cannot be made.
         """
         name = self._names[relative]
         marked = name.name if part is None else f"{name.name}_{quote(part, safe='')}"

@@ -1,4 +1,4 @@
-"""Signals and files encoded and decoded again, with what that costs and what is lost."""
+"""Signals and files encoded and decoded again, with figures of what that costs and what is lost."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def reconstruct_files(
     all_chains: bool = False,
     overwrite: bool = False,
 ) -> FileResults:
-    """Encode and decode signals, with what it cost and what was lost; arguments and files as in `encode_files`.
+    """Encode and decode signals, and measure cost and loss; arguments and files are as in `encode_files`.
 
     A file that is there already and newer than its source is taken for done: it says nothing of the tokenizer and the
     options that it was made with, so that each of them needs a folder of its own.
@@ -116,10 +116,10 @@ def joined(windows: Sequence[Figures], lengths: Sequence[int]) -> Figures:
 
 
 def reconstruct(tokenizer: Tokenizer, signal: Tensor) -> Reconstruction:
-    """Encode and decode one signal, a video in one window.
+    """Encode and decode one signal; a video is one window.
 
     Args:
-        signal: a batch of one, as `preprocess` gives it.
+        signal: a batch of one, as `preprocess` returns it.
 
     Raises:
         InputError: as `Tokenizer.encode`.
@@ -145,7 +145,7 @@ def reconstruct(tokenizer: Tokenizer, signal: Tensor) -> Reconstruction:
 
 
 def quality(reconstruction: Tensor, original: Tensor, spec: TokenizerSpec) -> dict[str, float | None]:
-    """Return the metrics of `Figures.quality` for one signal; None where it has no finite value."""
+    """Return the metrics of `Figures.quality` for one signal; None for a metric without a finite value."""
     metrics = {name: METRICS[spec.modality][name] for name in modalities.get(spec.modality).quality}
     values = {
         name: float(metric.per_item(reconstruction, original, spec))

@@ -1,4 +1,4 @@
-"""What comes of each file."""
+"""Results for each file."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from zoo.errors import ZooError
 
 @dataclass(frozen=True)
 class Figures:
-    """What a signal costs in codes, and what is lost.
+    """Figures of one signal: what its codes cost, and what was lost.
 
-    compression_ratio: bits of the signal per bit of the codes; 8 for a value of an image or video, 16 for a sample of
-        audio, 32 for a coordinate of an atom.
-    quality: `psnr` (dB) and `ssim` (of video the mean over frames), `mel_distance` and `stoi`, or `ca_rmsd` and `rmsd`
-        of the backbone (angstrom, after superposition); None where it is not defined or infinite.
-    seconds: what encoding and decoding took.
+    tokens, bits: number of tokens, and of bits in the codes.
+    compression_ratio: bits of the signal per bit of the codes. A value of an image or video has 8 bits, a sample of
+        audio 16, a coordinate of an atom 32.
+    quality: `psnr` (dB) and `ssim` (for video the mean over frames), `mel_distance` and `stoi`, or `ca_rmsd` and `rmsd`
+        of the backbone (angstrom, after superposition); None for one that is not defined or infinite.
+    seconds: time of encoding and decoding.
     """
 
     tokens: int
@@ -31,7 +32,11 @@ class Figures:
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """original, reconstruction: float32 `[1, channels, *size]` on the CPU. codes: `[1, num_codebooks, *grid]`."""
+    """A signal that was encoded and decoded again.
+
+    original, reconstruction: float32 in the public layout, a batch of one on the CPU. codes: `[1, num_codebooks,
+        *grid]`. figures: what this cost and lost.
+    """
 
     original: Tensor
     codes: Tensor

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import zoo
-from tests.support.tokenizers import small
 from zoo.models.audio.wavtokenizer import PaddedConv, overlap_add
+from zoo.testing import small
 
 NAMES = ["wavtokenizer-small-600-24k-4096", "wavtokenizer-small-320-24k-4096"]
 

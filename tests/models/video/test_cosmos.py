@@ -11,11 +11,11 @@ from torch import nn
 
 import zoo
 from tests.support.paths import GOLDENS
-from tests.support.tokenizers import small
 from zoo.layers.haar import haar, inverse_haar
 from zoo.models.image import cosmos as di
 from zoo.models.video import cosmos as dv
 from zoo.parity import parity, synthetic_checkpoint
+from zoo.testing import small
 
 MULTIPLIERS, NUM_BLOCKS, LATENT_WIDTH, LEVELS = (2, 4, 4), 2, 8, [8, 8, 8, 5, 5, 5]
 # Per level of the encoder and, counted as the authors do, of the decoder: halved or doubled in (time, space).

@@ -127,10 +127,15 @@ class GVPNorm(nn.Module):
 
 
 class Edges(NamedTuple):
-    """Each residue's nearest ones: `source` and `target` number the residues of the whole batch, `[E]`."""
+    """Edges from each residue to its nearest ones, the same number for every residue.
+
+    source, target: int64 `[E]`, numbers of residues in the whole batch. exists: bool `[E]`, false where a residue has
+    fewer neighbours.
+    """
 
     source: Tensor
     target: Tensor
+    exists: Tensor
     features: Features
 
 
@@ -150,24 +155,24 @@ class GraphEmbedding(nn.Module):
         nodes = scalars.flatten(0, 1), vectors.flatten(0, 1)
 
         alpha = backbone[:, :, 1]
-        source, target = self.nearest(alpha, present)
+        source, target, exists = self.nearest(alpha, present)
         offset = alpha.flatten(0, 1)[source] - alpha.flatten(0, 1)[target]
         frequencies = torch.exp(torch.arange(0, NUM_RADIAL, 2, device=source.device) * (-math.log(10000) / NUM_RADIAL))
         steps = (source - target)[:, None] * frequencies
         scalars = torch.cat([radial_basis(length(offset), 20), steps.cos(), steps.sin()], dim=-1)
-        # Two more say whether source or target have no coordinates; the reference then drops all such edges.
+        # Two more channels state whether source or target have no coordinates; the reference then drops such edges.
         scalars = F.pad(scalars, (0, 2))
         features = self.edge((scalars.to(dtype), direction(offset)[..., None].to(dtype)))
-        return nodes, Edges(source, target, features)
+        return nodes, Edges(source, target, exists, features)
 
-    def nearest(self, alpha: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    def nearest(self, alpha: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         batch, residues = present.shape
         distance = length(alpha[:, :, None] - alpha[:, None])
         distance = distance.masked_fill(~(present[:, :, None] & present[:, None]), torch.inf)
-        distance, neighbour = distance.topk(min(MAX_NEIGHBOURS, residues), dim=-1, largest=False)
+        distance, neighbour = distance.topk(torch.sym_min(MAX_NEIGHBOURS, residues), dim=-1, largest=False)
         number = torch.arange(batch * residues, device=alpha.device).view(batch, residues, 1)
-        exists = distance.isfinite()
-        return number.expand_as(neighbour)[exists], (neighbour + number[:, :1])[exists]
+        source, target = number.expand_as(neighbour), neighbour + number[:, :1]
+        return source.flatten(), target.flatten(), distance.isfinite().flatten()
 
 
 class GraphLayer(nn.Module):
@@ -190,17 +195,20 @@ class GraphLayer(nn.Module):
     def forward(self, nodes: Features, edges: Edges) -> Features:
         ends = zip(nodes, edges.features, strict=True)
         messages = self.message(tuple(torch.cat([x[edges.source], e, x[edges.target]], dim=-1) for x, e in ends))
-        # The reference takes the mean over the edges that end at a residue, so where nobody lists it, it hears nothing.
-        nodes = self.norm1(tuple(x + mean_at(edges.target, m, len(x)) for x, m in zip(nodes, messages, strict=True)))
+        # As in the reference, the mean is over the edges that end at a residue: one that no other lists gets nothing.
+        nodes = self.norm1(tuple(x + mean_at(edges, m, x.shape[0]) for x, m in zip(nodes, messages, strict=True)))
         return self.norm2(tuple(x + y for x, y in zip(nodes, self.feed_forward(nodes), strict=True)))
 
 
-def mean_at(index: Tensor, values: Tensor, count: int) -> Tensor:
-    """Means of the `values` `[E, ...]` that have the same `index` `[E]`, `[count, ...]`; 0 where there is none."""
-    # index_put_ adds in a fixed order on CUDA too, so that the same chain has the same codes twice.
-    total = values.new_zeros(count, *values.shape[1:]).index_put_((index,), values, accumulate=True)
-    number = torch.bincount(index, minlength=count).clamp(min=1)
-    return total / number.view(-1, *[1] * (values.ndim - 1))
+def mean_at(edges: Edges, values: Tensor, count: int) -> Tensor:
+    """Return means of the `values` `[E, ...]` of edges that end at one residue, `[count, ...]`; 0 where none do."""
+    weights = edges.exists.to(values.dtype).view(-1, *[1] * (values.ndim - 1))
+    return sum_at(edges.target, values * weights, count) / sum_at(edges.target, weights, count).clamp(min=1)
+
+
+def sum_at(index: Tensor, values: Tensor, count: int) -> Tensor:
+    # index_put adds in a fixed order on CUDA too, so that the same chain has the same codes twice.
+    return values.new_zeros(count, *values.shape[1:]).index_put((index,), values, accumulate=True)
 
 
 class GraphNetwork(nn.Module):
@@ -239,7 +247,13 @@ class SelfAttention(nn.Module):
             query, key = rotate_by_position(query), rotate_by_position(key)
         keys = None if mask is None else mask[:, None, None]
         heads = F.scaled_dot_product_attention(query, key, value, attn_mask=keys)
-        return self.out_proj(rearrange(heads, "b h l c -> b l (h c)"))
+        return self.out_proj(side_by_side(heads))
+
+
+def side_by_side(heads: Tensor) -> Tensor:
+    """Results of the heads of an attention, `[B, heads, L, channels]`, as `[B, L, (heads channels)]`."""
+    # Copied: an exported graph cannot make a view of what attention with a mask returns.
+    return torch.cat(heads.unbind(dim=1), dim=-1)
 
 
 def rotate_by_position(x: Tensor) -> Tensor:
@@ -298,10 +312,10 @@ class ESMIF1Encoder(nn.Module):
 
     Args:
         width: channels of the transformer.
-        num_heads: of its attention.
-        num_layers: of the transformer.
+        num_heads: heads of its attention.
+        num_layers: layers of the transformer.
         node_dims: scalars and vectors of a residue in the graph network.
-        num_graph_layers: of the graph network.
+        num_graph_layers: layers of the graph network.
     """
 
     def __init__(self, width: int, num_heads: int, num_layers: int, node_dims: tuple[int, int], num_graph_layers: int):

@@ -6,7 +6,7 @@ products, invariant point attention and the structure module. References: facebo
 openfold.
 The trunk passes between one state per residue and one per pair of residues; the structure module moves one rigid
 frame per residue. Every peptide unit is an alanine of fixed geometry, whose oxygen alone turns. Frames and atoms are
-float32 whatever the dtype of the weights.
+float32 for weights of any dtype.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from zoo.models.structure.dplm2.esm_if1 import side_by_side
 from zoo.quantizers.base import without_autocast
 
 MAX_OFFSET = 32  # residues, beyond which all distances along the chain are one
@@ -37,7 +38,7 @@ def mlp(width: int, hidden: int, out: int) -> nn.Sequential:
 
 def key_bias(bias: Tensor, mask: Tensor) -> Tensor:
     """`bias` `[B, ..., keys]`, so low where `mask` `[B, keys]` is False that those keys have no weight."""
-    absent = ~mask.view(len(mask), *[1] * (bias.ndim - 2), -1)
+    absent = ~mask.view(mask.shape[0], *[1] * (bias.ndim - 2), -1)
     return bias.masked_fill(absent, torch.finfo(bias.dtype).min)
 
 
@@ -57,7 +58,7 @@ class GatedAttention(nn.Module):
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         query, key, value = rearrange(self.proj(x), "b l (h c) -> b h l c", h=self.num_heads).chunk(3, dim=-1)
         heads = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-        return self.out(self.gate(x).sigmoid() * rearrange(heads, "b h l c -> b l (h c)"))
+        return self.out(self.gate(x).sigmoid() * side_by_side(heads))
 
 
 class SequenceToPair(nn.Module):

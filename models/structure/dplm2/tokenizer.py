@@ -3,8 +3,8 @@
 Papers: DPLM-2: A Multimodal Diffusion Protein Language Model (ICLR 2025, arXiv 2410.13782); Elucidating the Design
 Space of Multimodal Protein Language Models (DPLM-2.1, ICML 2025, arXiv 2504.11454). Reference: bytedance/dplm at
 8b3425b.
-The encoder is ESM-IF1's; the signs of 13 numbers are the token; the decoder is ESMFold in small. What a chain
-lacks is seen at the origin, so the mean of its CA atoms is moved there first: part of the tokenizer, not of reading.
+The encoder is ESM-IF1's; the signs of 13 numbers are the token; the decoder is a small ESMFold. The network sees
+absent atoms at the origin, so the mean of the CA atoms is moved there first; this belongs to the tokenizer.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from zoo.checkpoints import KeyMap
 from zoo.errors import InputError
-from zoo.models.structure.esm_if1 import ESMIF1Encoder, TransformerLayer
-from zoo.models.structure.folding import FoldingTrunk, StructureModule, mlp
+from zoo.models.structure.dplm2.esm_if1 import ESMIF1Encoder, TransformerLayer
+from zoo.models.structure.dplm2.folding import FoldingTrunk, StructureModule, mlp
 from zoo.quantizers import LFQ
 from zoo.registry import HubSource, alias, register, replace
 from zoo.spec import TokenizerOutput, TokenizerSpec
@@ -30,7 +30,7 @@ RESIDUE_TYPES = 23  # 20 amino acids in the order ARNDCQEGHILKMFPSTWYV, unknown,
 
 
 def residues_present(atoms: Tensor) -> Tensor:
-    """Which residues of `[B, residues, 5, 3]` count, `[B, residues]`: those with a CA."""
+    """Return which residues of `[B, residues, 5, 3]` have a CA, bool `[B, residues]`."""
     return ~atoms[:, :, 1].isnan().any(dim=-1)
 
 
@@ -40,14 +40,13 @@ class Encoder(nn.Module):
     def __init__(self, esm_if1: ESMIF1Encoder):
         super().__init__()
         self.esm_if1 = esm_if1
-        self.head = nn.Sequential(
-            nn.LayerNorm(esm_if1.width), nn.Linear(esm_if1.width, BITS), nn.ReLU(), nn.Linear(BITS, BITS)
-        )
+        first, last = nn.Linear(esm_if1.width, BITS), nn.Linear(BITS, BITS)
+        self.head = nn.Sequential(nn.LayerNorm(esm_if1.width), first, nn.ReLU(), last)
         # For a start at which residues differ in their bits: far apart, about 0. What PyTorch's start makes come out of
         # the ReLU, the positive half of a normal distribution of variance 1/3, has the mean below.
         with torch.no_grad():
-            self.head[3].weight.mul_(4)
-            self.head[3].bias.copy_(-self.head[3].weight.sum(dim=1) / math.sqrt(6 * math.pi))
+            last.weight.mul_(4)
+            last.bias.copy_(-last.weight.sum(dim=1) / math.sqrt(6 * math.pi))
 
     def forward(self, atoms: Tensor) -> Tensor:
         present = residues_present(atoms)
@@ -55,7 +54,7 @@ class Encoder(nn.Module):
         return (latent * present[..., None]).movedim(-1, 1)
 
     def centred_backbone(self, atoms: Tensor, present: Tensor) -> Tensor:
-        """N, CA and C `[B, residues, 3, 3]` about the mean CA; at the origin what is absent."""
+        """Return N, CA and C `[B, residues, 3, 3]` relative to the mean CA; absent atoms are at the origin."""
         backbone = atoms[:, :, :3]
         exists = ~backbone.isnan() & present[..., None, None]
         backbone = backbone.nan_to_num()
@@ -64,11 +63,11 @@ class Encoder(nn.Module):
 
 
 class Prediction(NamedTuple):
-    """What the decoder says about each residue.
+    """What the decoder predicts for each residue.
 
     atoms: float32 `[B, residues, 5, 3]` in angstrom, NaN where `mask` was False.
     plddt: float32 `[B, residues, 37]`, expected lDDT from 0 to 100 of each of atom37's slots.
-    residue_types: int64 `[B, residues]`, the likeliest of ARNDCQEGHILKMFPSTWYV; 20 and above: none of them.
+    residue_types: int64 `[B, residues]`, the likeliest of ARNDCQEGHILKMFPSTWYV; 20 and above: none of these.
     """
 
     atoms: Tensor
@@ -128,19 +127,19 @@ class DPLM2(Tokenizer):
     """Protein backbones `[B, residues, 5, 3]` to one of 8192 codes, 13 signs, per residue.
 
     A residue without CA has code 0 and should be masked when it is decoded (`mask`), as `forward` and `reconstruct`
-    do; so should the residues behind a chain's end. Frames are the decoder's own: superpose before comparing.
+    do; so should the residues after a chain's end. The decoder chooses its own frame: superpose before comparing.
 
     Args:
-        spec: of the variant.
-        encoder_width, encoder_heads, encoder_layers: of ESM-IF1's transformer.
+        spec: the variant's facts.
+        encoder_width, encoder_heads, encoder_layers: channels, heads and layers of ESM-IF1's transformer.
         node_dims: scalars and vectors per residue of its graph network.
-        graph_layers: of its graph network.
+        graph_layers: layers of its graph network.
         width: channels of the decoder.
-        num_heads, num_layers: of the transformer after the quantizer.
+        num_heads, num_layers: heads and layers of the transformer after the quantizer.
         pair_width: channels of a pair of residues.
         head_width: channels of a head of the trunk's attention over residues.
-        trunk_blocks: of the folding trunk.
-        structure_iterations: of the structure module.
+        trunk_blocks: blocks of the folding trunk.
+        structure_iterations: iterations of the structure module.
     """
 
     decode_options = ("mask",)
@@ -177,9 +176,7 @@ class DPLM2(Tokenizer):
         structure_iterations: int = 8,
     ):
         super().__init__(spec)
-        self.encoder = Encoder(
-            ESMIF1Encoder(encoder_width, encoder_heads, encoder_layers, tuple(node_dims), graph_layers)
-        )
+        self.encoder = Encoder(ESMIF1Encoder(encoder_width, encoder_heads, encoder_layers, node_dims, graph_layers))
         self.quantizer = LFQ(BITS, bit_order="big")
         self.decoder = Decoder(width, num_heads, num_layers, pair_width, head_width, trunk_blocks, structure_iterations)
 
@@ -187,15 +184,15 @@ class DPLM2(Tokenizer):
         """`[B, 13, residues]`, signs or any real values, to atoms `[B, residues, 5, 3]` in angstrom.
 
         Args:
-            latent: what `embed` gives, or the encoder's unquantized `to_latent`.
-            mask: `[B, residues]`, False (or 0) for residues that there are not: their atoms are NaN and the others
-                do not see them. None: all are there.
+            latent: what `embed` returns, or what `to_latent` returns before quantization.
+            mask: `[B, residues]`, False (or 0) for residues that are absent: their atoms are NaN, and the others do
+                not see them. None: none is absent.
         """
         return self._predict(latent, mask).atoms
 
     @torch.no_grad()
     def predict(self, codes: Tensor, mask: Tensor | None = None) -> Prediction:
-        """Atoms as `decode` gives them, with the network's confidence and its guess of the residues' types.
+        """Return the atoms that `decode` returns, with the network's confidence and its guess of the residues' types.
 
         Args:
             codes: integers `[B, 1, residues]`.
@@ -207,7 +204,7 @@ class DPLM2(Tokenizer):
         return self._predict(self.embed(codes), mask)
 
     def forward(self, x: Tensor) -> TokenizerOutput:
-        """As every tokenizer's, with residues that are not there masked in the decoder and left out of the losses."""
+        """As in `Tokenizer`; absent residues are masked in the decoder and left out of the losses."""
         x = self._check_signal(x)
         present = residues_present(x)
         z = self.to_latent(x).movedim(1, -1)
@@ -222,9 +219,9 @@ class DPLM2(Tokenizer):
         return self.decode(codes, size=self.size_of(like), **{"mask": residues_present(like), **options})
 
     def _predict(self, latent: Tensor, mask: Tensor | None) -> Prediction:
-        expected = (len(latent), latent.shape[2])
+        expected = (latent.shape[0], latent.shape[2])
         if mask is None:
-            mask = torch.ones(expected)
+            mask = torch.ones(expected, device=latent.device)
         if not isinstance(mask, Tensor) or mask.shape != expected:
             got = list(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
             raise InputError(f"expected mask as {list(expected)}, got {got}")

@@ -1,0 +1,69 @@
+"""What the terminal can do, Python can do with the same words; and help names only commands that there are."""
+
+import inspect
+import re
+
+import pytest
+import typer
+
+import zoo
+from tests.support.cli import run
+from zoo.cli import app
+
+GROUP = typer.main.get_command(app)
+COMMANDS = GROUP.commands
+
+# Functions that are not called like their command.
+FUNCTIONS = {
+    "encode": "encode_files",
+    "decode": "decode_files",
+    "reconstruct": "reconstruct_files",
+    "list": "list_tokenizers",
+}
+# How a result is printed is the terminal's alone.
+PRINTING = {"json", "markdown"}
+# Where a function takes a tokenizer, the command loads it: `zoo.load(name, device=..., dtype=...)`.
+LOADING = {"encode": {"device", "dtype"}, "reconstruct": {"device", "dtype"}}
+RENAMED = {
+    ("encode", "name"): "tokenizer",
+    ("reconstruct", "name"): "tokenizer",
+    ("export", "out"): "path",
+    ("export-onnx", "name"): "tokenizer",
+    ("train", "out"): "run_dir",
+    ("train", "restart"): "resume",
+}
+
+
+def function_name(command: str) -> str:
+    return FUNCTIONS.get(command, command.replace("-", "_"))
+
+
+def keywords(command: str) -> set[str]:
+    """Parameters of a command's function; of a module that can be called, those of its function of that name."""
+    name = function_name(command)
+    found = getattr(zoo, name)
+    function = getattr(found, name) if inspect.ismodule(found) else found
+    return set(inspect.signature(function).parameters)
+
+
+def words(command: str) -> set[str]:
+    """Arguments and options of a command."""
+    return {parameter.name for parameter in COMMANDS[command].params if parameter.name != "help"} - PRINTING
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_a_function(command):
+    assert callable(getattr(zoo, function_name(command)))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_of_a_command_is_a_keyword_of_its_function(command):
+    wanted = {RENAMED.get((command, word), word) for word in words(command) - LOADING.get(command, set())}
+    assert wanted - keywords(command) == set()
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_names_only_commands_that_there_are(command):
+    text = run(*([command] if command else []), "--help").output
+    named = set(re.findall(r"`zoo ([a-z][a-z-]*)", text))
+    assert named - COMMANDS.keys() == set()

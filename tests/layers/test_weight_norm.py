@@ -1,0 +1,51 @@
+"""`WeightNormConv1d` computes what PyTorch's parametrization computes, with parameters that go into files."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+import zoo
+from zoo.checkpoints import check_state
+from zoo.layers.weight_norm import WeightNormConv1d
+
+
+def both() -> tuple[WeightNormConv1d, nn.Conv1d, dict[str, Tensor]]:
+    """The same convolution by our module and by PyTorch's parametrization, and the latter's tensors."""
+    torch.manual_seed(0)
+    reference = weight_norm(nn.Conv1d(6, 4, 5, stride=2))
+    nn.init.normal_(reference.parametrizations.weight.original0)
+    state = reference.state_dict()
+    ours = WeightNormConv1d(6, 4, 5, stride=2)
+    ours.load_state_dict(check_state(state, ours.state_dict(), "reference"))
+    return ours, reference, state
+
+
+def test_it_computes_what_pytorch_does():
+    ours, reference, _ = both()
+    x = torch.randn(2, 6, 31)
+    torch.testing.assert_close(ours(x), reference(x))
+
+
+def test_its_gradients_are_those_of_pytorch():
+    ours, reference, _ = both()
+    x = torch.randn(2, 6, 31)
+    for module in (ours, reference):
+        module(x).square().sum().backward()
+    theirs = reference.parametrizations.weight
+    torch.testing.assert_close(ours.weight_g.grad, theirs.original0.grad)
+    torch.testing.assert_close(ours.weight_v.grad, theirs.original1.grad)
+    torch.testing.assert_close(ours.bias.grad, reference.bias.grad)
+
+
+def test_files_with_the_names_of_the_parametrization_are_read():
+    ours, _, state = both()
+    assert ours.state_dict().keys() == {"weight_g", "weight_v", "bias"}
+    assert torch.equal(ours.weight_g, state["parametrizations.weight.original0"])
+    assert torch.equal(ours.weight_v, state["parametrizations.weight.original1"])
+
+
+def test_a_tokenizer_comes_back_from_its_own_folder(tmp_path):
+    tokenizer = zoo.load("wavtokenizer-nano")  # whose file has the names of the parametrization
+    tokenizer.save_pretrained(tmp_path)
+    for key, tensor in zoo.load(tmp_path).state_dict().items():
+        assert torch.equal(tensor, tokenizer.state_dict()[key])

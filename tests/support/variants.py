@@ -1,0 +1,27 @@
+"""Variants to test, fewer where a test takes long."""
+
+import pytest
+
+import zoo
+
+
+def distinct() -> list[str]:
+    """Return the variants whose small networks differ: one for each architecture, downsampling and configuration."""
+    chosen: dict[tuple, str] = {}
+    for name in zoo.list_tokenizers():
+        variant = zoo.info(name)
+        config = {**variant.config, **variant.builder.small}
+        shape = (variant.spec.downsample, variant.spec.resolution, variant.spec.num_tokens, variant.spec.num_codebooks)
+        chosen.setdefault((variant.builder, shape, repr(sorted(config.items()))), name)
+    return sorted(chosen.values())
+
+
+def slow_but(quick: tuple[str, ...], names: list[str]) -> list:
+    """Return the parameters of a test that takes long: all names but those in `quick` are marked slow."""
+    assert set(quick) <= set(names)
+    return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in names]
+
+
+def one_each() -> tuple[str, ...]:
+    """Return one variant of each architecture."""
+    return tuple({zoo.info(name).builder: name for name in distinct()}.values())

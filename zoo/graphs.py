@@ -1,0 +1,146 @@
+"""Tokenizers as ONNX files, which run without zoo and without PyTorch."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import zoo
+from zoo.errors import MediaError, ZooError
+from zoo.loading import load
+from zoo.tokenizer import Tokenizer
+
+ENCODER, DECODER, CONFIG = "encoder.onnx", "decoder.onnx", "config.json"
+NEEDED = ("onnx", "onnxscript")
+BATCH, TOKENS = 2, 5  # of the examples that a tokenizer is traced with
+
+
+class Encode(nn.Module):
+    """`tokenizer.encode` as a module, for `torch.export`: a signal in its public layout to codes."""
+
+    def __init__(self, tokenizer: Tokenizer):
+        super().__init__()
+        self.tokenizer = tokenizer
+
+    def forward(self, signal: Tensor) -> Tensor:
+        return self.tokenizer.encode(signal)
+
+
+class Decode(nn.Module):
+    """`tokenizer.decode` as a module, for `torch.export`: codes to a signal in its public layout, uncropped."""
+
+    def __init__(self, tokenizer: Tokenizer):
+        super().__init__()
+        self.tokenizer = tokenizer
+
+    def forward(self, codes: Tensor) -> Tensor:
+        return self.tokenizer.decode(codes)
+
+
+def export_onnx(tokenizer: Tokenizer | str | Path, out: str | Path) -> Path:
+    """Write a tokenizer as ONNX files, which any runtime runs.
+
+        zoo.export_onnx("wavtokenizer-nano", "wavtokenizer-onnx")
+        encoder = onnxruntime.InferenceSession("wavtokenizer-onnx/encoder.onnx")
+        codes, = encoder.run(None, {"signal": audio})
+
+    `encoder.onnx` turns `signal` into `codes`, `decoder.onnx` turns `codes` into `signal`, in the layouts of
+    `Tokenizer.encode` and `decode`, without `lengths`, `size` or other options. The batch may have any size, and so may
+    the signal where `spec.variable_size` is true: audio of at least two code positions, clips of at most
+    `spec.chunk_frames` frames. Values are not checked: NaN or codes out of range are not reported. A decoder that
+    samples draws its own noise. Long signals are not cut into chunks.
+
+    Args:
+        tokenizer: a tokenizer, or a name or path as `zoo.load` takes it; the files have its data type.
+        out: folder to make; it does not exist yet, or is empty.
+
+    Returns:
+        The folder, with `encoder.onnx`, `decoder.onnx` (unless the tokenizer only encodes) and `config.json`: the spec,
+        and the names and shapes of what goes in and comes out.
+
+    Raises:
+        ZooError: the packages onnx and onnxscript are not installed.
+        MediaError: the folder has files in it or cannot be written; nothing is left of it then.
+        Those of `zoo.load`.
+    """
+    if missing := [package for package in NEEDED if find_spec(package) is None]:
+        raise ZooError(f'export_onnx() needs {" and ".join(missing)}: pip install "tokenizer-zoo[export]"')
+    if not isinstance(tokenizer, Tokenizer):
+        tokenizer = load(tokenizer)
+    out, was_training = Path(out), tokenizer.training
+    (signal, codes), (signal_axes, codes_axes) = example(tokenizer), dynamic_axes(tokenizer)
+    tokenizer.eval()
+    try:
+        with _new_folder(out) as folder:
+            _write(Encode(tokenizer), signal, signal_axes, folder / ENCODER, ("signal", "codes"))
+            if tokenizer.encode_only is None:
+                _write(Decode(tokenizer), codes, codes_axes, folder / DECODER, ("codes", "signal"))
+            shapes = {"signal": shape_in_words(signal, signal_axes), "codes": shape_in_words(codes, codes_axes)}
+            configuration = {"zoo": zoo.__version__, "shapes": shapes, "spec": asdict(tokenizer.spec)}
+            (folder / CONFIG).write_text(json.dumps(configuration, indent=2) + "\n", encoding="utf-8")
+    finally:
+        tokenizer.train(was_training)
+    return out
+
+
+def example(tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
+    """Return a signal and codes to trace a tokenizer with: a batch of two in a small size."""
+    spec, modality = tokenizer.spec, tokenizer.modality
+    size = modality.sizes(spec)[-1]
+    signal = modality.example(spec, BATCH, size, torch.Generator().manual_seed(0)).to(tokenizer.device)
+    grid = (TOKENS,) if spec.tail_drop else spec.grid(size)
+    codes = torch.zeros(BATCH, spec.num_codebooks, *grid, dtype=torch.int64, device=tokenizer.device)
+    return signal, codes
+
+
+def dynamic_axes(tokenizer: Tokenizer) -> tuple[dict[int, str], dict[int, str]]:
+    """Return the names of the axes of a signal and of its codes that may have any size, by their numbers."""
+    spec, modality = tokenizer.spec, tokenizer.modality
+    signal, codes = {0: "batch"}, {0: "batch"}
+    if spec.variable_size:
+        signal |= {modality.axis + i: axis for i, axis in enumerate(modality.axes)}
+    if spec.variable_size or spec.tail_drop:
+        codes |= {2 + i: f"code_{axis}" for i, axis in enumerate(spec.grid_axes)}
+    return signal, codes
+
+
+def shape_in_words(tensor: Tensor, axes: dict[int, str]) -> list[int | str]:
+    """Return the shape of a tensor, with the names of the axes that may have any size."""
+    return [axes.get(axis, size) for axis, size in enumerate(tensor.shape)]
+
+
+def _write(module: nn.Module, given: Tensor, axes: dict[int, str], path: Path, names: tuple[str, str]) -> None:
+    sizes = (dict.fromkeys(axes, torch.export.Dim.DYNAMIC),)
+    graph = torch.export.export(module, (given,), dynamic_shapes=sizes, strict=False)
+    # Not optimised: the optimiser takes a small constant for 0, and drops what keeps a square root away from it.
+    program = torch.onnx.export(
+        graph, input_names=names[:1], output_names=names[1:], dynamo=True, optimize=False, verbose=False
+    )
+    assert program is not None, "with dynamo=True there is one"
+    program.save(path)
+
+
+@contextmanager
+def _new_folder(path: Path) -> Iterator[Path]:
+    """Yield a folder to write to, which becomes `path` when the block ends without an error, and is removed if not."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise MediaError(f"{path}: exists already; choose a new folder")
+    temporary = path.with_name(f".{secrets.token_hex(8)}")
+    try:
+        temporary.mkdir()
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise MediaError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,154 @@
+"""Contracts about codes: where they lie, what they depend on, and what they decode to."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import partial
+from itertools import count
+from typing import Any
+
+import torch
+
+from zoo import loading
+from zoo.testing.contract import Contract, contract, expect, expect_equal, expect_refused
+from zoo.testing.subject import decode_options, signal, sizes
+from zoo.tokenizer import Tokenizer
+
+
+@contract()
+def codes_are_integers_on_the_grid(tokenizer: Tokenizer) -> None:
+    spec = tokenizer.spec
+    for size in sizes(tokenizer):
+        codes = tokenizer.encode(signal(tokenizer, 2, size))
+        shape = (2, spec.num_codebooks, *spec.grid(size))
+        expect(codes.dtype == torch.int64, f"expected codes of torch.int64, got {codes.dtype}")
+        expect(codes.shape == shape, f"size {size}: expected codes {list(shape)}, got {list(codes.shape)}")
+        expect(codes.min() >= 0, f"size {size}: expected codes of at least 0, got {int(codes.min())}")
+        for codebook, entries in enumerate(spec.codebook_sizes):
+            most = int(codes[:, codebook].max())
+            expect(most < entries, f"codebook {codebook} has {entries} entries, and there is a code {most}")
+
+
+@contract(lambda subject: subject.decodes)
+def codes_decode_to_the_size_that_went_in(tokenizer: Tokenizer) -> None:
+    for size in sizes(tokenizer):
+        x = signal(tokenizer, 2, size)
+        decoded = tokenizer.decode(tokenizer.encode(x), size=size)
+        expect(decoded.shape == x.shape, f"expected a signal {list(x.shape)}, got {list(decoded.shape)}")
+        expect(decoded.isfinite().all(), f"size {size}: the decoded signal has values that are not finite")
+        if tokenizer.modality.has_unit_range:
+            least, most = float(decoded.min()), float(decoded.max())
+            expect(0 <= least <= most <= 1, f"expected a signal in [0, 1], got {least:g} to {most:g}")
+
+
+@contract()
+def an_item_has_the_same_codes_alone_and_in_a_batch(tokenizer: Tokenizer) -> None:
+    for size in sizes(tokenizer):
+        x = signal(tokenizer, 3, size)
+        together = tokenizer.encode(x)
+        for i in range(3):
+            expect_equal(together[i : i + 1], tokenizer.encode(x[i : i + 1]), f"item {i} of a batch of size {size}")
+
+
+@contract(lambda subject: subject.modality.batches_have_lengths and subject.spec.variable_size)
+def padding_does_not_change_codes(tokenizer: Tokenizer) -> None:
+    step, axis = tokenizer.spec.downsample[0], tokenizer.modality.axis
+    long, short = 5 * step + 4, 2 * step + step // 2 + 3
+    lengths = torch.tensor([long, short, 1, short])
+    x = signal(tokenizer, 4, (long, *tokenizer.spec.downsample[1:]))
+    codes = tokenizer.encode(x, lengths=lengths)
+    positions = tokenizer.code_lengths(lengths).tolist()
+    for i, (length, valid) in enumerate(zip(lengths.tolist(), positions, strict=True)):
+        alone = tokenizer.encode(x[i : i + 1].narrow(axis, 0, length))
+        what = f"length {length} in a batch padded to {long}"
+        expect(alone.shape[2] == valid, f"length {length}: code_lengths is {valid}, the codes have {alone.shape[2]}")
+        expect_equal(codes[i : i + 1, :, :valid], alone, what)
+        expect(not codes[i, :, valid:].any(), f"{what}: codes after code_lengths are not 0")
+
+
+@contract(lambda subject: bool(subject.modality.window_options))
+def signals_are_encoded_and_decoded_window_by_window(tokenizer: Tokenizer) -> None:
+    spec, axis = tokenizer.spec, tokenizer.modality.axis
+    (option,) = tokenizer.modality.window_options
+    window = 1 + spec.downsample[0]
+    x = signal(tokenizer, 1, (2 * window + 2, *spec.downsample[1:]))
+    size = tokenizer.size_of(x)
+    options: dict[str, Any] = {option: window}
+    codes = tokenizer.encode(x, **options)
+    parts = [tokenizer.encode(part) for part in x.split(window, dim=axis)]
+    expect_equal(codes, torch.cat(parts, dim=2), f"codes of {option}={window}, and of the windows one by one")
+    grid = spec.grid(size, window)
+    expect(codes.shape[2:] == grid, f"expected codes on {list(grid)}, got {list(codes.shape[2:])}")
+    decoded = tokenizer.decode(codes, size=size, **options)
+    first, last = tokenizer.decode(parts[0]), tokenizer.decode(parts[2]).narrow(axis, 0, 2)
+    expect_equal(decoded.narrow(axis, 0, window), first, "the first window decoded with the others, and alone")
+    expect_equal(decoded.narrow(axis, 2 * window, 2), last, "the last window decoded with the others, and alone")
+    none: dict[str, Any] = {option: 0}
+    expect_refused(lambda: tokenizer.encode(x, **none), f"expected {option} of at least 1, got 0", f"{option}=0")
+
+
+@contract(lambda subject: subject.spec.causal)
+def later_steps_do_not_change_the_codes_of_earlier_ones(tokenizer: Tokenizer) -> None:
+    spec, axis = tokenizer.spec, tokenizer.modality.axis
+    past = next(length for length in count(1) if spec.code_length(length + 1) > 3)
+    size = (past + spec.downsample[0], *spec.downsample[1:])
+    x, other = signal(tokenizer, 1, size), signal(tokenizer, 1, size, seed=1)
+    changed = torch.cat([x.narrow(axis, 0, past), other.narrow(axis, past, spec.downsample[0])], dim=axis)
+    before, after = tokenizer.encode(x), tokenizer.encode(changed)
+    expect_equal(after[:, :, :3], before[:, :, :3], f"codes of the first {past} steps, when later ones change")
+    expect(not torch.equal(after[:, :, 3:], before[:, :, 3:]), "the codes of the steps that change stay as they are")
+
+
+@contract(lambda subject: subject.spec.tail_drop)
+def the_first_tokens_decode_alone(tokenizer: Tokenizer) -> None:
+    size = sizes(tokenizer)[0]
+    x = signal(tokenizer, 2, size)
+    codes = tokenizer.encode(x)
+    most = codes.shape[2]
+    for n in (1, 7, most):
+        first = tokenizer.encode(x, num_tokens=n)
+        expect_equal(first, codes[:, :, :n], f"the first {n} codes, and encode(num_tokens={n})")
+        expect_equal(
+            tokenizer.decode(codes, num_tokens=n), tokenizer.decode(first), f"decode(num_tokens={n}), and of {n} codes"
+        )
+    for bad in (0, most + 1, 2.5):
+        expect_refused(
+            partial(tokenizer.decode, codes, num_tokens=bad), "expected num_tokens from 1 to", f"num_tokens={bad}"
+        )
+
+
+@contract()
+def decoding_starts_from_what_embed_gives(tokenizer: Tokenizer) -> None:
+    codes = tokenizer.encode(signal(tokenizer, 1, sizes(tokenizer)[0]))
+    latent = tokenizer.embed(codes)
+    shape = (1, tokenizer.quantizer.dim, *codes.shape[2:])
+    expect(latent.shape == shape, f"expected a latent {list(shape)}, got {list(latent.shape)}")
+    if tokenizer.encode_only is not None:
+        return
+    with torch.no_grad():
+        network = tokenizer.from_latent(latent, **decode_options(tokenizer))
+    expected = tokenizer.modality.finish(network * tokenizer.input_std + tokenizer.input_mean)
+    expect_equal(tokenizer.decode(codes, **decode_options(tokenizer)), expected, "decode, and from_latent of embed")
+
+
+@contract()
+def what_is_saved_gives_the_same_codes(tokenizer: Tokenizer) -> None:
+    x = signal(tokenizer, 1, sizes(tokenizer)[0])
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        loaded = loading.load(folder, device=tokenizer.device)
+        expect(loaded.spec == tokenizer.spec, f"expected {tokenizer.spec}, got {loaded.spec}")
+        expect_equal(loaded.encode(x), tokenizer.encode(x), "codes of the loaded tokenizer, and of the saved one")
+
+
+CONTRACTS: tuple[Contract, ...] = (
+    codes_are_integers_on_the_grid,
+    codes_decode_to_the_size_that_went_in,
+    an_item_has_the_same_codes_alone_and_in_a_batch,
+    padding_does_not_change_codes,
+    signals_are_encoded_and_decoded_window_by_window,
+    later_steps_do_not_change_the_codes_of_earlier_ones,
+    the_first_tokens_decode_alone,
+    decoding_starts_from_what_embed_gives,
+    what_is_saved_gives_the_same_codes,
+)
