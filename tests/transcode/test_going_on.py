@@ -14,7 +14,6 @@ from huggingface_hub import constants
 from PIL import Image
 
 import zoo
-from tests.support.tokenizers import chains
 from zoo import media
 from zoo.codes import load_codes, save_codes
 from zoo.errors import InputError, UnexpectedError
@@ -131,7 +130,7 @@ def test_codes_that_do_not_fit_the_stated_size_are_refused_with_both(tiny_wetok,
 
 
 def test_each_chain_has_a_code_file_of_its_own(tiny_dplm2, tmp_path):
-    atoms = chains(2, 12, torch.Generator().manual_seed(0))
+    atoms = tiny_dplm2.modality.example(tiny_dplm2.spec, 2, (12,), torch.Generator().manual_seed(0))
     lines = []
     for name, values in zip("AB", atoms, strict=True):
         media.write_structure(tmp_path / "part.pdb", values, chain=name, overwrite=True)

@@ -26,7 +26,7 @@ def code_files(path: Path) -> list[Path]:
 
 
 def find_sources(inputs: Sequence[str | Path], files_of: Callable[[Path], list[Path]]) -> list[tuple[Path, Path]]:
-    """Return every file that `files_of` finds for an input, with its path relative to the input that is a folder.
+    """Return every file that `files_of` finds for an input, with its path relative to that input, if it is a folder.
 
     A file that is named twice, or beside its folder, is taken once.
     """
@@ -59,7 +59,7 @@ def output_names(relatives: Iterable[Path]) -> dict[Path, Path]:
 
 
 class Outputs:
-    """Where the outputs of `sources` go, so that none replaces a source or another output.
+    """Paths of the outputs of `sources`; none replaces a source or another output.
 
     Args:
         sources: as `find_sources` returns them.
@@ -75,7 +75,7 @@ class Outputs:
         except OSError as error:
             raise MediaError(f"{out}: cannot be written: {error.strerror or error}") from error
         if self.is_file and len(sources) != 1:
-            raise InputError(f"{out}: is one file, for {len(sources)} inputs; name a folder")
+            raise InputError(f"{out}: is one file, but there are {len(sources)} inputs; name a folder")
         self._names = output_names(relative for _, relative in sources)
         self._taken = {source.resolve(): source for source, _ in sources}
         self._folders: set[Path] = set()
@@ -93,7 +93,7 @@ class Outputs:
         marked = name.name if part is None else f"{name.name}_{quote(part, safe='')}"
         target = self.out if self.is_file else self.out / name.with_name(f"{marked}{suffix}")
         if other := self._taken.get(target.resolve()):
-            raise MediaError(f"{source}: would be written to {target}, which is that of {other}")
+            raise MediaError(f"{source}: would be written to {target}, which belongs to {other}")
         if target.parent not in self._folders:
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
