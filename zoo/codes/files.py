@@ -46,7 +46,7 @@ class CodeFile:
     codes: int64 `[batch, num_codebooks, *grid]`. name: the variant that made them.
     size: size of the signal, its axes after batch and channels, to which `decode` crops; None: not stated.
     lengths: int64 `[batch]`, valid steps of each item's first axis in a padded batch; None: all.
-    frame_rate: of video, in frames a second.
+    frame_rate: frames per second of a video.
     options: those of `preprocess` that the signal was read with, by name; None: not stated.
     source_bytes: size of the file that was encoded; None: not stated.
     """
@@ -61,7 +61,7 @@ class CodeFile:
     source_bytes: int | None = None
 
     def check(self, spec: TokenizerSpec) -> None:
-        """InputError unless the variant of `spec` made these codes, and gives as many for the stated size."""
+        """Raise InputError unless the variant of `spec` made these codes, and gives as many for the stated size."""
         if spec.name != self.name:
             raise InputError(
                 f"expected codes of {spec.name!r}, got codes of {self.name!r}, which only {self.name!r} decodes"
@@ -93,7 +93,7 @@ def save_codes(
         path: ends in `.npz` or `.safetensors`.
         codes: integers `[batch, num_codebooks, *grid]`.
         name, codebook_sizes, size, lengths, frame_rate, options, source_bytes: as in `CodeFile`.
-        overwrite: whether a file that is there already is replaced.
+        overwrite: whether an existing file is replaced.
 
     Raises:
         InputError: another suffix, or shape, dtype or range of the codes, `size`, `lengths` or `frame_rate`.

@@ -45,11 +45,11 @@ def encode_files(
         inputs: files, and folders whose files of the tokenizer's modality are taken, with their subfolders.
         out: folder, in which a folder's files keep their relative paths, `name.npz` for `name.wav`, or
             `name.wav.npz` where another input is `name.flac`; or, for one input file, the code file.
-        format: of the code files in a folder.
+        format: format of the code files in a folder.
         resolution, crop, seconds, resample, chain: as in `Tokenizer.preprocess`.
         all_chains: whether each chain of a structure file is encoded, to `name_A.npz` for chain A.
-        batch_size: signals of one size that follow each other and are encoded at once; video is encoded one by one.
-        overwrite: whether files that are there already are replaced.
+        batch_size: number of successive signals of one size that are encoded at once; videos are encoded one by one.
+        overwrite: whether existing code files are replaced.
 
     Raises:
         InputError: a `batch_size` below 1, an option of another modality, or several inputs for one file.
@@ -132,7 +132,7 @@ def loaded(tokenizer: Tokenizer | str | Path) -> Tokenizer:
 
 
 def encode_batch(tokenizer: Tokenizer, batch: list[tuple[Task, Tensor]], overwrite: bool) -> Iterator[FileResult]:
-    """Encode signals of one size; one that is refused stops no other."""
+    """Encode signals of one size; one that is refused does not stop the others."""
     if not batch:
         return
     try:
@@ -165,7 +165,7 @@ def encode_windows(tokenizer: Tokenizer, task: Task, overwrite: bool) -> FileRes
 def save(
     tokenizer: Tokenizer, task: Task, codes: Tensor, size: tuple[int, ...], frame_rate: float | None, overwrite: bool
 ) -> FileResult:
-    """Write the codes of one signal with what decoding them and going on take."""
+    """Write the codes of one signal with everything that is needed to decode them and to go on."""
     save_codes(
         task.target,
         codes,

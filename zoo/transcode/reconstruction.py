@@ -71,7 +71,7 @@ def reconstruct_files(
 
 
 def reconstruct_file(tokenizer: Tokenizer, task: Task, overwrite: bool) -> FileResult:
-    """Encode and decode a file, where the modality has windows one after the other."""
+    """Encode and decode a file, window by window if the modality has windows."""
     spec, modality = tokenizer.spec, tokenizer.modality
     originals = modality.stream(task.source, spec, **task.options)
     first = next(originals)
