@@ -145,7 +145,7 @@ def describe_contacts(atoms: Tensor) -> Contacts:
 class Encoder(nn.Module):
     """Features `[..., 10]` to `[..., 2]`; the batch normalisation of training is folded into the layers."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.dense = nn.ModuleList([nn.Linear(10, 10), nn.Linear(10, 10), nn.Linear(10, 2)])
 
