@@ -45,7 +45,7 @@ def write_published(name: str, manifest: dict | None, home: Path) -> Path:
     variant = registry.info(name)
     if manifest is None:
         with without_storage():
-            network = variant.builder(variant.spec, **variant.config)
+            network = variant.build()
         manifest = {"tensors": {}, "layout": variant.keys.layout}
         for key, tensor in network.state_dict().items():
             entry = {"shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch.")}
@@ -70,7 +70,7 @@ def load_by_copying(name: str, path: Path, published: bool):
     from zoo import registry
 
     variant = registry.info(name)
-    tokenizer = variant.builder(variant.spec, **variant.config)
+    tokenizer = variant.build()
     if published:
         checkpoint = torch.load(path, weights_only=True)
         state = variant.keys.convert(checkpoint, tokenizer.state_dict(), str(path))

@@ -29,19 +29,14 @@ SECONDS_PER_CASE, LEAST_RUNS = 2.0, 3
 
 
 def noise(tokenizer, batch: int):
-    """A batch of signals of the usual size."""
+    """A batch of random signals of a usual size: 256x256 images, ten seconds, one window of video, 256 residues."""
     import torch
 
-    spec = tokenizer.spec
-    generator = torch.Generator().manual_seed(0)
-    height, width = spec.resolution or (256, 256)
-    if spec.modality == "structure":
-        steps = torch.randn(batch, 256, 1, 3, generator=generator).cumsum(1) * 2
-        return steps + torch.randn(batch, 256, 5, 3, generator=generator)
-    if spec.modality == "audio":
-        return 0.1 * torch.randn(batch, spec.channels, 10 * spec.sample_rate, generator=generator)
-    size = (spec.chunk_frames, 256, 256) if spec.modality == "video" else (height, width)
-    return torch.rand(batch, spec.channels, *size, generator=generator)
+    spec, modality = tokenizer.spec, tokenizer.modality
+    usual = {"height": 256, "width": 256, "frames": spec.chunk_frames, "residues": 256}
+    usual["samples"] = spec.sample_rate and 10 * spec.sample_rate
+    size = spec.resolution if not spec.variable_size else tuple(usual[axis] for axis in modality.axes)
+    return modality.example(spec, batch, size, torch.Generator().manual_seed(0))
 
 
 def measure(name: str, batch: int, dtype: str, mode: str, device: str) -> dict[str, dict[str, float]]:

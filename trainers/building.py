@@ -24,4 +24,5 @@ def create_tokenizer(recipe: Recipe) -> Tokenizer:
     config = keywords_of(variant.builder.__init__, recipe.config, "config.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        return variant.builder(dataclasses.replace(variant.spec, **spec), **{**variant.config, **config})
+        changed = dataclasses.replace(variant.spec, **spec)
+        return dataclasses.replace(variant, spec=changed, config={**variant.config, **config}).build()

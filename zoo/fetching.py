@@ -79,7 +79,7 @@ def variant_weights(
 
 
 def _on_hub(variant: Variant, ours: list[HubSource], published: list[HubSource]) -> list[HubSource]:
-    """Our repository where it holds the variant, else the published files, the authors' first."""
+    """Return our repository if it holds the variant, otherwise the published files, the authors' first."""
     if ours:
         with fetching((published or ours)[0], variant.name, variant.spec.modality):
             if not published or HfApi().file_exists(ours[0].repo, ours[0].filename):
@@ -97,7 +97,7 @@ def _conversion(variant: Variant, commit: str) -> Path:
 
 
 def _conversions(variant: Variant) -> list[Path]:
-    """The variant's files that were converted on this machine, the newest first."""
+    """Return the variant's files that were converted on this machine, the newest first."""
     found: set[Path] = set()
     for source in variant.sources:
         if isinstance(source, HubSource):
@@ -170,7 +170,7 @@ def _why_not(error: Exception, source: HubSource, name: str, modality: str | Non
     if isinstance(error, RemoteEntryNotFoundError):
         return f"where there is no such file at revision {source.revision!r}"
     if isinstance(error, HfHubHTTPError):
-        hint = "; log in anew with `hf auth login`" if error.response.status_code in (401, 403) else ""
+        hint = "; log in again with `hf auth login`" if error.response.status_code in (401, 403) else ""
         return f"but {constants.ENDPOINT} answered {error.response.status_code}{hint}"
     if "Consistency check failed" in str(error):
         return "but the download ended before the file did; nothing was kept, try again"

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import zoo
-from zoo.errors import MediaError
+from zoo.errors import MediaError, ZooError
 from zoo.loading import load
 from zoo.tokenizer import Tokenizer
 
@@ -69,12 +69,12 @@ def export_onnx(tokenizer: Tokenizer | str | Path, out: str | Path) -> Path:
         and the names and shapes of what goes in and comes out.
 
     Raises:
-        ImportError: the packages onnx and onnxscript are not installed.
+        ZooError: the packages onnx and onnxscript are not installed.
         MediaError: the folder has files in it or cannot be written; nothing is left of it then.
         Those of `zoo.load`.
     """
     if missing := [package for package in NEEDED if find_spec(package) is None]:
-        raise ImportError(f'export_onnx() needs {" and ".join(missing)}: pip install "tokenizer-zoo[export]"')
+        raise ZooError(f'export_onnx() needs {" and ".join(missing)}: pip install "tokenizer-zoo[export]"')
     if not isinstance(tokenizer, Tokenizer):
         tokenizer = load(tokenizer)
     out, was_training = Path(out), tokenizer.training

@@ -30,7 +30,7 @@ class Index:
 
 @cache
 def read() -> Index:
-    """Return the index as it is on disk."""
+    """Return the index that is on disk."""
     modules = json.loads(PATH.read_text(encoding="utf-8"))
     return Index(
         variants={name: module for module, entry in modules.items() for name in entry["variants"]},

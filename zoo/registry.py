@@ -48,7 +48,7 @@ class HubSource:
 
 @dataclass(frozen=True)
 class PackageSource:
-    """A published file that an installed package carries, so that it is always at hand.
+    """A published file that an installed package contains, so that it is always available.
 
     read: reads the file at a path as a state dict with the authors' names, which `keys` turns into ours.
     """
@@ -115,7 +115,7 @@ class Variant:
 
     @property
     def keys(self) -> KeyMap | None:
-        """How the authors' file names the tensors."""
+        """The key map of the authors' file."""
         return self.sources[0].keys if self.sources else None
 
     @property
@@ -301,7 +301,7 @@ def temporary() -> Iterator[None]:
 
 
 def _sources(hub: Source | Sequence[Source] | None, keys: KeyMap | None) -> tuple[Source, ...]:
-    """Sources with a key map of their own or `keys`."""
+    """Return sources that each have a key map: their own, or `keys`."""
     if hub is None:
         return () if keys is None else (FileSource(keys=keys),)
     given = (hub,) if isinstance(hub, Source) else tuple(hub)
@@ -369,7 +369,7 @@ def create(name: str, *, small: bool = False) -> Tokenizer:
 
 
 def _find(name: str) -> str | None:
-    """The variant that `name` stands for; its file is imported."""
+    """Return the name of the variant that `name` stands for, and import its file; None if there is none."""
     name = _aliases.get(name, index.read().aliases.get(name, name))
     if name not in _variants:
         module = index.read().variants.get(name)

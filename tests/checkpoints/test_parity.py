@@ -47,14 +47,14 @@ def test_files_that_are_no_manifest_or_golden_are_named(tmp_path):
     name = "wavtokenizer-small-320-24k-4096"
     broken = tmp_path / "broken"
     broken.write_text("{")
-    with pytest.raises(zoo.InputError, match="broken: no manifest"):
+    with pytest.raises(zoo.InputError, match="broken: not a manifest"):
         parity(name, broken, GOLDENS / name / "golden.npz")
-    with pytest.raises(zoo.InputError, match="broken: no golden"):
+    with pytest.raises(zoo.InputError, match="broken: not a golden"):
         parity(name, GOLDENS / name / "manifest.json", broken)
 
 
 def test_a_variant_without_a_published_file_has_no_parity():
-    with pytest.raises(zoo.InputError, match="wetok-nano was trained here"):
+    with pytest.raises(zoo.InputError, match="wetok-nano was trained for zoo"):
         parity(
             "wetok-nano", GOLDENS / "wetok-imagenet-f8" / "manifest.json", GOLDENS / "wetok-imagenet-f8" / "golden.npz"
         )

@@ -1,7 +1,7 @@
 """Recipes of tiny networks, and what their runs have logged."""
 
 import zoo
-from zoo.models.structure.dplm2 import DPLM2
+from zoo.models.structure.dplm2.tokenizer import DPLM2
 from zoo.trainers.run_folder import RunFolder
 
 IMAGE = {

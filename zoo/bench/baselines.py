@@ -158,7 +158,7 @@ def image_codecs(preprocessing: Preprocessing) -> Found:
 
 
 def webp_payload(file: bytes) -> int:
-    """Count the bytes of a WebP file after the headers of RIFF, of the form and of its one chunk."""
+    """Count the bytes of a WebP file after its headers: those of RIFF, of the form and of the only chunk."""
     return len(file) - 20
 
 
@@ -326,7 +326,7 @@ def sound_codecs(preprocessing: Preprocessing) -> Found:
 
 
 def can_encode(name: str) -> bool:
-    """Whether FFmpeg as installed has an encoder."""
+    """Return whether the installed FFmpeg has an encoder."""
     try:
         av.Codec(name, "w")
     except av.codec.codec.UnknownCodecError:
@@ -385,7 +385,7 @@ class VideoCodec(Codec):
 
 
 def video_context(codec: str, mode: Literal["r", "w"]) -> VideoCodecContext:
-    """An encoder ("w") or a decoder ("r") on one thread."""
+    """Return an encoder ("w") or a decoder ("r") that runs on one thread."""
     context = av.CodecContext.create(codec, mode)
     assert isinstance(context, VideoCodecContext)
     context.thread_count = 1

@@ -115,7 +115,7 @@ class Exhibits:
         return element("section", heading, *rows, class_=CLASSES.get(self.preprocessing.modality))
 
     def _beside(self, point: Point, item: Item) -> list[Exhibit]:
-        """The original, the reconstruction, and the one of the classical codec whose rate is nearest."""
+        """Return the original, the reconstruction, and that of the classical codec whose rate is nearest."""
         shown = [Exhibit(None, item), Exhibit(point, item)]
         rivals = [
             (abs(math.log(rival.rate / point.rate)), rival.label, Exhibit(rival, its_item))

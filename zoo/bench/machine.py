@@ -118,7 +118,7 @@ class PeakMemory:
 
 
 def can_reset_peak() -> bool:
-    """Whether the kernel lets this process reset its high-water mark of memory."""
+    """Return whether the kernel lets this process reset the peak of its memory."""
     return STATUS.exists() and os.access(CLEAR, os.W_OK)
 
 

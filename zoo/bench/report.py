@@ -186,7 +186,7 @@ class ReportPage:
         return joined(element("p", note, class_="soft"), element("div", *figures, class_="plots"))
 
     def _curves(self, metric: str, facts: dict[str, Any]) -> dict[str, list[CurvePoint]]:
-        """The methods that have a figure at some rate above 0, each with these points."""
+        """Return the methods that have a figure at some rate above 0, each with the points that do."""
         curves = {
             method: [drawn for point in points if (drawn := self._curve_point(point, metric, facts)) is not None]
             for method, points in self.methods.items()

@@ -202,7 +202,7 @@ def readable_json(value: Any, indent: int = 0) -> str:
 
 
 def _read_items(path: Path, sha256: str) -> dict[str, list[Item]]:
-    """Items by the label of their point."""
+    """Return items by the label of their point."""
     if not path.exists():
         return {}
     try:

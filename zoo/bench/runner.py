@@ -99,7 +99,7 @@ class Benchmark:
         self._metrics_version = metrics_version()
 
     def __len__(self) -> int:
-        """Number of steps of `run`: each file is encoded by each candidate, then measured."""
+        """Return the number of steps of `run`: each file is encoded by each candidate, then measured."""
         return 2 * len(self.candidates) * len(self._paths)
 
     def run(self, advance: Callable[[], None] = lambda: None) -> Results:
@@ -146,7 +146,7 @@ class Benchmark:
     # What there is to do
 
     def _tokenizers(self, names: Sequence[str | Path]) -> dict[str, LazyTokenizer]:
-        """Tokenizers by the name of their method; one that is not available is left out as long as another is."""
+        """Return tokenizers by the name of their method; one that is not available is left out if another is."""
         if not names:
             raise InputError("expected the name of at least one tokenizer")
         found: dict[str, LazyTokenizer] = {}
@@ -191,7 +191,7 @@ class Benchmark:
                 self.damaged[source] = self._portable(str(error))
 
     def _portable(self, text: str) -> str:
-        """`text` without the data folder's path, and with `~` for the home folder: results may leave this machine."""
+        """Return `text` without the data folder's path and with `~` for the home folder, since results are shared."""
         return text.replace(f"{self.folder}{os.sep}", "").replace(str(Path.home()), "~")
 
     # Each candidate and file
@@ -337,7 +337,7 @@ class Benchmark:
     def _figure_of_set(
         self, name: str, metric: Metric, candidate: Candidate, files: Sequence[DataFile], entries: Sequence[Entry]
     ) -> Interval:
-        """A figure of the whole set, from what the metric sums up of the files in groups; no file is kept."""
+        """Return a figure of the whole set, from what the metric sums up over groups of files; no file is kept."""
         contents = [file.sha256 for file in files]
         kept = self._entry_of(self._metric_key(name), asdict(self.preprocessing), candidate.identity(), contents)
         record = kept.read()

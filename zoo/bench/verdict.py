@@ -127,7 +127,7 @@ def _curves(results: Results, metric: str) -> list[_MethodCurve]:
 
 
 def _draws(results: Results, curves: list[_MethodCurve]) -> np.ndarray | None:
-    """How often each file is drawn in each resample, `[RESAMPLES, sources]`; the curves' figures get that order."""
+    """Return how often each file is drawn in each resample, `[RESAMPLES, sources]`, and sort the curves' figures so."""
     sources = sorted({source for curve in curves for source in curve.sources})
     for curve in curves:
         curve.align(sources)
@@ -183,7 +183,7 @@ def _value(point: Point, metric: str) -> float | None:
 
 
 def _best_at(rate: float, curves: list[_MethodCurve], draws: np.ndarray | None) -> tuple[tuple[str, ...], bool]:
-    """The methods that no other is shown to be better than, and whether there is only one."""
+    """Return the methods that no other is shown to be better than, and whether there is only one."""
     there = [curve for curve in curves if curve.rates[0] <= rate * (1 + 1e-9)]
     best = max(there, key=lambda curve: float(curve.at(rate, curve.means)))
     tied = [curve.method for curve in there if curve is best or not _is_better(best, curve, rate, draws)]

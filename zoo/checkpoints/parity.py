@@ -69,7 +69,7 @@ def parity(
     cases = read_golden(golden)
     variant = registry.info(name)
     if variant.keys is None:
-        raise InputError(f"{variant.name} was trained here: there is no published file to compare with")
+        raise InputError(f"{variant.name} was trained for zoo: there is no published file to compare with")
     with checkpoints.without_storage():
         tokenizer = variant.build()
     state = variant.keys.convert(
@@ -119,7 +119,7 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     try:
         manifest = json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: no manifest ({error})") from None
+        raise InputError(f"{path}: not a manifest ({error})") from None
     if not isinstance(manifest, dict) or not {"tensors", "axes", "tolerance"} <= manifest.keys():
         raise InputError(f"{path}: expected a manifest with tensors, axes and tolerance")
     return manifest
@@ -131,7 +131,7 @@ def read_golden(path: str | Path) -> list[dict[str, Tensor]]:
         with np.load(path) as file:
             arrays = {key: file[key] for key in file.files}
     except Exception as error:  # a damaged archive makes NumPy's reader raise nearly anything
-        raise InputError(f"{path}: no golden ({error})") from None
+        raise InputError(f"{path}: not a golden ({error})") from None
     names = arrays.get("names")
     tensors = {key: torch.from_numpy(array) for key, array in arrays.items() if array.dtype.kind in "biuf"}
     cases = [tensors] if names is None else [_group(tensors, f"{name}.") for name in names.tolist()]

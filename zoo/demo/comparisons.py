@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def image_comparison(title: str, tokenizer: Tokenizer, result: Reconstruction) -> Figure:
-    """Original and reconstruction; of a tokenizer whose first tokens decode alone, what more and more tokens give."""
+    """Draw original and reconstruction, or images from more and more tokens if the first few can be decoded alone."""
     panels = [Panel("original", result.original[0])]
     if tokenizer.spec.tail_drop:
         panels += partial_reconstructions(tokenizer, result)
@@ -27,7 +27,7 @@ def image_comparison(title: str, tokenizer: Tokenizer, result: Reconstruction) -
 
 
 def partial_reconstructions(tokenizer: Tokenizer, result: Reconstruction) -> list[Panel]:
-    """What the first 1, 4, 16, ... and all tokens decode to, with the PSNR of each."""
+    """Return the images that the first 1, 4, 16, ... and all tokens decode to, with the PSNR of each."""
     num_tokens = result.codes.shape[2]
     counts = [4**power for power in range(num_tokens) if 4**power < num_tokens] + [num_tokens]
     panels = []
@@ -64,7 +64,7 @@ COMPARISONS: dict[str, Callable[[str, Tokenizer, Reconstruction], Figure]] = {
 
 
 def figures_text(figures: Figures, spec: TokenizerSpec) -> str:
-    """What the codes cost and how close the reconstruction is, in one line."""
+    """Return a line that says what the codes cost and how close the reconstruction is."""
     parts = [
         f"{figures.tokens:,} tokens",
         f"{figures.bits:,.0f} bits",

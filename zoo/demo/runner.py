@@ -149,7 +149,7 @@ class Demo:
                 yield DemoResult(item.name, spec.modality, spec.name, error=error)
 
     def _files(self, name: str, spec: TokenizerSpec) -> tuple[Path, ...]:
-        """The files to write, the comparison first, in a folder that is made here."""
+        """Return the files to write, the comparison first, and make their folder."""
         folder, suffix = self.folder / spec.name, modalities.get(spec.modality).signal_suffix
         suffixes = (".png",) if spec.modality in SHOWN_WHOLE else (".png", f".original{suffix}", suffix)
         files = tuple(folder / f"{name}{suffix}" for suffix in suffixes)
@@ -187,7 +187,7 @@ def load_input(tokenizer: Tokenizer, item: DemoInput) -> Signal:
 
 
 def on_original(result: Reconstruction) -> Reconstruction:
-    """The result with its structure rotated and shifted onto the original."""
+    """Return the result with its structure rotated and shifted onto the original."""
     return replace(result, reconstruction=superposed(result.reconstruction[0], result.original[0])[None])
 
 
@@ -197,5 +197,5 @@ SHOWN_WHOLE = ("image",)  # the comparison shows all there is, so that no signal
 
 
 def numbered(name: str) -> Iterator[Path]:
-    """`name`, `name-2`, `name-3`, ..."""
+    """Yield `name`, `name-2`, `name-3`, ..."""
     return itertools.chain([Path(name)], (Path(f"{name}-{number}") for number in itertools.count(2)))

@@ -196,7 +196,7 @@ def to_channels(audio: Tensor, channels: int) -> Tensor:
     """Return audio `[..., channels, samples]` with another number of channels: their mean, or mono repeated.
 
     Raises:
-        InputError: a number of channels that neither of these gives.
+        InputError: a number of channels for which neither is possible.
     """
     given = audio.shape[-2]
     if channels == given:

@@ -53,7 +53,7 @@ def image_grid(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
 
 
 def still_indices(num_frames: int, count: int) -> list[int]:
-    """Indices of at most `count` frames of a clip, evenly spaced from the first to the last."""
+    """Return the indices of at most `count` frames of a clip, evenly spaced from the first to the last."""
     return sorted({round(index) for index in np.linspace(0, num_frames - 1, min(count, num_frames)).tolist()})
 
 

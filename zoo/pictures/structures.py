@@ -49,7 +49,7 @@ def superposed(structure: Tensor, fixed: Tensor) -> Tensor:
 
 
 def distance_map(original: Tensor, reconstruction: Tensor) -> Tensor:
-    """Distances between CA atoms in angstrom: of the original above the diagonal, of the reconstruction below it.
+    """Return CA distances in angstrom: of the original above the diagonal, of the reconstruction below it.
 
     Args:
         original, reconstruction: chains of the same length.
@@ -84,7 +84,7 @@ class Bond:
 
 
 def trace_bonds(chains: Sequence[Tensor]) -> list[Bond]:
-    """Smooth curves through the CA atoms of chains that share a frame of reference.
+    """Return smooth curves through the CA atoms of chains that share a frame of reference.
 
     The view is the one from which the first chain is broadest.
 
@@ -119,7 +119,7 @@ def trace_bonds(chains: Sequence[Tensor]) -> list[Bond]:
 
 
 def _bezier_curves(points: Tensor) -> Tensor:
-    """Catmull-Rom curves through points `[n, 3]` as cubic Bézier curves `[n - 1, 4, 3]`.
+    """Return Catmull-Rom curves through points `[n, 3]` as cubic Bézier curves `[n - 1, 4, 3]`.
 
     At an end and beside an absent point the tangent is the one towards the neighbour that is there.
     """

@@ -8,7 +8,7 @@ import zoo
 from tests.support.paths import GOLDENS
 from tests.support.plain_dplm2 import CONFIG, Plain, plain_unit, published_shapes
 from zoo.checkpoints import assign, without_storage
-from zoo.models.structure.dplm2 import CHECKPOINT
+from zoo.models.structure.dplm2.tokenizer import CHECKPOINT
 from zoo.parity import read_golden, read_manifest, synthetic_checkpoint
 
 GOLDEN = GOLDENS / "dplm2-struct-tokenizer"

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from zoo.models.structure.esm_if1 import side_by_side
+from zoo.models.structure.dplm2.esm_if1 import side_by_side
 from zoo.quantizers.base import without_autocast
 
 MAX_OFFSET = 32  # residues, beyond which all distances along the chain are one

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from zoo.checkpoints import KeyMap
 from zoo.errors import InputError
-from zoo.models.structure.esm_if1 import ESMIF1Encoder, TransformerLayer
-from zoo.models.structure.folding import FoldingTrunk, StructureModule, mlp
+from zoo.models.structure.dplm2.esm_if1 import ESMIF1Encoder, TransformerLayer
+from zoo.models.structure.dplm2.folding import FoldingTrunk, StructureModule, mlp
 from zoo.quantizers import LFQ
 from zoo.registry import HubSource, alias, register, replace
 from zoo.spec import TokenizerOutput, TokenizerSpec
