@@ -28,8 +28,8 @@ def test_it_computes_what_pytorch_does():
 
 def test_its_gradients_are_those_of_pytorch():
     ours, reference, _ = both()
-    x = torch.randn(2, 6, 31)
-    for module in (ours, reference):
+    x = torch.randn(2, 6, 31, dtype=torch.float64)
+    for module in (ours.double(), reference.double()):
         module(x).square().sum().backward()
     theirs = reference.parametrizations.weight
     torch.testing.assert_close(ours.weight_g.grad, theirs.original0.grad)

@@ -114,10 +114,10 @@ def _pattern(ours: str) -> re.Pattern[str]:
 
 def _weight_norm_key(key: str, state: Mapping[str, Tensor]) -> str:
     """Return the name of `key` in a file written with PyTorch's parametrization, if `state` has that."""
-    stem, _, name = key.rpartition(".")
+    name = key.rpartition(".")[2]
     if key in state or name not in PARAMETRIZED:
         return key
-    parametrized = f"{stem}.parametrizations.weight.{PARAMETRIZED[name]}"
+    parametrized = f"{key.removesuffix(name)}parametrizations.weight.{PARAMETRIZED[name]}"
     return parametrized if parametrized in state else key
 
 
