@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 
+import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import TorchElasticEnvironment
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-from zoo.errors import InputError
+from zoo.errors import InputError, ZooError
 from zoo.loading import load_into
 from zoo.metrics import METRICS, Metric
 from zoo.trainers.building import create_tokenizer
@@ -108,15 +110,45 @@ def run_to_the_end(
             folder.start(recipe, trainer.step)
         log = TrainingLog(folder, recipe, spec, trainer.step) if fabric.is_global_zero else None
         bookkeeper = Bookkeeper(trainer, folder, log, excerpts, metrics, validates=validation is not None)
+        begun = trainer.step
         with log or nullcontext():
             while trainer.step < recipe.steps:
                 # The first process decides for all.
                 if stop_at is not None and fabric.broadcast(time.monotonic() >= stop_at):
                     break
-                trainer.advance(batches)
+                advance(trainer, batches, is_first=trainer.step == begun)
                 bookkeeper.after_step()
             figures = bookkeeper.finish()
         return TrainingResult(folder.path, trainer.step, folder.weights, figures)
+
+
+def advance(trainer: Trainer, batches: Iterator[Tensor], *, is_first: bool) -> None:
+    """Take a step; `is_first`: whether it shows for the first time that the recipe's sizes go together.
+
+    Raises:
+        ZooError: training has diverged, which networks may notice before the losses are looked at; or memory is short;
+            or a process that reads data has died.
+        InputError: the first step cannot be computed.
+    """
+    recipe, step = trainer.recipe, trainer.step + 1
+    try:
+        trainer.advance(batches)
+    except Exception as error:
+        if (divergence := trainer.divergence()) is not None:
+            raise divergence from error
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
+            raise ZooError(
+                f"step {step}: memory is short ({reason}); a smaller batch_size={recipe.batch_size} with more accumulate, "
+                "smaller crops or a smaller config take less"
+            ) from error
+        if "DataLoader worker" in str(error):
+            raise ZooError(f"step {step}: a process that reads data has died ({reason}); try data.workers=0") from error
+        if is_first and not isinstance(error, ZooError):
+            raise InputError(
+                f"recipe: the first step cannot be computed ({reason}); do data, losses, config and spec go together?"
+            ) from error
+        raise
 
 
 class Bookkeeper:
@@ -181,6 +213,7 @@ class Bookkeeper:
 
     def validate(self) -> dict[str, float]:
         """Validate, and save a checkpoint if it is the best; the metrics by name, as in `finish`."""
+        self.trainer.check_finite()
         trainer = self.trainer
         figures: dict[str, float] = {}
         averaged = trainer.averaged()
