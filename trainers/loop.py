@@ -139,8 +139,8 @@ def advance(trainer: Trainer, batches: Iterator[Tensor], *, is_first: bool) -> N
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
         if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
             raise ZooError(
-                f"step {step}: memory is short ({reason}); a smaller batch_size={recipe.batch_size} with more accumulate, "
-                "smaller crops or a smaller config take less"
+                f"step {step}: memory is short ({reason}); a smaller batch_size with more accumulate, smaller "
+                f"crops or a smaller config take less than this recipe (batch_size={recipe.batch_size})"
             ) from error
         if "DataLoader worker" in str(error):
             raise ZooError(f"step {step}: a process that reads data has died ({reason}); try data.workers=0") from error

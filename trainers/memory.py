@@ -32,9 +32,7 @@ def check_fits(size: float, what: str, memory: int | None = None) -> None:
     """
     memory = usable_memory() if memory is None else memory
     if size > memory:
-        raise InputError(
-            f"recipe: {what} takes {size / GIB:.3g} GiB, more than the {memory / GIB:.3g} GiB of memory here"
-        )
+        raise InputError(f"recipe: {what} takes {size / GIB:.3g} GiB, there are {memory / GIB:.3g} GiB of memory")
 
 
 def check_batch(recipe: Recipe) -> None:
