@@ -130,24 +130,23 @@ class ShardFiles:
 
 def samples(shard: Path, modalities: Sequence[str]) -> Iterator[Member]:
     """The file of each sample; in place of the rest of a damaged shard one member with the problem."""
-    headers = Headers(shard)
+    headers, modality_of = Headers(shard), by_suffix(modalities)
     for key, members in groupby(headers, key=lambda member: base_plus_ext(member.name)[0]):
-        if key is not None and (member := file_of(members, shard, by_suffix(modalities))) is not None:
-            yield member
+        if key is not None:
+            yield from files_of(members, shard, modality_of)
     if not headers.is_whole:
         problem = f"damaged: nothing can be read after byte {headers.end}"
         yield Member(shard, "", modalities[0], headers.end, 0, problem)
 
 
-def file_of(members: Iterable[tarfile.TarInfo], shard: Path, modality_of: Mapping[str, str]) -> Member | None:
-    """The file of the sample that consists of `members`; None: none of them looks like one."""
-    found = None
+def files_of(members: Iterable[tarfile.TarInfo], shard: Path, modality_of: Mapping[str, str]) -> list[Member]:
+    """The file of the sample that consists of `members`; if it has none, all that look like one, with the problem."""
+    unused = []
     for member in members:
         suffix = base_plus_ext(member.name)[1]
         modality = modality_of.get(f".{suffix.rpartition('.')[2].lower()}")
         if METADATA.match(member.name) or member.isdir() or modality is None:
             continue
-        problem = None
         if "." in suffix:
             problem = (
                 f"not used: the key of a sample ends at the first dot, so the suffix is .{suffix}; "
@@ -155,11 +154,10 @@ def file_of(members: Iterable[tarfile.TarInfo], shard: Path, modality_of: Mappin
             )
         elif not member.isreg():
             problem = "not used: not a regular file but a link or a device"
-        if problem is None or found is None:
-            found = Member(shard, member.name, modality, member.offset_data, member.size, problem)
-        if problem is None:
-            break
-    return found
+        else:
+            return [Member(shard, member.name, modality, member.offset_data, member.size)]
+        unused.append(Member(shard, member.name, modality, member.offset_data, member.size, problem))
+    return unused
 
 
 class Headers:
