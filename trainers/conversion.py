@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -11,12 +12,72 @@ from typing import Any, Literal
 
 from zoo.errors import InputError
 
+MOST_VALUES = 10_000  # of a recipe
+MOST_KEYWORD = 2**24  # greatest whole number among the keywords of a network
+MOST_LEVELS = 32  # of its nesting
+MAY_BE_INFINITE = ("clip_norm", "cache_gib")  # keys whose number may be .inf: no limit
 
-def plain(value: Any) -> Any:
-    """`value` with its tuples as lists, which is what YAML gives back."""
-    if isinstance(value, Mapping):
-        return {key: plain(inner) for key, inner in value.items()}
-    return [plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+def plain(value: Any, origin: str = "recipe", key: str = "") -> Any:
+    """A value as YAML has it: `value` with its mappings as dictionaries and its tuples as lists, all of them new.
+
+    Args:
+        origin: file or other name that error messages start with. key: what the value is called in messages.
+
+    Raises:
+        InputError: something other than keys and values, lists, text, numbers, booleans and None; a key that is no
+            text, text that no file can hold, a number that is none or too great, or too many values or levels.
+    """
+    count = 0
+
+    def walk(value: Any, key: str, level: int) -> Any:
+        nonlocal count
+        count += 1
+        if count > MOST_VALUES:
+            raise InputError(f"{origin}: more than {MOST_VALUES} values, if those of aliases count each time")
+        if level > MOST_LEVELS:
+            raise InputError(
+                f"{origin}: {shown_key(key)} is nested deeper than {MOST_LEVELS} levels, or contains itself"
+            )
+        if isinstance(value, Mapping):
+            prefix = f"{key}." if key else ""
+            for name in value:
+                if not isinstance(name, str):
+                    raise InputError(
+                        f"{origin}: expected text as a key{f' of {shown_key(key)}' if key else ''}, got {shown(name)}"
+                    )
+            return {check_text(name): walk(inner, prefix + name, level + 1) for name, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [walk(inner, f"{key}[{number}]", level + 1) for number, inner in enumerate(value)]
+        if type(value) is str:
+            return check_text(value, key)
+        if type(value) is int and value.bit_length() > 63:
+            raise InputError(f"{origin}: expected {shown_key(key)} as a whole number below 2**63, got {shown(value)}")
+        if type(value) is float and math.isnan(value):
+            raise InputError(f"{origin}: expected {shown_key(key)} as a number, got nan")
+        if value is None or type(value) in (bool, int, float):
+            return value
+        raise InputError(f"{origin}: expected {shown_key(key)} as a plain value, got a {type(value).__name__}")
+
+    def check_text(text: str, key: str = "a key") -> str:
+        if "\0" in text or (not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text)):
+            raise InputError(f"{origin}: expected {shown_key(key)} as text of Unicode without NUL, got {shown(text)}")
+        return text
+
+    return walk(value, key, 0)
+
+
+def shown(value: Any) -> str:
+    """A value for a message, cut short if it is long."""
+    if isinstance(value, int) and value.bit_length() > 256:
+        return f"one of {value.bit_length()} bits"
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}..."
+
+
+def shown_key(key: str) -> str:
+    """A dotted key for a message, cut short if it is long and quoted if it is not all printable."""
+    return key if key.isprintable() and len(key) <= 100 else shown(key)
 
 
 def fields_of(
@@ -46,15 +107,25 @@ def fields_of(
             and isinstance(values.get(item.name), dict)
         ):
             values = {**values, item.name: {**plain(dataclasses.asdict(default)), **values[item.name]}}
-    return converted(values, hints, origin, prefix)
+    return converted(values, {item.name: hints[item.name] for item in fields}, origin, prefix)
 
 
 def keywords_of(function: Callable[..., Any], values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """The keyword-only arguments of `function` from the plain values that a recipe has under `prefix`.
 
     Raises:
-        InputError: a keyword that `function` does not have, or a value of the wrong type.
+        InputError: a keyword that `function` does not have, a value of the wrong type, or a whole number so great that
+            no network has it as a size.
     """
+
+    def check(key: str, value: Any) -> None:
+        if isinstance(value, int) and value > MOST_KEYWORD:
+            raise InputError(f"recipe: expected {key} as a whole number of at most {MOST_KEYWORD}, got {value}")
+        for inner in value if isinstance(value, list | tuple) else value.values() if isinstance(value, dict) else ():
+            check(key, inner)
+
+    for name, value in values.items():
+        check(shown_key(prefix + name), value)
     hints = typing.get_type_hints(function)
     parameters = inspect.signature(function).parameters.values()
     keywords = {item.name: hints.get(item.name, Any) for item in parameters if item.kind is item.KEYWORD_ONLY}
@@ -65,7 +136,7 @@ def converted(values: Mapping[str, Any], hints: Mapping[str, Any], origin: str, 
     """Plain values converted to the types of `hints`; InputError for a key without a type or a value of another."""
     for key in values:
         if key not in hints:
-            raise InputError(f"{origin}: unknown key {prefix}{key}; accepted: {', '.join(sorted(hints))}")
+            raise InputError(f"{origin}: unknown key {shown_key(prefix + key)}; accepted: {', '.join(sorted(hints))}")
     return {key: convert(value, hints[key], origin, prefix + key) for key, value in values.items()}
 
 
@@ -84,9 +155,11 @@ def convert(value: Any, hint: Any, origin: str, key: str) -> Any:
             return tuple(convert(*pair, origin, f"{key}[{i}]") for i, pair in enumerate(zip(value, inner, strict=True)))
     if hint is float and type(value) is int:
         return float(value)
+    if type(value) is float and math.isinf(value) and key.rpartition(".")[2] not in MAY_BE_INFINITE:
+        raise InputError(f"{origin}: expected {shown_key(key)} as a finite number, got {value}")
     if hint is Any or type(value) is hint or (kind is Literal and value in arguments):
         return value
-    raise InputError(f"{origin}: expected {key} as {_type_in_words(hint)}, got {value!r}")
+    raise InputError(f"{origin}: expected {shown_key(key)} as {_type_in_words(hint)}, got {shown(value)}")
 
 
 def _type_in_words(hint: Any) -> str:

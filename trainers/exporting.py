@@ -6,12 +6,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from zoo.checkpoints import write_checkpoint
+from zoo.checkpoints import check_state, write_checkpoint
 from zoo.errors import InputError
 from zoo.files import atomic_path
 from zoo.saved import as_metadata, configuration
 from zoo.tokenizer import Tokenizer
 from zoo.trainers.building import create_tokenizer
+from zoo.trainers.paths import named_path
 from zoo.trainers.recipe import Recipe
 from zoo.trainers.run_folder import RunFolder
 
@@ -33,16 +34,19 @@ def export(run: str | Path, path: str | Path | None = None, *, best: bool = Fals
 
     Raises:
         InputError: no run, or one that has not saved such a checkpoint.
+        CheckpointError: a checkpoint that is not the run's.
         MediaError: a file that cannot be written.
     """
-    folder = RunFolder(run)
+    folder = RunFolder(named_path(run, "run"))
+    target = folder.weights if path is None else named_path(path, "path")
     recipe = folder.recipe()
     checkpoint = folder.load(recipe, best=best)
     if checkpoint is None:
         raise InputError(f"{run}: the run has saved no {'best ' if best else ''}checkpoint yet")
     tokenizer = create_tokenizer(recipe)
+    check_state(checkpoint["averaged"], tokenizer.state_dict(), f"{folder.path}: its checkpoint")
     tokenizer.load_state_dict(checkpoint["averaged"])
-    return write_weights(tokenizer, recipe, checkpoint["step"], Path(path or folder.weights))
+    return write_weights(tokenizer, recipe, checkpoint["step"], target)
 
 
 def write_weights(tokenizer: Tokenizer, recipe: Recipe, step: int, path: Path) -> Path:

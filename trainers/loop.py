@@ -5,20 +5,22 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from pathlib import Path
 
+import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import TorchElasticEnvironment
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-from zoo.errors import InputError
+from zoo.errors import InputError, ZooError
 from zoo.loading import load_into
 from zoo.metrics import METRICS, Metric
 from zoo.trainers.building import create_tokenizer
+from zoo.trainers.conversion import shown
 from zoo.trainers.data.batches import Crops, Excerpts, training_batches, validation_batches
-from zoo.trainers.data.locations import training_and_validation
+from zoo.trainers.data.locations import Location
 from zoo.trainers.data.signals import Signals, training_signals
 from zoo.trainers.exporting import write_weights
 from zoo.trainers.recipe import Recipe
@@ -28,19 +30,31 @@ from zoo.trainers.trainer import Trainer
 from zoo.trainers.training_log import TrainingLog
 from zoo.trainers.validation import choose_metrics, validate
 
+MOST_PROCESSES = 4096  # on a machine, and machines
+
 
 def launch(
     recipe: Recipe, *, accelerator: str, devices: int | str | None, num_nodes: int | None, strategy: str
 ) -> Fabric:
     """Fabric with its processes started; the options are those of `zoo.trainers.train`."""
     started_devices, started_nodes = processes_started()
-    fabric = Fabric(
-        accelerator=accelerator,
-        devices=started_devices if devices is None else devices,
-        num_nodes=started_nodes if num_nodes is None else num_nodes,
-        strategy=strategy,
-        precision=recipe.precision,
-    )
+    devices = started_devices if devices is None else devices
+    num_nodes = started_nodes if num_nodes is None else num_nodes
+    given = f"accelerator={shown(accelerator)}, devices={shown(devices)}, num_nodes={shown(num_nodes)}"
+    for option in (devices, num_nodes):
+        if str(option).isdigit() and int(option) > MOST_PROCESSES:
+            raise InputError(f"expected at most {MOST_PROCESSES} processes, got {given}")
+    try:
+        fabric = Fabric(
+            accelerator=accelerator,
+            devices=devices,
+            num_nodes=num_nodes,
+            strategy=strategy,
+            precision=recipe.precision,
+        )
+    except Exception as error:  # of Fabric, torch and plug-ins, of many kinds
+        reason = " ".join(str(error).split())
+        raise InputError(f"{given} and strategy={shown(strategy)} cannot be used: {reason}") from error
     fabric.launch()
     return fabric
 
@@ -56,56 +70,85 @@ def processes_started() -> tuple[int, int]:
 def run_to_the_end(
     fabric: Fabric,
     recipe: Recipe,
+    training: Location,
+    validation: Location | None,
+    folder: RunFolder,
     *,
-    data: str | Path,
-    validation_data: str | Path | None,
-    run_dir: str | Path | None,
     resume: bool,
     stop_at: float | None,
 ) -> TrainingResult:
     """Train on the processes of `fabric`; validate, save and export at the end.
 
     Args:
-        data, validation_data, run_dir, resume: as in `zoo.trainers.train`.
+        training, validation: as `training_and_validation` returns them. resume: as in `zoo.trainers.train`.
         stop_at: time of `time.monotonic` after which no step begins; None: all steps of the recipe are done.
     """
-    tokenizer = create_tokenizer(recipe)
-    spec = tokenizer.spec
-    metrics = choose_metrics(recipe.validation, spec.modality)
-    folder = RunFolder(run_dir or Path("runs") / spec.name)
-    checkpoint = folder.load(recipe) if resume else None
-    if recipe.weights and checkpoint is None:
-        load_into(tokenizer, recipe.tokenizer, recipe.weights)
-    trainer = Trainer(fabric, recipe, tokenizer)
-    if checkpoint is not None:
-        trainer.load_state_dict(checkpoint)
-    fabric.barrier()
-
-    training_location, validation_location = training_and_validation(data, validation_data)
-    if recipe.validation.best and not validation_location:
+    if recipe.validation.best and not validation:
         raise InputError("recipe: validation.best needs validation data")
-    crops = Crops(training_signals(training_location, spec, recipe.data), recipe.data, recipe.seed)
-    own_batches = training_batches(crops, recipe, trainer.step, fabric.global_rank, fabric.world_size)
-    loader = fabric.setup_dataloaders(own_batches, use_distributed_sampler=False)
-    assert not isinstance(loader, list)  # as it would be for several
-    batches = iter(loader)
-    excerpts = None
-    if validation_location and fabric.is_global_zero:
-        signals = Signals(validation_location, spec, recipe.data, recipe.validation.items)
-        excerpts = validation_batches(Excerpts(signals, recipe.data), recipe)
-    if fabric.is_global_zero:
-        folder.start(recipe, trainer.step)
-    log = TrainingLog(folder, recipe, spec, trainer.step) if fabric.is_global_zero else None
-    bookkeeper = Bookkeeper(trainer, folder, log, excerpts, metrics, validates=validation_location is not None)
-    with log or nullcontext():
-        while trainer.step < recipe.steps:
-            # The first process decides for all.
-            if stop_at is not None and fabric.broadcast(time.monotonic() >= stop_at):
-                break
-            trainer.advance(batches)
-            bookkeeper.after_step()
-        figures = bookkeeper.finish()
-    return TrainingResult(folder.path, trainer.step, folder.weights, figures)
+    with folder.locked() if fabric.is_global_zero else nullcontext():
+        tokenizer = create_tokenizer(recipe)
+        spec = tokenizer.spec
+        metrics = choose_metrics(recipe.validation, spec.modality)
+        checkpoint = folder.load(recipe) if resume else None
+        if recipe.weights and checkpoint is None:
+            load_into(tokenizer, recipe.tokenizer, recipe.weights)
+        trainer = Trainer(fabric, recipe, tokenizer)
+        if checkpoint is not None:
+            trainer.load_state_dict(checkpoint)
+        fabric.barrier()
+
+        crops = Crops(training_signals(training, spec, recipe.data), recipe.data, recipe.seed)
+        own_batches = training_batches(crops, recipe, trainer.step, fabric.global_rank, fabric.world_size)
+        loader = fabric.setup_dataloaders(own_batches, use_distributed_sampler=False)
+        assert not isinstance(loader, list)  # as it would be for several
+        batches = iter(loader)
+        excerpts = None
+        if validation and fabric.is_global_zero:
+            signals = Signals(validation, spec, recipe.data, recipe.validation.items)
+            excerpts = validation_batches(Excerpts(signals, recipe.data), recipe)
+        if fabric.is_global_zero:
+            folder.start(recipe, trainer.step)
+        log = TrainingLog(folder, recipe, spec, trainer.step) if fabric.is_global_zero else None
+        bookkeeper = Bookkeeper(trainer, folder, log, excerpts, metrics, validates=validation is not None)
+        begun = trainer.step
+        with log or nullcontext():
+            while trainer.step < recipe.steps:
+                # The first process decides for all.
+                if stop_at is not None and fabric.broadcast(time.monotonic() >= stop_at):
+                    break
+                advance(trainer, batches, is_first=trainer.step == begun)
+                bookkeeper.after_step()
+            figures = bookkeeper.finish()
+        return TrainingResult(folder.path, trainer.step, folder.weights, figures)
+
+
+def advance(trainer: Trainer, batches: Iterator[Tensor], *, is_first: bool) -> None:
+    """Take a step; `is_first`: whether it shows for the first time that the recipe's sizes go together.
+
+    Raises:
+        ZooError: training has diverged, which networks may notice before the losses are looked at; or memory is short;
+            or a process that reads data has died.
+        InputError: the first step cannot be computed.
+    """
+    recipe, step = trainer.recipe, trainer.step + 1
+    try:
+        trainer.advance(batches)
+    except Exception as error:
+        if (divergence := trainer.divergence()) is not None:
+            raise divergence from error
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
+            raise ZooError(
+                f"step {step}: memory is short ({reason}); a smaller batch_size with more accumulate, smaller "
+                f"crops or a smaller config take less than this recipe (batch_size={recipe.batch_size})"
+            ) from error
+        if "DataLoader worker" in str(error):
+            raise ZooError(f"step {step}: a process that reads data has died ({reason}); try data.workers=0") from error
+        if is_first and not isinstance(error, ZooError):
+            raise InputError(
+                f"recipe: the first step cannot be computed ({reason}); do data, losses, config and spec go together?"
+            ) from error
+        raise
 
 
 class Bookkeeper:
@@ -170,6 +213,7 @@ class Bookkeeper:
 
     def validate(self) -> dict[str, float]:
         """Validate, and save a checkpoint if it is the best; the metrics by name, as in `finish`."""
+        self.trainer.check_finite()
         trainer = self.trainer
         figures: dict[str, float] = {}
         averaged = trainer.averaged()

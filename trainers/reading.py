@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import re
+import os
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import zoo
 from zoo.errors import InputError
-from zoo.trainers.conversion import convert, fields_of, plain
+from zoo.trainers.conversion import MOST_LEVELS, convert, fields_of, plain, shown, shown_key
 from zoo.trainers.data.options import DATA_OPTIONS
 from zoo.trainers.recipe import Recipe
+from zoo.trainers.yaml_text import MOST_BYTES, read_yaml
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -41,18 +40,23 @@ def load_recipe(
         UnknownTokenizerError: the recipe's tokenizer is not registered.
     """
     values, origin = _read(source)
-    for key, value in overrides.items() if isinstance(overrides, Mapping) else map(_split, overrides):
+    for key, value in _changes(overrides):
         _assign(values, key, value)
     if not isinstance(values.get("tokenizer"), str):
-        raise InputError(f"{origin}: expected tokenizer as the name of a variant, got {values.get('tokenizer')!r}")
+        raise InputError(f"{origin}: expected tokenizer as the name of a variant, got {shown(values.get('tokenizer'))}")
     values.setdefault("data", {})
-    # All keys but those of `data`, whose class depends on the tokenizer: asking for that imports model files.
-    fields = fields_of(Recipe, values, origin, {**typing.get_type_hints(Recipe), "data": dict[str, Any]})
-    modality = zoo.info(fields["tokenizer"]).spec.modality
-    if modality not in DATA_OPTIONS:
-        raise InputError(f"{origin}: {fields['tokenizer']} is for {modality}; trainers take {', '.join(DATA_OPTIONS)}")
-    fields["data"] = convert(fields["data"], DATA_OPTIONS[modality], origin, "data")
-    return Recipe(**fields)
+    try:
+        # All keys but those of `data`, whose class depends on the tokenizer: asking for that imports model files.
+        fields = fields_of(Recipe, values, origin, {**typing.get_type_hints(Recipe), "data": dict[str, Any]})
+        modality = zoo.info(fields["tokenizer"]).spec.modality
+        if modality not in DATA_OPTIONS:
+            known = ", ".join(DATA_OPTIONS)
+            raise InputError(f"{origin}: {fields['tokenizer']} is for {modality}; trainers take {known}")
+        fields["data"] = convert(fields["data"], DATA_OPTIONS[modality], origin, "data")
+        return Recipe(**fields)
+    except InputError as error:
+        # The checks of the recipe's own classes do not know what file the values come from.
+        raise InputError(f"{origin}: {str(error).removeprefix('recipe: ').removeprefix(f'{origin}: ')}") from None
 
 
 def _read(source: str | Path | Recipe | Mapping[str, Any]) -> tuple[dict[str, Any], str]:
@@ -61,38 +65,41 @@ def _read(source: str | Path | Recipe | Mapping[str, Any]) -> tuple[dict[str, An
         return plain(dataclasses.asdict(source)), "recipe"
     if isinstance(source, Mapping):
         return plain(source), "recipe"
+    if not isinstance(source, str | Path):
+        raise InputError(f"expected a recipe, its name, a .yaml file or keys and values, got a {type(source).__name__}")
     path = Path(source) if str(source).endswith((".yaml", ".yml")) else RECIPES / f"{source}.yaml"
-    if not path.is_file():
-        raise InputError(f"no recipe {str(source)!r}; zoo has {', '.join(list_recipes())}, or give a .yaml file")
-    values = read_yaml(path.read_text(), str(path))
-    if not isinstance(values, dict):
-        raise InputError(f"{path.name}: expected keys and values, got {type(values).__name__}")
-    return values, path.name
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which 3e-4 is a number, as in version 1.2, and not text."""
-
-
-_Loader.yaml_implicit_resolvers = {key: list(value) for key, value in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
-
-
-def read_yaml(text: str, origin: str) -> Any:
-    """The plain value that `text` stands for; InputError names `origin` and the line."""
+    if not os.path.isfile(path):  # unlike that of Path, false also for a name that no file can have
+        what = "not a file" if os.path.exists(path) else f"zoo has {', '.join(list_recipes())}, or give a .yaml file"
+        raise InputError(f"no recipe {shown(str(source))}; {what}")
     try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise InputError(f"{origin}: not YAML: {' '.join(str(error).split())}") from None
+        with open(path, "rb") as file:
+            content = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    values = read_yaml(content, str(path))
+    if not isinstance(values, dict):
+        raise InputError(f"{path.name}: expected keys and values, got {shown(values)}")
+    return plain(values, path.name), path.name
+
+
+def _changes(overrides: Mapping[str, Any] | Sequence[str]) -> Iterator[tuple[str, Any]]:
+    if isinstance(overrides, Mapping):
+        items = list(overrides.items())
+    elif isinstance(overrides, Sequence) and not isinstance(overrides, str | bytes):
+        items = [_split(text) for text in overrides]
+    else:
+        raise InputError(f'expected overrides as ["key=value", ...] or {{key: value}}, got {shown(overrides)}')
+    for key, value in items:
+        if not isinstance(key, str) or not all(key.split(".")) or key.count(".") >= MOST_LEVELS:
+            raise InputError(f"expected the key of an override as optimizer.learning_rate, got {shown(key)}")
+        yield key, plain(value, "recipe", key)
 
 
 def _split(text: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
+    key, equals, value = text.partition("=") if isinstance(text, str) else ("", "", "")
     if not equals or not key:
-        raise InputError(f"expected key=value, got {text!r}")
-    return key, read_yaml(value, key)
+        raise InputError(f"expected key=value, got {shown(text)}")
+    return key, read_yaml(value, shown_key(key))
 
 
 def _assign(values: dict[str, Any], key: str, value: Any) -> None:
@@ -102,5 +109,5 @@ def _assign(values: dict[str, Any], key: str, value: Any) -> None:
             values[parent] = {}
         values = values[parent]
         if not isinstance(values, dict):
-            raise InputError(f"recipe: {key}: {parent} is a single value, it has no keys")
-    values[last] = plain(value)
+            raise InputError(f"recipe: {shown_key(key)}: {parent} is a single value, it has no keys")
+    values[last] = value

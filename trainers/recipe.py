@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import yaml
-
 from zoo.errors import InputError
 from zoo.trainers.conversion import plain
 from zoo.trainers.data.options import DataOptions
+from zoo.trainers.yaml_text import write_yaml
+
+MOST_STEPS = 10**8 - 1  # a checkpoint's name has eight digits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +73,11 @@ class Discriminator:
     lecam: float = 0.0
     r1: float = 0.0
 
+    def __post_init__(self) -> None:
+        for key in ("weight", "feature_matching", "lecam", "r1"):
+            if not getattr(self, key) >= 0:
+                raise InputError(f"recipe: expected {key} of a discriminator >= 0, got {getattr(self, key)}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Adversarial:
@@ -112,6 +118,12 @@ class Teacher:
     teacher: str
     codebook: int = 0
     weight: float
+
+    def __post_init__(self) -> None:
+        if self.codebook < 0 or not self.weight >= 0:
+            raise InputError(
+                f"recipe: expected codebook and weight of a teacher >= 0, got {self.codebook} and {self.weight}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,7 +229,17 @@ class Recipe:
         for key in ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every", "checkpoint_keep"):
             if getattr(self, key) < 1:
                 raise InputError(f"recipe: expected {key} of at least 1, got {getattr(self, key)}")
-        for key in ("quantize_from", "tail_drop_from"):
+        if self.steps > MOST_STEPS:
+            raise InputError(f"recipe: expected steps of at most {MOST_STEPS}, got {self.steps}")
+        if self.steps * self.accumulate * self.batch_size >= 2**63:
+            raise InputError(
+                f"recipe: expected fewer than 2**63 samples, got steps={self.steps}, accumulate={self.accumulate} and "
+                f"batch_size={self.batch_size}"
+            )
+        for name, weight in self.losses.items():
+            if not weight >= 0:
+                raise InputError(f"recipe: expected losses.{name} >= 0, got {weight}")
+        for key in ("seed", "quantize_from", "tail_drop_from"):
             if getattr(self, key) < 0:
                 raise InputError(f"recipe: expected {key} of at least 0, got {getattr(self, key)}")
         if self.accumulate > 1 and self.adversarial and self.adversarial.first == "discriminator":
@@ -247,7 +269,7 @@ class Recipe:
 
     def to_yaml(self) -> str:
         """The recipe as YAML that `load_recipe` reads."""
-        return yaml.safe_dump(plain(dataclasses.asdict(self)), sort_keys=False)
+        return write_yaml(plain(dataclasses.asdict(self)))
 
 
 def _shaping_values(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
-from collections.abc import Mapping
+import os
+import re
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from zoo.checkpoints import read_checkpoint
-from zoo.errors import InputError
+from zoo.errors import CheckpointError, InputError, MediaError
 from zoo.files import atomic_path
 from zoo.trainers.reading import load_recipe
 from zoo.trainers.recipe import Recipe
+
+TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.(pt|yaml|jsonl|safetensors)")  # a name of `atomic_path`
+EXPORT_SECONDS = 3600  # an export, which may run beside a trainer, has written its file in this time
 
 
 class RunFolder:
     """`recipe.yaml`, `checkpoints/`, `history.jsonl`, `tensorboard/` and `weights.safetensors` of one run.
 
-    Checkpoints are `step-NNNNNNNN.pt`, the last few, and `best.pt`.
+    Checkpoints are `step-NNNNNNNN.pt`, the last few, and `best.pt`. `lock` is locked by the process that trains.
     """
 
     def __init__(self, path: str | Path):
@@ -29,6 +38,44 @@ class RunFolder:
         self.recipe_file = self.path / "recipe.yaml"
         self.history_file = self.path / "history.jsonl"
         self.weights = self.path / "weights.safetensors"
+        self.lock_file = self.path / "lock"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Context in which no other process trains in this folder.
+
+        The lock is the kernel's, which takes it from a process that ends, however it ends. A folder that was made for
+        it and in which nothing was written is removed again.
+
+        Raises:
+            InputError: another process trains here.
+            MediaError: the folder cannot be made or written to.
+        """
+        is_new = not self.path.exists()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise MediaError(f"{self.path}: cannot hold a run: {error.strerror}") from error
+        with open(descriptor, "r+", errors="replace") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                other = file.read(200).strip() or "another process"
+                raise InputError(
+                    f"{self.path}: {other} trains here; wait for its end, or name another folder"
+                ) from None
+            except OSError as error:
+                raise MediaError(f"{self.lock_file}: cannot be locked: {error.strerror}") from error
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            try:
+                yield
+            finally:
+                if is_new and os.listdir(self.path) == [self.lock_file.name]:
+                    self.lock_file.unlink()
+                    self.path.rmdir()
 
     def recipe(self) -> Recipe:
         """The run's recipe; InputError if the folder holds no run."""
@@ -43,8 +90,7 @@ class RunFolder:
         after `step` is removed too, since a resumed run writes it again.
         """
         self.checkpoints.mkdir(parents=True, exist_ok=True)
-        for left_by_a_killed_run in self.checkpoints.glob(".*.pt"):
-            left_by_a_killed_run.unlink()
+        self._remove_what_a_killed_run_left()
         if step == 0:
             for checkpoint in (*self.steps(), self.best):
                 checkpoint.unlink(missing_ok=True)
@@ -53,6 +99,13 @@ class RunFolder:
         kept = [entry for entry in self.history() if entry["step"] <= step] if step else []
         with atomic_path(self.history_file, overwrite=True) as temporary:
             temporary.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
+
+    def _remove_what_a_killed_run_left(self) -> None:
+        for path in (*self.path.iterdir(), *self.checkpoints.iterdir()):
+            if TEMPORARY.fullmatch(path.name) and (
+                path.suffix != self.weights.suffix or path.stat().st_mtime < time.time() - EXPORT_SECONDS
+            ):
+                path.unlink()
 
     def steps(self) -> list[Path]:
         """The checkpoints `step-NNNNNNNN.pt`, oldest first."""
@@ -79,15 +132,28 @@ class RunFolder:
             InputError: the run was made with a recipe that differs in values that shape the weights.
             CheckpointError: a file that is not a checkpoint.
         """
-        paths = [self.best] if best else self.steps()[-1:]
-        if not paths or not paths[0].is_file():
+        checkpoint = self._read_best() if best else self._read_last()
+        if checkpoint is None:
             return None
         theirs, ours = self.recipe().shaping(), recipe.shaping()
         changed = [key for key in theirs | ours if theirs.get(key) != ours.get(key)]
         if changed:
             differences = ", ".join(f"{key}: {theirs.get(key)!r}, now {ours.get(key)!r}" for key in changed[:5])
             raise InputError(f"{self.path}: holds a run of another recipe ({differences}); name another folder")
-        return read_checkpoint(paths[0])
+        return checkpoint
+
+    def _read_best(self) -> Mapping[str, Any] | None:
+        return read_run(self.best) if self.best.is_file() else None
+
+    def _read_last(self) -> Mapping[str, Any] | None:
+        # A trainer that runs at the same time may remove a checkpoint, but writes a later one before.
+        while paths := self.steps():
+            try:
+                return read_run(paths[-1])
+            except CheckpointError:
+                if paths[-1].is_file():
+                    raise
+        return None
 
     def add_history(self, entry: Mapping[str, Any]) -> None:
         """Append an entry to the history."""
@@ -98,4 +164,21 @@ class RunFolder:
         """The logged entries `{"step", "training" or "validation": {name: value}}`, oldest first."""
         if not self.history_file.is_file():
             return []
-        return [json.loads(line) for line in self.history_file.read_text().splitlines() if line.endswith("}}")]
+        entries = []
+        for number, line in enumerate(self.history_file.read_text(errors="replace").splitlines(), 1):
+            if line.endswith("}}"):  # the last line of a killed run may not be whole
+                try:
+                    entry = json.loads(line)
+                    int(entry["step"])
+                except (ValueError, LookupError, TypeError, RecursionError):
+                    raise InputError(f"{self.history_file}: line {number} is not an entry of a run") from None
+                entries.append(entry)
+        return entries
+
+
+def read_run(path: Path) -> Mapping[str, Any]:
+    """A checkpoint of a run; CheckpointError for a file that is none."""
+    checkpoint = read_checkpoint(path)
+    if not isinstance(checkpoint.get("step"), int) or not {"tokenizer", "averaged"} <= checkpoint.keys():
+        raise CheckpointError(f"{path}: not a checkpoint of a training run")
+    return checkpoint

@@ -34,6 +34,8 @@ from zoo.trainers.sharding import (
 )
 from zoo.trainers.unquantized import Unquantized
 
+NEVER = 2**62  # a step that no run has
+
 
 @runtime_checkable
 class DropsTail(Protocol):
@@ -86,7 +88,7 @@ class Trainer:
         self._averaged: nn.Module = fabric.setup_module(averaged) if self._is_sharded else averaged
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
-        self._finite = torch.ones((), dtype=torch.bool, device=fabric.device)
+        self._diverged: dict[str, Tensor] = {}
 
     @property
     def learning_rate(self) -> float:
@@ -113,7 +115,7 @@ class Trainer:
                 output = self.network(given)
                 if adversary and discriminators_first:
                     self._add_losses(adversary.learn(output.reconstruction, original))
-                    self._finite &= adversary.advance(self.step).isfinite()
+                    self._watch("the discriminators' gradient", adversary.advance(self.step))
                 values = self.losses(output, original)
                 if adversary:
                     reconstruction_loss = self.losses.of_reconstruction(values)
@@ -129,11 +131,11 @@ class Trainer:
             self.network, self.optimizer, max_norm=recipe.optimizer.clip_norm, error_if_nonfinite=False
         )
         assert norm is not None  # with max_norm there is one
-        self._finite &= norm.isfinite()
+        self._watch("the gradient", norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if adversary and not discriminators_first:
-            self._finite &= adversary.advance(self.step).isfinite()
+            self._watch("the discriminators' gradient", adversary.advance(self.step))
         self.step += 1
         # At first the average follows fast, so that it soon forgets the weights of the start.
         self._average(min(recipe.optimizer.ema_decay, (1 + self.step) / (10 + self.step)))
@@ -153,6 +155,7 @@ class Trainer:
     def _add_losses(self, values: Mapping[str, Tensor]) -> None:
         for name, value in values.items():
             value = value.detach().float()
+            self._watch(name, value)
             self._sums[name] = self._sums[name] + value if name in self._sums else value
             self._counts[name] = self._counts.get(name, 0) + 1
 
@@ -174,18 +177,41 @@ class Trainer:
         assert isinstance(sums, Tensor)
         return dict(zip(self._sums, sums, strict=True))
 
+    def _watch(self, name: str, value: Tensor) -> None:
+        # The first step at which it was not finite, counted from 1; on the device, which nobody waits for.
+        first = self._diverged.get(name)
+        if first is None:
+            first = torch.full((), NEVER, device=value.device)
+        self._diverged[name] = torch.where(value.isfinite(), first, first.clamp(max=self.step + 1))
+
+    def divergence(self) -> ZooError | None:
+        """The error that says what was first not finite on this process, and at which step; None: all was finite."""
+        steps = {name: int(step) for name, step in self._diverged.items()}
+        first = min(steps.values(), default=NEVER)
+        if first == NEVER:
+            return None
+        names = [name for name, step in steps.items() if step == first]
+        # What is computed from a term is not finite either.
+        terms = [name for name in names if name != "loss" and not name.startswith("the ")] or names
+        return ZooError(
+            f"training diverged at step {first}: {', '.join(terms)} {'is' if len(terms) == 1 else 'are'} not finite; "
+            "a lower optimizer.learning_rate, a smaller optimizer.clip_norm or weight of the term, or "
+            "precision=32-true may help; the last checkpoint is kept"
+        )
+
     def check_finite(self) -> None:
-        """Check that the gradients of all steps so far were finite.
+        """Check that the losses and gradients of all steps so far were finite on all processes, all of which must call.
 
         Raises:
-            ZooError: one was not.
+            ZooError: one was not; with its name and step.
         """
-        if not self._finite:
-            values = ", ".join(f"{name} {float(value):.3g}" for name, value in self._sums.items())
-            raise ZooError(
-                f"training diverged at or before step {self.step}: a gradient is not finite ({values}); "
-                "a lower optimizer.learning_rate or precision=32-true may help; the last checkpoint is kept"
-            )
+        error = self.divergence()
+        diverged = self.fabric.all_reduce(
+            torch.tensor(float(error is not None), device=self.fabric.device), reduce_op="sum"
+        )
+        assert isinstance(diverged, Tensor)
+        if error is not None or diverged > 0:
+            raise error or ZooError(f"training diverged at or before step {self.step} on another process")
 
     def averaged(self) -> Tokenizer:
         """The averaged network, in eval mode; every process must call this."""

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import zoo
+from zoo.errors import InputError
+from zoo.trainers.conversion import shown
 from zoo.trainers.extra import train_extra
+from zoo.trainers.memory import check_batch
+from zoo.trainers.paths import named_path
 from zoo.trainers.reading import load_recipe
 from zoo.trainers.recipe import Recipe
 from zoo.trainers.result import TrainingResult
@@ -52,11 +58,17 @@ def train(
         MediaError: a folder without a file that can be read, or a run folder that cannot be written.
         ZooError: a gradient is not finite; the last checkpoint stays. Or a package that training needs is missing.
     """
-    stop_at = None if minutes is None else time.monotonic() + 60 * minutes
+    if minutes is not None and (isinstance(minutes, bool) or not isinstance(minutes, int | float) or not minutes >= 0):
+        raise InputError(f"expected minutes as a number of at least 0, got {shown(minutes)}")
+    stop_at = None if minutes is None or math.isinf(minutes) else time.monotonic() + 60 * minutes
     recipe = load_recipe(recipe, overrides)
+    check_batch(recipe)
     with train_extra():
+        from zoo.trainers.data.locations import training_and_validation
         from zoo.trainers.loop import launch, run_to_the_end
+        from zoo.trainers.run_folder import RunFolder
+    training, validation = training_and_validation(data, validation_data)
+    default = Path("runs") / zoo.info(recipe.tokenizer).name
+    folder = RunFolder(default if run_dir is None else named_path(run_dir, "run_dir"))
     fabric = launch(recipe, accelerator=accelerator, devices=devices, num_nodes=num_nodes, strategy=strategy)
-    return run_to_the_end(
-        fabric, recipe, data=data, validation_data=validation_data, run_dir=run_dir, resume=resume, stop_at=stop_at
-    )
+    return run_to_the_end(fabric, recipe, training, validation, folder, resume=resume, stop_at=stop_at)

@@ -44,7 +44,7 @@ def test_the_codebook_moves(speech, tmp_path):
 
 def test_a_run_that_diverges_stops_and_keeps_its_checkpoint(images, tmp_path):
     values = {**IMAGE, "optimizer.learning_rate": 1e20, "optimizer.clip_norm": 1e20, "checkpoint_every": 1}
-    with pytest.raises(ZooError, match="training diverged at or before step"):
+    with pytest.raises(ZooError, match=r"training diverged at step \d+: [a-z0-9_, ]+ (is|are) not finite"):
         train({}, {**values, "steps": 20}, data=images / "train", run_dir=tmp_path / "run")
     assert RunFolder(tmp_path / "run").steps()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,11 @@ from webdataset.shardlists import expand_urls
 
 from zoo import modalities
 from zoo.errors import InputError
+from zoo.trainers.conversion import shown
 from zoo.trainers.data.tables import Table, is_saved, load_table
+from zoo.trainers.paths import named_path
+
+MOST_SHARDS = 100_000
 
 TABLE = re.compile(
     r"hf://(?P<path>[^:@]+)(@(?P<revision>[^:@]+))?"
@@ -31,12 +36,13 @@ def locate(data: str | Path) -> Location:
     Raises:
         InputError: nothing is there, or a folder holds several kinds of data.
     """
-    path = Path(data)
     if str(data).startswith("hf:"):
         match = TABLE.fullmatch(str(data))
         if match is None:
-            raise InputError(f"expected hf://owner/name[/configuration][@revision][:split[:column]], got {data}")
+            got = shown(str(data))
+            raise InputError(f"expected hf://owner/name[/configuration][@revision][:split[:column]], got {got}")
         return Table(match["path"], match["revision"], match["split"] or None, match["column"])
+    path = named_path(data, "data")
     if path.is_dir():
         return _locate_in_folder(path)
     if path.suffix == ".parquet" and path.is_file():
@@ -44,7 +50,7 @@ def locate(data: str | Path) -> Location:
     if path.suffix != ".tar" and "{" not in path.name:
         raise InputError(f"{data}: no such folder, shard (.tar) or table (.parquet, hf://owner/name)")
     try:
-        shards = tuple(map(Path, [path] if path.exists() else expand_urls(str(data))))
+        shards = tuple(map(Path, [path] if path.exists() else expand_urls(check_pattern(str(data)))))
     except ValueError as error:
         raise InputError(f"{data}: cannot be expanded: {error}") from None
     for shard in shards:
@@ -54,7 +60,10 @@ def locate(data: str | Path) -> Location:
 
 
 def _locate_in_folder(folder: Path) -> Location:
-    children = sorted(folder.iterdir())
+    try:
+        children = sorted(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read: {error.strerror}") from error
     shards = tuple(child for child in children if child.suffix == ".tar" and not child.name.startswith("."))
     has_tables = is_saved(folder) or any(any(folder.glob(pattern)) for pattern in ("*.parquet", "data/*.parquet"))
     has_files = any(child.suffix.lower() in modality.suffixes for child in children for modality in modalities.every())
@@ -63,6 +72,15 @@ def _locate_in_folder(folder: Path) -> Location:
     if len(found) > 1:
         raise InputError(f"{folder}: expected one kind of data, got {' and '.join(found)}")
     return shards or (Table(str(folder)) if has_tables else folder)
+
+
+def check_pattern(pattern: str) -> str:
+    """`pattern` again, names of shards in braces; InputError if it stands for more than `MOST_SHARDS`."""
+    ranges = [abs(int(end) - int(start)) + 1 for start, end in re.findall(r"\{(-?\d{1,18})\.\.(-?\d+)", pattern)]
+    lists = [group.count(",") + 1 for group in re.findall(r"\{([^{}]*)\}", pattern)]
+    if pattern.count("{") > 8 or len(pattern) > 4096 or math.prod(ranges + lists) > MOST_SHARDS:
+        raise InputError(f"{shown(pattern)}: expected at most {MOST_SHARDS} shards")
+    return pattern
 
 
 def training_and_validation(
@@ -80,14 +98,14 @@ def training_and_validation(
         InputError: as in `locate`, or a table that cannot be loaded.
     """
     validation: Location | None = None
-    if (Path(data) / "train").is_dir():
+    if not str(data).startswith("hf:") and (named_path(data, "data") / "train").is_dir():
         folder = Path(data)
         training = locate(folder / "train")
         validation = next((locate(folder / name) for name in ("val", "validation") if (folder / name).is_dir()), None)
     else:
         training = locate(data)
-        if isinstance(training, Table) and training.split is None and not validation_data:
+        if isinstance(training, Table) and training.split is None and validation_data is None:
             splits = load_table(training)
             names = [name for name in ("validation", "val") if isinstance(splits, dict) and name in splits]
             validation = replace(training, split=names[0]) if names else None
-    return training, locate(validation_data) if validation_data else validation
+    return training, validation if validation_data is None else locate(validation_data)

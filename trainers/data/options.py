@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from zoo.errors import InputError
+
+MOST_WORKERS = 256
+MOST_STRIDE = 10**6  # frame step
+QUIETEST_DB = -120.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +18,10 @@ class ReadingOptions:
 
     cache_gib: memory in GiB for decoded files; files that do not fit are read from disk each time.
     workers: processes that read files; None: none where all files are in memory, else 2.
+    SIZES: names of the fields that decide how large a crop is.
     """
+
+    SIZES: ClassVar[tuple[str, ...]] = ()
 
     cache_gib: float = 2.0
     workers: int | None = None
@@ -23,6 +31,12 @@ class ReadingOptions:
             raise InputError(
                 f"recipe: expected data.cache_gib and data.workers >= 0, got {self.cache_gib} and {self.workers}"
             )
+        if self.workers is not None and self.workers > MOST_WORKERS:
+            raise InputError(f"recipe: expected data.workers of at most {MOST_WORKERS}, got {self.workers}")
+
+    def values(self, channels: int, sample_rate: int | None) -> float:
+        """Number of values of a crop of signals with so many channels; where crops differ, of the smallest."""
+        return channels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +54,7 @@ class ImageData(ReadingOptions):
         would come out smaller than the crop is resized to the crop.
     """
 
+    SIZES = ("crop", "shorter_side")
     inputs: str | None = None
     shorter_side: int | None = None
     crop: int = 128
@@ -50,8 +65,13 @@ class ImageData(ReadingOptions):
         super().__post_init__()
         if self.crop < 1 or not 0 < self.scale[0] <= self.scale[1]:
             raise InputError(f"recipe: expected data.crop >= 1 and data.scale > 0, got {self.crop} and {self.scale}")
+        if not 1e-3 <= self.scale[0] <= self.scale[1] <= self.crop:
+            raise InputError(f"recipe: expected data.scale from 0.001 to data.crop={self.crop}, got {list(self.scale)}")
         if self.shorter_side is not None and self.shorter_side < 1:
             raise InputError(f"recipe: expected data.shorter_side of at least 1, got {self.shorter_side}")
+
+    def values(self, channels: int, sample_rate: int | None) -> float:
+        return float(channels) * max(self.crop, self.shorter_side or 0) ** 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +85,7 @@ class AudioData(ReadingOptions):
     peak_db: range in dB of full scale to which a file's peak is set; validation takes the middle.
     """
 
+    SIZES = ("seconds",)
     seconds: float = 1.0
     bucket: int | None = None
     min_seconds: float = 0.25
@@ -76,8 +97,16 @@ class AudioData(ReadingOptions):
             raise InputError(
                 f"recipe: expected data.seconds and data.min_seconds > 0, got {self.seconds} and {self.min_seconds}"
             )
+        if not QUIETEST_DB <= self.peak_db[0] <= self.peak_db[1] <= 0:
+            raise InputError(
+                f"recipe: expected data.peak_db as rising levels from {QUIETEST_DB:g} to 0, got {list(self.peak_db)}"
+            )
         if self.bucket is not None and self.bucket < 1:
             raise InputError(f"recipe: expected data.bucket of at least 1, got {self.bucket}")
+
+    def values(self, channels: int, sample_rate: int | None) -> float:
+        seconds = min(self.seconds, self.min_seconds) if self.bucket else self.seconds
+        return channels * seconds * (sample_rate or 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +122,7 @@ class VideoData(ReadingOptions):
     max_frames: frames of a file that are read, from its start; later frames are not used.
     """
 
+    SIZES = ("frames", "crop")
     frames: int = 17
     frame_stride: int = 1
     crop: int = 128
@@ -105,6 +135,11 @@ class VideoData(ReadingOptions):
         for key in ("frames", "frame_stride", "crop", "max_frames"):
             if getattr(self, key) < 1:
                 raise InputError(f"recipe: expected data.{key} of at least 1, got {getattr(self, key)}")
+        if self.frame_stride > MOST_STRIDE:
+            raise InputError(f"recipe: expected data.frame_stride of at most {MOST_STRIDE}, got {self.frame_stride}")
+
+    def values(self, channels: int, sample_rate: int | None) -> float:
+        return float(channels) * self.frames * self.crop**2
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,8 +30,8 @@ from zoo.trainers.data.options import DataOptions, ImageData, StructureData, Vid
 class Signals:
     """The decoded signals of media files, in the order of the files, kept in memory while they fit.
 
-    A file that cannot be read is reported on stderr and skipped: its number is added to `damaged`, and the next file
-    takes its place.
+    A file that cannot be read or has no values that can be encoded is reported on stderr and skipped, whatever error
+    it causes: its number is added to `damaged`, and the next file takes its place.
 
     Args:
         data: what `zoo.trainers.data.locations.locate` takes or returns.
@@ -99,11 +99,22 @@ class Signals:
         raise MediaError(f"none of the {len(self)} {self.spec.modality} files can be read any more")
 
     def _read(self, index: int) -> Tensor | None:
+        name = f"file {index}"
         try:
-            return self._decode(*self.files.open(index))
-        except ZooError as error:
+            modality, file = self.files.open(index)
+            name = str(file)
+            signal = self._decode(modality, file)
+            if signal.numel() == 0:
+                raise MediaError(f"{file}: holds nothing")
+            return signal
+        except Exception as error:  # also of the libraries that decode: one file must not end a run
+            reason = " ".join(str(error).split()) or "no reason given"
+            if not isinstance(error, ZooError):
+                reason = f"{type(error).__name__}: {reason}"
+            if not isinstance(error, MediaError):
+                reason = f"{name}: {reason}"
             self.damaged.add(index)
-            print(f"skipped {error} ({len(self.damaged)} so far)", file=sys.stderr)
+            print(f"skipped {reason} ({len(self.damaged)} so far)", file=sys.stderr)
             return None
 
     def _decode(self, modality: str, file: Path | MediaBytes) -> Tensor:
@@ -114,10 +125,14 @@ class Signals:
         if isinstance(options, VideoData):
             is_clip = modality == self.spec.modality
             return read_clip(file, options.max_frames) if is_clip else read_image(file)[:, None]
+        known = modalities.get(modality)
         if isinstance(options, StructureData):
-            return read_structure(file).coordinates
+            structure = read_structure(file).coordinates
+            known.check_values(structure[None])
+            return structure
         assert self.spec.sample_rate is not None
         audio = load_audio(file, self.spec.sample_rate, self.spec.channels)
+        known.check_values(audio[None])
         return (audio / audio.abs().max().clamp(min=1e-4) * 32767).round().to(torch.int16)
 
 

@@ -55,7 +55,9 @@ class TableFiles:
         try:
             rows = rows.select_columns(self.column).cast_column(self.column, media_types()[self.modality](decode=False))
         except Exception as error:  # whatever pyarrow makes of a column of another type
-            raise InputError(f"{table}: column {self.column!r} holds no {self.modality}: {error}") from error
+            raise InputError(
+                f"{table}: column {self.column!r} holds no {self.modality}: {first_line(error)}"
+            ) from error
         rows = rows if first is None else rows.select(range(min(first, len(rows))))
         if not len(rows):
             raise MediaError(f"{table}: holds no row")
@@ -88,6 +90,11 @@ class TableFiles:
         return self.modality, Path(path)
 
 
+def first_line(error: Exception) -> str:
+    """The first line of an error of `datasets` or pyarrow, which may be followed by the schema."""
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
 def is_saved(folder: Path) -> bool:
     """Whether `datasets` has saved a data set in this folder."""
     return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
@@ -115,7 +122,7 @@ def load_table(table: Table) -> datasets.Dataset | dict[str, datasets.Dataset]:
             repository, _, name = repository.rpartition("/")
         return datasets.load_dataset(repository, name, revision=table.revision, split=table.split)
     except Exception as error:  # of the network, the Hub, the files or the builder
-        raise InputError(f"{table}: cannot be loaded: {error}") from error
+        raise InputError(f"{table}: cannot be loaded: {first_line(error)}") from error
 
 
 def choose_split(splits: dict[str, datasets.Dataset], table: Table) -> datasets.Dataset:

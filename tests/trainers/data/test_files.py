@@ -111,9 +111,9 @@ def test_a_member_counts_whose_whole_suffix_is_of_the_modality(images, tmp_path)
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
     files, folder = opened(IMAGE, tmp_path / "0.tar"), opened(IMAGE, images / "train")
-    assert len(files) == 2
     assert torch.equal(files[0], folder[3])
     assert torch.equal(files[1], folder[0])
+    assert len(files) == 3 and files.damaged == {1}  # a/1, which has 1.seg.png alone
 
 
 def test_a_damaged_sample_is_skipped_counted_and_named(images, tmp_path, capfd):
