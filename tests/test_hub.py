@@ -342,7 +342,11 @@ def test_a_save_that_fails_changes_no_file(variant, tmp_path):
 
 
 def test_an_argument_that_json_cannot_hold_is_named_before_anything_is_written(variant, tmp_path):
-    tokenizer = variant.builder(variant.spec, multipliers=(1, 1), width=32, num_blocks=1, generative=torch.zeros(()))
+    class WithAnything(variant.builder):
+        def __init__(self, spec, *, anything, **config):
+            super().__init__(spec, **config)
+
+    tokenizer = WithAnything(variant.spec, multipliers=(1, 1), width=32, num_blocks=1, anything=torch.zeros(()))
     with pytest.raises(zoo.CheckpointError, match=r"tiny-wetok: JSON cannot hold its arguments .*Tensor"):
         tokenizer.save_pretrained(tmp_path / "mine")
     assert not (tmp_path / "mine").exists()

@@ -19,7 +19,7 @@ from huggingface_hub.errors import (
 from torch import Tensor
 
 from zoo import registry
-from zoo.checkpoints import read_checkpoint, write_checkpoint
+from zoo.checkpoints import check_finite, read_checkpoint, write_checkpoint
 from zoo.errors import CheckpointError, MediaError, WeightsUnavailableError
 from zoo.files import atomic_path
 from zoo.registry import FileSource, HubSource, Variant
@@ -121,6 +121,7 @@ def _convert(
         "etag": published.resolve().name if published.is_symlink() else "",
     }
     state = source.keys.convert(read_checkpoint(published), expected, str(published))
+    check_finite(state, str(published))
     path = _conversion(variant, commit)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,17 +14,18 @@ from huggingface_hub import ModelHubMixin
 from torch import nn
 
 from zoo import registry
+from zoo.arguments import check_types, hints_of
 from zoo.checkpoints import write_checkpoint
-from zoo.errors import CheckpointError, MediaError, PublishError
+from zoo.errors import CheckpointError, InputError, MediaError, PublishError
 from zoo.files import atomic_path
-from zoo.loading import find_saved, load
+from zoo.loading import check_placement, find_saved, load
 from zoo.saved import CARD, CONFIG, WEIGHTS, as_metadata, configuration, load_saved, warn_if_non_commercial
+from zoo.spec import TokenizerSpec
 
 if TYPE_CHECKING:
     import torch
     from huggingface_hub import ModelCard, ModelCardData
 
-    from zoo.spec import TokenizerSpec
 
 LIBRARY = "tokenizer-zoo"  # on PyPI, and the Hub's `library_name`
 
@@ -38,7 +39,8 @@ HUB_LICENSES = (
 class HubMixin(ModelHubMixin, nn.Module):
     """`save_pretrained`, `from_pretrained` and `push_to_hub`, as other libraries for the Hub have them.
 
-    The arguments that a tokenizer is built with are recorded and saved; a class needs no code of its own for that.
+    The arguments that a tokenizer is built with are checked by their type hints, recorded and saved; a class needs no
+    code of its own for that. An `int` is a size or a number of things, 0 or more, unless its default is less.
     """
 
     spec: TokenizerSpec
@@ -47,7 +49,9 @@ class HubMixin(ModelHubMixin, nn.Module):
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         tokenizer = super().__new__(cls, *args, **kwargs)
-        built_with = inspect.signature(cls.__init__).bind_partial(tokenizer, *args, **kwargs)
+        signature = inspect.signature(cls.__init__)
+        built_with = signature.bind_partial(tokenizer, *args, **kwargs)
+        _check_arguments(cls, signature, built_with.arguments)
         built_with.apply_defaults()
         tokenizer._arguments = {k: v for k, v in built_with.arguments.items() if k not in ("self", "spec")}
         return tokenizer
@@ -133,6 +137,7 @@ class HubMixin(ModelHubMixin, nn.Module):
             WeightsUnavailableError, CheckpointError.
             UnknownTokenizerError: a class that is not known.
         """
+        check_placement(device, dtype)
         path = find_saved(
             pretrained_model_name_or_path,
             revision=revision,
@@ -142,7 +147,8 @@ class HubMixin(ModelHubMixin, nn.Module):
             local_files_only=local_files_only,
         )
         if path is None:
-            raise CheckpointError(f"{pretrained_model_name_or_path}: no such folder; zoo.load takes variants by name")
+            name = repr(pretrained_model_name_or_path)[:200]
+            raise CheckpointError(f"{name}: no such folder; zoo.load takes variants by name")
         tokenizer = load_saved(path, dtype, cls)
         warn_if_non_commercial(tokenizer.spec)
         return cast(Self, tokenizer.to(device).eval())
@@ -230,6 +236,16 @@ def push(
     """
     tokenizer = load(name)
     return tokenizer.push_to_hub(repo, private=private, branch=branch, create_pr=create_pr)
+
+
+def _check_arguments(architecture: type, signature: inspect.Signature, arguments: Mapping[str, Any]) -> None:
+    """Raise InputError for an argument of another type than the architecture's hint, or for a spec without codes."""
+    defaults = {name: parameter.default for name, parameter in signature.parameters.items()}
+    least = {name: min(default, 0) if type(default) is int else 0 for name, default in defaults.items()}
+    check_types(arguments, hints_of(architecture.__init__), least, architecture.__name__)  # type: ignore[misc]  # a class
+    spec = arguments.get("spec")
+    if isinstance(spec, TokenizerSpec) and not spec.codebook_sizes:
+        raise InputError(f"{architecture.__name__}: expected a spec with codebook_sizes, got none")
 
 
 @contextmanager

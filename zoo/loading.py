@@ -6,12 +6,14 @@ The authors' file is converted once and kept beside the Hub's cache; later loads
 
 from __future__ import annotations
 
+import os
 import re
+import reprlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo import registry
-from zoo.errors import CheckpointError
+from zoo.errors import CheckpointError, InputError
 from zoo.registry import Variant
 
 if TYPE_CHECKING:
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
 
     from zoo.tokenizer import Tokenizer
 
-REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+REPOSITORY = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}")
+DTYPES = ("float32", "float16", "bfloat16", "float64")
 
 
 def load(
@@ -45,8 +48,13 @@ def load(
             do.
         CheckpointError: a file that is truncated, unsafe to read or of another network; nothing is loaded.
         MediaError: the authors' file was fetched, but the converted one cannot be written beside the Hub's cache.
+        InputError: a name that is no text or path, a device that is not there, or a data type that networks do not run
+            in; nothing is read or fetched.
     """
-    found = resolve(name) if weights is None else registry.info(str(name))
+    check_placement(device, dtype)
+    if weights is not None and not isinstance(weights, str | Path):
+        raise InputError(f"expected weights as a path, got {reprlib.repr(weights)}")
+    found = resolve(name) if weights is None else registry.info(_checked(name))
     from zoo import saved
 
     if isinstance(found, Path):
@@ -55,6 +63,35 @@ def load(
         tokenizer = saved.load_variant(found, None if weights is None else Path(weights), dtype)
     saved.warn_if_non_commercial(tokenizer.spec)
     return tokenizer.to(device).eval()
+
+
+def check_placement(device: str | torch.device, dtype: torch.dtype | None) -> None:
+    """Raise InputError for a device or data type that weights cannot have; torch is only imported for unusual ones."""
+    if isinstance(device, str) and device == "cpu" and dtype is None:
+        return
+    import torch
+
+    accepted = [getattr(torch, name) for name in DTYPES]
+    if dtype is not None and dtype not in accepted:
+        raise InputError(f"expected dtype among {', '.join(map(str, accepted))}, got {reprlib.repr(dtype)}")
+    if not isinstance(device, str | torch.device):
+        raise InputError(f"device {reprlib.repr(device)} cannot be used: expected a name or a torch.device")
+    try:
+        place = torch.device(device)
+        if place.type != "meta":
+            torch.empty(0, device=place)
+    except Exception as error:  # of whatever library is behind the device
+        reason = str(error).partition("\n")[0][:200]
+        raise InputError(f"device {reprlib.repr(device)} cannot be used: {reason}") from error
+    if place.type == "meta":
+        raise InputError("device 'meta' cannot be used: it holds no values")
+
+
+def _checked(name: str | Path) -> str:
+    """Return a name or path as text; InputError for anything else."""
+    if not isinstance(name, str | Path):
+        raise InputError(f"expected a name or a path, got {reprlib.repr(name)}")
+    return str(name)
 
 
 def resolve(name: str | Path) -> Variant | Path:
@@ -67,7 +104,7 @@ def resolve(name: str | Path) -> Variant | Path:
         WeightsUnavailableError: a Hub repository that cannot be fetched.
     """
     path = None if registry.is_variant(name) else find_saved(name)
-    return registry.info(str(name)) if path is None else path
+    return registry.info(_checked(name)) if path is None else path
 
 
 def load_into(tokenizer: Tokenizer, name: str, weights: str | Path) -> None:
@@ -90,7 +127,7 @@ def load_into(tokenizer: Tokenizer, name: str, weights: str | Path) -> None:
         variant = registry.info(str(weights))
         state = saved.found_weights(variant, saved.network_of(variant))
         state = check_state(state, tokenizer.state_dict(), f"the weights of {variant.name} in a {name}")
-    elif not Path(weights).is_file():
+    elif not os.path.isfile(_checked(weights)):
         raise CheckpointError(f"{weights}: no such file, and no variant has that name")
     else:
         variant = registry.info(name)
@@ -104,16 +141,23 @@ def find_saved(name: str | Path, **options: Any) -> Path | None:
 
     `options` are those of `zoo.fetching.fetch_saved`.
     """
-    path = Path(name)
-    if path.exists():
+    path = Path(_checked(name))
+    if os.path.exists(path):  # which says no to a name that no file can have
+        if not os.path.isdir(path) and not os.path.isfile(path):
+            raise CheckpointError(f"{name}: expected a file or a folder, found a device or a pipe")
         return path
     if isinstance(name, str) and REPOSITORY.fullmatch(name):
         from zoo.fetching import fetch_saved
 
         return fetch_saved(name, **options)
     if isinstance(name, Path) or path.name != name or path.suffix == ".safetensors":
-        raise CheckpointError(f"{name}: no such file or folder")
+        raise CheckpointError(f"{_short(name)}: no such file or folder")
     return None
+
+
+def _short(name: str | Path) -> str:
+    """Return a path for errors."""
+    return str(name) if len(str(name)) <= 300 and str(name).isprintable() else reprlib.repr(str(name))
 
 
 def pull(name: str) -> Path:
@@ -129,7 +173,7 @@ def pull(name: str) -> Path:
         UnknownTokenizerError, WeightsUnavailableError, CheckpointError.
         MediaError: the converted file cannot be written.
     """
-    if not registry.is_variant(name) and REPOSITORY.fullmatch(name):
+    if not registry.is_variant(_checked(name)) and REPOSITORY.fullmatch(name):
         from zoo.fetching import fetch_saved
 
         return fetch_saved(name) / "model.safetensors"

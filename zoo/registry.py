@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+import reprlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from zoo import index
-from zoo.errors import UnknownTokenizerError
+from zoo.errors import InputError, UnknownTokenizerError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -340,6 +341,8 @@ def is_variant(name: str | Path) -> bool:
 
 def info(name: str) -> Variant:
     """Return the variant called `name`; UnknownTokenizerError, with the nearest names, if there is none."""
+    if not isinstance(name, str):
+        raise InputError(f"expected the name of a tokenizer, got {reprlib.repr(name)}")
     found = _find(name)
     if found is None:
         known = {**index.read().variants, **index.read().aliases, **_variants, **_aliases}
@@ -359,7 +362,7 @@ def architecture(name: str) -> type[Tokenizer]:
             _import_plugins()
     if name not in _architectures:
         known = sorted({*index.read().architectures, *_architectures})
-        raise UnknownTokenizerError(f"unknown architecture {name!r}; known: {', '.join(known)}")
+        raise UnknownTokenizerError(f"unknown architecture {name[:100]!r}; known: {', '.join(known)}")
     return _architectures[name]
 
 

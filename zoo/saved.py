@@ -6,7 +6,11 @@ configuration in the metadata, so that this file alone is enough) and `README.md
 
 from __future__ import annotations
 
+import inspect
 import json
+import os
+import re
+import reprlib
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -18,8 +22,8 @@ import torch
 
 import zoo
 from zoo import registry
-from zoo.checkpoints import assign, check_state, read_checkpoint, read_metadata, without_storage
-from zoo.errors import CheckpointError, InputError, WeightsUnavailableError
+from zoo.checkpoints import assign, check_finite, check_state, read_checkpoint, read_metadata, without_storage
+from zoo.errors import CheckpointError, InputError, UnknownTokenizerError, WeightsUnavailableError, ZooError
 from zoo.registry import PackageSource, Variant
 from zoo.spec import TokenizerSpec
 
@@ -29,6 +33,8 @@ if TYPE_CHECKING:
     from zoo.tokenizer import Tokenizer
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+CONFIG_BYTES, DEPTH = 2**24, 100  # that a configuration may have; those of tokenizers have a few thousand, 6 deep
+STRINGS, BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL), re.compile(r"[][{}]")
 
 
 # Configurations
@@ -66,10 +72,38 @@ def build(configuration: Mapping[str, Any]) -> Tokenizer:
 
     Raises:
         UnknownTokenizerError: a class that is not known.
-        TypeError: arguments that the class does not take, or facts that a spec does not have.
+        InputError: keys of the spec or arguments of the class that are missing, unknown or of the wrong type or size.
     """
+    _check_parts(configuration)
     architecture = registry.architecture(configuration["architecture"])
-    return architecture(TokenizerSpec(**as_tuples(configuration["spec"])), **as_tuples(configuration["config"]))
+    spec, config = as_tuples(configuration["spec"]), as_tuples(configuration["config"])
+    _check_keys("spec", spec, TokenizerSpec)
+    _check_keys("config", config, architecture)
+    network = architecture(TokenizerSpec(**spec), **config)
+    if empty := [key for key, parameter in network.named_parameters() if parameter.numel() == 0]:
+        raise InputError(f"config of {architecture.__name__}: gives {empty[0]} no elements; a size is 0")
+    return network
+
+
+def _check_parts(configuration: Mapping[str, Any]) -> None:
+    for key, kind in {"architecture": str, "spec": Mapping, "config": Mapping}.items():
+        if not isinstance(configuration.get(key), kind):
+            expected = "a name" if kind is str else "named values"
+            raise InputError(f"expected {key} as {expected}, got {reprlib.repr(configuration.get(key))}")
+
+
+def _check_keys(part: str, given: Mapping[str, Any], taken_by: type) -> None:
+    takes = inspect.signature(taken_by.__init__).parameters  # type: ignore[misc]  # of a class that is known
+    parameters = {name: parameter for name, parameter in takes.items() if name not in ("self", "spec")}
+    kinds = {parameter.kind for parameter in parameters.values()}
+    required = [name for name, parameter in parameters.items() if parameter.default is inspect.Parameter.empty]
+    missing = [
+        name for name in required if name not in given and parameters[name].kind != inspect.Parameter.VAR_KEYWORD
+    ]
+    unknown = [] if inspect.Parameter.VAR_KEYWORD in kinds else [name for name in given if name not in parameters]
+    for keys, what in ((missing, "has no"), (unknown, "has an unknown key")):
+        if keys:
+            raise InputError(f"{part} of {taken_by.__name__}: {what} {', '.join(map(reprlib.repr, keys[:3]))}")
 
 
 def as_metadata(configuration: Mapping[str, Any]) -> dict[str, str]:
@@ -78,7 +112,17 @@ def as_metadata(configuration: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _from_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
-    return {key: json.loads(value) if key in ("spec", "config") else value for key, value in metadata.items()}
+    return {key: read_json(value) if key in ("spec", "config") else value for key, value in metadata.items()}
+
+
+def read_json(text: str) -> Any:
+    """Return the value of a text in JSON; ValueError where it is none, or nested deeper than any configuration."""
+    depth = 0
+    for bracket in BRACKETS.findall(STRINGS.sub("", text)):
+        depth += 1 if bracket in "[{" else -1
+        if depth > DEPTH:
+            raise ValueError(f"nested more than {DEPTH} deep")
+    return json.loads(text)
 
 
 def as_tuples(value: Any) -> Any:
@@ -108,11 +152,16 @@ def load_saved(path: Path, dtype: torch.dtype | None, wanted: type | None = None
     try:
         with without_storage():
             tokenizer = build(saved)
-    except (TypeError, InputError) as error:
-        version = saved.get("zoo", "unknown")
-        raise CheckpointError(f"{path}: written by zoo {version}, this is {zoo.__version__}: {error}") from None
+    except UnknownTokenizerError:  # of an autoencoder inside
+        raise
+    except Exception as error:  # a class may fail with anything where its arguments do not go together
+        version = str(saved.get("zoo", "unknown"))[:20]
+        reason = error if isinstance(error, ZooError) else f"{type(error).__name__}: {error}"
+        place = path / CONFIG if path.is_dir() else path
+        raise CheckpointError(f"{place}: written by zoo {version}, this is {zoo.__version__}: {reason}") from error
     weights = path / WEIGHTS if path.is_dir() else path
     state = check_state(read_checkpoint(weights), tokenizer.state_dict(), str(weights))
+    check_finite(state, str(weights))
     assign(tokenizer, state, dtype)
     if path.is_dir() and (path / CARD).is_file():
         tokenizer.card_file = path / CARD
@@ -121,18 +170,32 @@ def load_saved(path: Path, dtype: torch.dtype | None, wanted: type | None = None
 
 def _read_configuration(path: Path) -> dict[str, Any]:
     if path.is_dir():
+        if not os.path.isfile(path / CONFIG) and os.access(path, os.R_OK | os.X_OK):
+            raise CheckpointError(f"{path}: no {CONFIG}; expected a folder that save_pretrained wrote")
         try:
-            saved = json.loads((path / CONFIG).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise CheckpointError(f"{path}: no {CONFIG}; expected a folder that save_pretrained wrote") from None
+            with (path / CONFIG).open("rb") as file:
+                content = file.read(CONFIG_BYTES + 1)
+            if len(content) > CONFIG_BYTES:
+                raise ValueError(f"more than {CONFIG_BYTES:,} bytes")
+            saved = read_json(content.decode())
+        except OSError as error:
+            raise CheckpointError(f"{path / CONFIG}: cannot be read ({error.strerror})") from None
         except ValueError as error:
             raise CheckpointError(f"{path / CONFIG}: not JSON ({error})") from None
     else:
-        saved = _from_metadata(read_metadata(path))
+        metadata = read_metadata(path)
+        try:
+            saved = _from_metadata(metadata)
+        except ValueError as error:
+            raise CheckpointError(f"{path}: metadata that is not JSON ({error})") from None
     if not isinstance(saved, dict) or not {"architecture", "spec", "config"} <= saved.keys():
         raise CheckpointError(
             f"{path}: is not a zoo tokenizer; zoo.load(NAME, weights=...) reads the authors' file of a variant"
         )
+    try:
+        _check_parts(saved)
+    except InputError as error:
+        raise CheckpointError(f"{path / CONFIG if path.is_dir() else path}: {error}") from None
     return saved
 
 
@@ -160,12 +223,13 @@ def load_variant(variant: Variant, weights: Path | None, dtype: torch.dtype | No
 def local_weights(variant: Variant, path: Path, network: Tokenizer) -> Mapping[str, Tensor]:
     """Return the tensors of a file that the user chose: ours as they are, a published one's through its key map."""
     expected = network.state_dict()
-    if path.suffix == ".safetensors" and "zoo" in (metadata := read_metadata(path)):
+    if path.suffix == ".safetensors" and "zoo" in read_metadata(path):
         state = read_checkpoint(path)
-        saved, wanted = _from_metadata(metadata), configuration(network)
+        saved, wanted = _read_configuration(path), configuration(network)
         for key in ("architecture", "config"):
             if key in saved and as_tuples(saved[key]) != as_tuples(wanted[key]):
-                raise CheckpointError(f"{path}: {key} is {saved[key]}, not {wanted[key]}; nothing was loaded")
+                found = repr(saved[key])[:1000]
+                raise CheckpointError(f"{path}: {key} is {found}, not {wanted[key]}; nothing was loaded")
     else:
         packaged = [source for source in variant.sources if isinstance(source, PackageSource)]
         state = packaged[0].read(path) if packaged and path.suffix != ".safetensors" else read_checkpoint(path)
@@ -173,8 +237,12 @@ def local_weights(variant: Variant, path: Path, network: Tokenizer) -> Mapping[s
         keys = [source.keys for source in variant.sources if source.keys is not None]
         best = max(keys, key=lambda layout: layout.found(state, expected), default=None)
         if best is not None and best.found(state, expected):
-            return best.convert(state, expected, str(path))
-    return check_state(state, expected, str(path))
+            converted = best.convert(state, expected, str(path))
+            check_finite(converted, str(path))
+            return converted
+    state = check_state(state, expected, str(path))
+    check_finite(state, str(path))
+    return state
 
 
 def found_weights(variant: Variant, network: Tokenizer) -> Mapping[str, Tensor]:
@@ -182,7 +250,9 @@ def found_weights(variant: Variant, network: Tokenizer) -> Mapping[str, Tensor]:
     path = weights_file(variant, network)
     if variant.weights is None and variant.shipped is not None:
         return local_weights(variant, path, network)
-    return check_state(read_checkpoint(path), network.state_dict(), str(path))
+    state = check_state(read_checkpoint(path), network.state_dict(), str(path))
+    check_finite(state, str(path))
+    return state
 
 
 def weights_file(variant: Variant, network: Tokenizer) -> Path:

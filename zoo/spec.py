@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zoo import modalities
+from zoo.arguments import check_types, hints_of
+from zoo.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +34,10 @@ class TokenizerSpec:
     causal: whether codes depend on the past alone; in video, the first frame then has a grid step of its own.
     variable_size: whether any length or size is taken; if not, only `resolution` is.
     weights_license: as stated by the authors; "not stated" where they state none.
+
+    Raises:
+        InputError: a field of another type, a size below 1, an unknown modality, a number of `downsample` that is not
+            that of the modality's axes, or one size alone without a `resolution`.
     """
 
     name: str = ""
@@ -50,6 +57,18 @@ class TokenizerSpec:
     weights_license: str
     paper: str
     source: str
+
+    def __post_init__(self) -> None:
+        source = f"spec of {self.name}" if isinstance(self.name, str) and self.name else "spec"
+        check_types(vars(self), _hints(), {}, source)
+        if self.modality not in modalities.NAMES:
+            raise InputError(f"{source}: expected modality among {', '.join(modalities.NAMES)}, got {self.modality!r}")
+        axes = modalities.get(self.modality).axes
+        on_no_grid = self.num_tokens is not None and self.downsample == ()
+        if len(self.downsample) != len(axes) and not on_no_grid:
+            raise InputError(f"{source}: expected downsample as ({', '.join(axes)}), got {self.downsample}")
+        if not self.variable_size and self.resolution is None:
+            raise InputError(f"{source}: expected a resolution where variable_size is False, got None")
 
     @property
     def allows_commercial_use(self) -> bool:
@@ -113,6 +132,11 @@ class TokenizerSpec:
     def bits(self, size: tuple[int, ...]) -> float:
         """Bits for one signal of `size`."""
         return math.prod(self.grid(size)) * self.bits_per_position
+
+
+@cache
+def _hints() -> dict[str, Any]:
+    return hints_of(TokenizerSpec)
 
 
 class TokenizerOutput(NamedTuple):

@@ -1,13 +1,14 @@
 """Checkpoints: key maps of published layouts, safe reading, building networks without storage, parity."""
 
 from zoo.checkpoints.building import assign, without_storage
-from zoo.checkpoints.keymap import KeyMap, State, check_state, descend
+from zoo.checkpoints.keymap import KeyMap, State, check_finite, check_state, descend
 from zoo.checkpoints.reading import read_checkpoint, read_metadata, write_checkpoint
 
 __all__ = [
     "KeyMap",
     "State",
     "assign",
+    "check_finite",
     "check_state",
     "descend",
     "read_checkpoint",

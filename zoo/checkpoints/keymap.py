@@ -70,10 +70,10 @@ class KeyMap:
             source: name of the file for errors.
 
         Raises:
-            CheckpointError: tensors that are missing, left over or of another shape, all listed.
+            CheckpointError: tensors that are missing, left over or of another shape or data type, all listed.
         """
         state = descend(checkpoint, self.layout, source)
-        converted, used, missing, misshapen = {}, set(), [], []
+        converted, used, missing, misshapen, mistyped = {}, set(), [], [], []
         averaged_modules = self._averaged_modules(state, expected)
         for ours in expected:
             published, transform = self.published_key(ours)
@@ -87,14 +87,16 @@ class KeyMap:
             used |= {key, published}
             value = state[key]
             try:
-                converted[ours] = transform(value) if transform else value
+                converted[ours] = transform(_stored(value)) if transform else value
             except Exception as error:
                 misshapen.append(f"{key}: {described(value)}, which cannot be converted ({error})")
                 continue
             if _shape(converted[ours]) != expected[ours].shape:
                 misshapen.append(f"{key}: {described(value)}, expected {list(expected[ours].shape)}")
-        left_over = [key for key in state if key not in used and not key.startswith(self.ignore)]
-        _raise_unless_whole(source, missing, left_over, misshapen)
+            elif not _same_kind(converted[ours].dtype, expected[ours].dtype):
+                mistyped.append(f"{key}: {converted[ours].dtype}, expected {expected[ours].dtype}")
+        left_over = [str(key) for key in state if key not in used and not str(key).startswith(self.ignore)]
+        _raise_unless_whole(source, missing, left_over, misshapen, mistyped)
         return converted
 
     def _averaged_modules(self, state: Mapping[str, Tensor], expected: Iterable[str]) -> set[str]:
@@ -127,6 +129,10 @@ def descend(checkpoint: Mapping[str, Any], layout: tuple[str, ...], source: str)
         if not isinstance(checkpoint, Mapping) or key not in checkpoint:
             raise CheckpointError(f"{source}: expected the state dict under {'.'.join(layout)}, found no {key!r}")
         checkpoint = checkpoint[key]
+    if not isinstance(checkpoint, Mapping):
+        raise CheckpointError(
+            f"{source}: expected named tensors under {'.'.join(layout)}, found {described(checkpoint)}"
+        )
     return checkpoint
 
 
@@ -134,19 +140,58 @@ def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], sou
     """Return the tensors of a file of ours by their names in `expected`, which earlier versions of zoo named otherwise.
 
     Raises:
-        CheckpointError: `state` has not exactly the tensors of `expected`, by name and shape.
+        CheckpointError: `state` has not exactly the tensors of `expected`, by name, shape and data type.
     """
     return KeyMap().convert(state, expected, source)
 
 
-def _raise_unless_whole(source: str, missing: list[str], left_over: list[str], misshapen: list[str]) -> None:
-    problems = [
-        f"{len(keys)} tensor{'s' * (len(keys) > 1)} {what} ({', '.join(keys[:3])}{', …' * (len(keys) > 3)})"
-        for keys, what in ((missing, "missing"), (left_over, "unexpected"), (misshapen, "of another shape"))
-        if keys
+def check_finite(state: Mapping[str, Tensor], source: str) -> None:
+    """Raise CheckpointError if a value of `state` is NaN or infinite; every value is read once."""
+    broken = [
+        key for key, tensor in state.items() if tensor.is_floating_point() and tensor.numel() and not _is_finite(tensor)
     ]
-    if problems:
-        raise CheckpointError(f"{source}: {', '.join(problems)}; nothing was loaded")
+    if broken:
+        raise CheckpointError(f"{source}: {_listed(broken, 'with values that are not finite')}; nothing was loaded")
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    # The extremes are NaN where there is one; in parts, since the types of 8 bits have no extremes and are widened.
+    for part in tensor.flatten().split(2**22):
+        least, greatest = (part if part.dtype.itemsize > 1 else part.float()).aminmax()
+        if not bool(least.isfinite() & greatest.isfinite()):
+            return False
+    return True
+
+
+def _raise_unless_whole(
+    source: str, missing: list[str], left_over: list[str], misshapen: list[str], mistyped: list[str]
+) -> None:
+    found = {
+        "missing": missing,
+        "unexpected": left_over,
+        "of another shape": misshapen,
+        "of another data type": mistyped,
+    }
+    if any(found.values()):
+        problems = ", ".join(_listed(keys, what) for what, keys in found.items() if keys)
+        raise CheckpointError(f"{source}: {problems}; nothing was loaded")
+
+
+def _listed(keys: list[str], what: str) -> str:
+    names = ", ".join(key if len(key) <= 200 else f"{key[:200]}…" for key in keys[:3])
+    return f"{len(keys)} tensor{'s' * (len(keys) > 1)} {what} ({names}{', …' * (len(keys) > 3)})"
+
+
+def _same_kind(found: torch.dtype, expected: torch.dtype) -> bool:
+    """Whether a tensor of one data type may stand for another's: of floating point, any; else the same alone."""
+    return found == expected or (found.is_floating_point and expected.is_floating_point)
+
+
+def _stored(value: Tensor) -> Tensor:
+    """Return `value`, whose elements are all in memory; a few stored ones can state a tensor of any size."""
+    if isinstance(value, Tensor) and value.numel() * value.dtype.itemsize > value.untyped_storage().nbytes():
+        raise ValueError("states more elements than it has")
+    return value
 
 
 def _shape(value: Any) -> torch.Size | None:
