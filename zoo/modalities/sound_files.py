@@ -18,6 +18,9 @@ from zoo.modalities.files import MediaBytes, MediaFile, opened
 
 if TYPE_CHECKING:
     import soundfile
+    from av.audio.frame import AudioFrame
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer
 
 MOST_CHANNELS = 64
 BLOCK = 2**18  # samples that are read at once
@@ -175,10 +178,9 @@ def _decode_with_av(path: MediaFile, stated: int | None = None) -> Blocks:
         if stream is None:
             raise MediaError(f"{path}: holds no sound")
         form, to_float = None, av.AudioResampler(format="fltp")
-        for frame in container.decode(stream):
+        for frame, rate in _frames(container, stream):
             if frame.is_corrupt:
                 raise MediaError(f"{path}: damaged at {seconds:.2f} seconds")
-            rate = frame.sample_rate
             if rate < 1:
                 raise MediaError(f"{path}: states a sample rate of {rate} Hz")
             if form != (form := (frame.format.name, frame.layout.name, rate)):
@@ -193,6 +195,24 @@ def _decode_with_av(path: MediaFile, stated: int | None = None) -> Blocks:
         raise MediaError(f"{path}: holds no sound")
     if stated is not None and samples < stated - 1152:  # a frame: some encoders count one too many
         raise MediaError(f"{path}: cut short: holds {samples} of {stated} samples")
+
+
+def _frames(container: InputContainer, stream: AudioStream) -> Iterator[tuple[AudioFrame, int]]:
+    """Decoded frames with their rates; FFmpeg's MP3 decoder states that of the frame before."""
+    is_mp3 = stream.codec_context.name.startswith("mp3")
+    for packet in container.demux(stream):
+        header = bytes(memoryview(packet)[:4]) if is_mp3 else b""
+        rate = _mp3_rate(header) if len(header) == 4 else None
+        for frame in packet.decode():
+            yield frame, rate or frame.sample_rate
+
+
+def _mp3_rate(header: bytes) -> int | None:
+    """The rate in Hz that the first bytes of an MP3 frame state."""
+    version, rate = header[1] >> 3 & 3, header[2] >> 2 & 3
+    if header[0] != 255 or version == 1 or rate == 3:
+        return None
+    return (44100, 48000, 32000)[rate] // {3: 1, 2: 2, 0: 4}[version]
 
 
 def _check_channels(path: MediaFile, channels: int) -> None:
