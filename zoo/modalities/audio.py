@@ -83,6 +83,7 @@ class AudioModality(Modality):
         spec: TokenizerSpec,
         *,
         frame_rate: float | None = None,
+        pixel_aspect: float | None = None,
         overwrite: bool = False,
     ) -> None:
         if spec.sample_rate is None:

@@ -23,11 +23,13 @@ class Signal(NamedTuple):
     """One signal from a file or from memory.
 
     values: floating, in the public layout without the batch axis.
-    frame_rate: frames per second of a video; None if not known.
+    frame_rate: of video, in frames per second; None where it is not known.
+    pixel_aspect: of video, width of a pixel in its heights; None where pixels are square.
     """
 
     values: Tensor
     frame_rate: float | None = None
+    pixel_aspect: float | None = None
 
 
 class Batch(NamedTuple):
@@ -272,6 +274,7 @@ class Modality(ABC):
         spec: TokenizerSpec,
         *,
         frame_rate: float | None = None,
+        pixel_aspect: float | None = None,
         overwrite: bool = False,
     ) -> None:
         """Write a signal without batch axis, or its windows one after the other, whole or not at all.

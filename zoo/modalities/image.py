@@ -68,6 +68,7 @@ class ImageModality(Modality):
         spec: TokenizerSpec,
         *,
         frame_rate: float | None = None,
+        pixel_aspect: float | None = None,
         overwrite: bool = False,
     ) -> None:
         write_image(path, signal, overwrite=overwrite)

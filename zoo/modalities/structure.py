@@ -112,6 +112,7 @@ class StructureModality(Modality):
         spec: TokenizerSpec,
         *,
         frame_rate: float | None = None,
+        pixel_aspect: float | None = None,
         overwrite: bool = False,
     ) -> None:
         write_structure(path, signal, overwrite=overwrite)

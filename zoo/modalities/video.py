@@ -120,6 +120,7 @@ class VideoModality(Modality):
         spec: TokenizerSpec,
         *,
         frame_rate: float | None = None,
+        pixel_aspect: float | None = None,
         overwrite: bool = False,
     ) -> None:
         if frame_rate is None:
