@@ -248,14 +248,20 @@ def _from_memory(source: Image.Image | np.ndarray | Tensor) -> Tensor:
         raise InputError(f"expected an image as {kinds}, got {type(source).__name__}")
     _check_image(source)
     if source.is_floating_point():
-        least, greatest = (bound.item() for bound in source.aminmax())
-        if not (least >= 0 and greatest <= 1):  # NaN fails too
-            raise InputError(f"expected a float image in [0, 1], got values from {least:.4g} to {greatest:.4g}")
+        check_unit_range(source, "a float image")
     return source
 
 
+def check_unit_range(values: Tensor, what: str) -> None:
+    """InputError for values beyond [0, 1] or NaN, with a hint where they look like bytes."""
+    least, greatest = (bound.item() for bound in values.aminmax())
+    if not (least >= 0 and greatest <= 1):  # NaN fails too
+        hint = "; divide by 255?" if least >= 0 and 1 < greatest <= 256 else ""
+        raise InputError(f"expected {what} in [0, 1], got values from {least:.4g} to {greatest:.4g}{hint}")
+
+
 def _to_float(image: Tensor) -> Tensor:
-    return image.float() if image.is_floating_point() else image.float() / 255
+    return image.float() if image.is_floating_point() else image.float().div_(255)
 
 
 def _check_image(image: Tensor) -> None:

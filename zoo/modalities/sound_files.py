@@ -171,11 +171,12 @@ def _decode_with_soundfile(path: MediaFile, file: soundfile.SoundFile, start: fl
 
 def _decode_with_av(path: MediaFile, stated: int | None = None) -> Blocks:
     import av
+    from av.audio.stream import AudioStream
 
     samples, seconds = 0, 0.0
     with av.open(opened(path), mode="r", metadata_errors="ignore") as container:
         stream = container.streams.best("audio")
-        if stream is None:
+        if not isinstance(stream, AudioStream):
             raise MediaError(f"{path}: holds no sound")
         form, to_float = None, av.AudioResampler(format="fltp")
         for frame, rate in _frames(container, stream):
