@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from zoo.spec import TokenizerSpec
 
 FORMATS_WRITTEN = {".wav": "WAV", ".flac": "FLAC"}
-LOUDEST = 8.0  # beyond it, samples are hardly meant to be in [-1, 1]
+LOUDEST = 8.0  # samples beyond it are probably not meant to be in [-1, 1]
 
 
 class AudioModality(Modality):
@@ -103,8 +103,9 @@ def read_audio(path: MediaFile, start: float | None = None, duration: float | No
         duration: seconds to read, fewer if the file ends before; None: all.
 
     Returns:
-        float32 `[channels, samples]`, and the sample rate in Hz. As stored: not clipped, and with the padding
-        that some codecs put at the end. Where rate or channels change, all is brought to those of the beginning.
+        float32 `[channels, samples]`, and the sample rate in Hz. The samples are as stored: not clipped, and with the
+        padding that some codecs add at the end. If rate or channels change within the file, the parts that follow are
+        converted to those of the first.
 
     Raises:
         InputError: a start that is negative or after the end, or a duration that is not positive.
@@ -120,7 +121,9 @@ def read_audio(path: MediaFile, start: float | None = None, duration: float | No
 
 
 def stream_audio(path: MediaFile, seconds: float) -> Iterator[tuple[Tensor, int]]:
-    """A long file block by block, in constant memory; a part in the middle whose rate or channels differ is held whole.
+    """Yield a long file block by block, in constant memory.
+
+    A part whose rate or channels differ from those of the first is read whole before it is converted.
 
     Args:
         path: as in `read_audio`.
@@ -244,7 +247,7 @@ _at_rate = resample  # a name that is not shadowed in `load_audio`
 
 
 def _uniform(path: MediaFile, blocks: Blocks) -> Blocks:
-    """Blocks in the rate and channels of the first; a later part that has others is held in memory until it ends."""
+    """Yield blocks in the rate and channels of the first; a later part that has others is read whole."""
     form = None
     for rate, part in alike(blocks):
         for block, _ in part:
@@ -256,7 +259,7 @@ def _uniform(path: MediaFile, blocks: Blocks) -> Blocks:
 
 
 def _converted(path: MediaFile, audio: Tensor, from_rate: int, to_rate: int, channels: int) -> Tensor:
-    """A part of a file at another rate and with other channels."""
+    """Return a part of a file at another rate and with other channels."""
     try:
         return _at_rate(to_channels(audio, channels), from_rate, to_rate)
     except InputError as error:
@@ -316,7 +319,7 @@ def _check_audio(audio: Tensor) -> None:
 
 
 def _division(dtype: str) -> str:
-    """What turns integer samples into floats, to follow an error."""
+    """Return how integer samples become floats, to follow an error."""
     bits = re.fullmatch(r"(?:torch\.)?int(\d+)", dtype)
     return f"; divide by {2 ** (int(bits[1]) - 1)}" if bits else ""
 

@@ -23,8 +23,8 @@ class Signal(NamedTuple):
     """One signal from a file or from memory.
 
     values: floating, in the public layout without the batch axis.
-    frame_rate: of video, in frames per second; None where it is not known.
-    pixel_aspect: of video, width of a pixel in its heights; None where pixels are square.
+    frame_rate: frames per second of a video; None if not known.
+    pixel_aspect: width of a video's pixels divided by their height; None if they are square.
     """
 
     values: Tensor

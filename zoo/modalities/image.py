@@ -253,7 +253,7 @@ def _from_memory(source: Image.Image | np.ndarray | Tensor) -> Tensor:
 
 
 def check_unit_range(values: Tensor, what: str) -> None:
-    """InputError for values beyond [0, 1] or NaN, with a hint where they look like bytes."""
+    """Raise InputError for values outside [0, 1] and for NaN, with a hint if they look like bytes."""
     least, greatest = (bound.item() for bound in values.aminmax())
     if not (least >= 0 and greatest <= 1):  # NaN fails too
         hint = "; divide by 255?" if least >= 0 and 1 < greatest <= 256 else ""

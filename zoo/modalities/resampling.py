@@ -18,20 +18,20 @@ WEIGHTS_AT_ONCE = 2**20
 
 
 def resample(audio: Tensor, from_rate: int, to_rate: int) -> Tensor:
-    """Audio at another sample rate, as torchaudio's Resample has it: a Hann-windowed sinc (width 6, rolloff 0.99).
+    """Return audio at another sample rate, by torchaudio's Resample: a Hann-windowed sinc (width 6, rolloff 0.99).
 
     torchaudio holds a weight for each pair of input and output samples in a period of the two rates: gigabytes where
     they share no factor. For such rates the same filter is evaluated block by block.
 
     Args:
         audio: floating point `[..., samples]`.
-        from_rate, to_rate: Hz, from 1,000 to 4,000,000.
+        from_rate, to_rate: sample rates in Hz, from 1,000 to 4,000,000.
 
     Returns:
         `[..., ceil(samples * to_rate / from_rate)]`; `audio` itself if the rates are the same.
 
     Raises:
-        InputError: a rate that is not a positive integer or, where the rates differ, beyond these bounds.
+        InputError: a rate that is not a positive integer or, if the rates differ, is out of range.
     """
     check_resampling(from_rate, to_rate)
     if from_rate == to_rate:

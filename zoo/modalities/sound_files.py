@@ -64,7 +64,7 @@ def _decode(path: MediaFile, start: float, duration: float | None) -> Blocks:
 
     try:
         file = soundfile.SoundFile(opened(path))
-    except (soundfile.LibsndfileError, TypeError):  # TypeError: a suffix that it takes for headerless samples
+    except (soundfile.LibsndfileError, TypeError):  # TypeError: a suffix that stands for samples without a header
         return _cut(_decode_with_av(path), start, duration)
     if file.subtype.startswith("MPEG"):  # soundfile seeks after each block, and libsndfile drops MP3's bit reservoir
         file.close()
@@ -74,7 +74,7 @@ def _decode(path: MediaFile, start: float, duration: float | None) -> Blocks:
     if len(links) > 1:  # of which libsndfile reads the first
         file.close()
         return _cut(_decode_links(path, links), start, duration)
-    if not 0 < file.frames < 2**62:  # written to a pipe, which stated no length
+    if not 0 < file.frames < 2**62:  # written to a pipe, without a length
         file.close()
         return _cut(_decode_with_av(path), start, duration)
     return _decode_with_soundfile(path, file, start, duration)
@@ -98,7 +98,7 @@ def _cut(blocks: Blocks, start: float, duration: float | None) -> Blocks:
 
 
 def _has_mp3_length(path: MediaFile) -> bool:
-    """Whether the first frame states the length; otherwise it is guessed from the bit rate."""
+    """Return whether the first frame states the length; otherwise libsndfile estimates it from the bit rate."""
     with _binary(path) as file:
         tag = file.read(10)
         if tag.startswith(b"ID3"):  # its size: four bytes of seven bits
@@ -111,7 +111,7 @@ def _has_mp3_length(path: MediaFile) -> bool:
 
 
 def _ogg_links(path: MediaFile) -> list[tuple[int, int]]:
-    """First and last byte of each stream of an Ogg file, in which several may follow each other."""
+    """Return the start and end in bytes of each stream of an Ogg file, in which several may follow each other."""
     starts, position, opens_before = [], 0, False
     with _binary(path) as file:
         while len(header := file.read(27)) == 27 and header.startswith(b"OggS"):
@@ -142,7 +142,7 @@ def _decode_with_soundfile(path: MediaFile, file: soundfile.SoundFile, start: fl
     rate = file.samplerate
     with file:
         _check_channels(path, file.channels)
-        # The writer's count of bytes, where it is more than there are; near 2 ** 31 and above it stands for none.
+        # The header states more bytes than the file has; a number of about 2 ** 31 or more stands for no number.
         for chunk, stated, held in re.findall(r"^(data|SSND) : (\d+) \(should be (\d+)\)", file.extra_info, re.M):
             if int(held) < int(stated) < 0x7FFF0000:
                 raise MediaError(f"{path}: cut short: its {chunk} chunk has {held} of {stated} bytes")

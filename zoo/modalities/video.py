@@ -154,7 +154,7 @@ def _square(frame: Tensor, resolution: int | None, crop: int | None, interpolati
 
 
 def _frames_in_memory(source: Any) -> Iterator[Frame]:
-    """Frames of a video array or tensor, checked before the first is taken."""
+    """Return the frames of a video in memory, after its checks."""
     if isinstance(source, np.ndarray):
         if source.ndim != 4 or source.shape[3] != 3:
             raise InputError(f"expected a video array [frames, height, width, 3], got {list(source.shape)}")
@@ -176,13 +176,13 @@ def read_video(path: MediaFile, frames: int) -> Iterator[tuple[Tensor, float]]:
         frames: length of a window; the last one holds the rest.
 
     Yields:
-        uint8 `[3, T, H, W]`, turned as the file says, and the frames per second: the mean of the timestamps, 25
-        where the file has none.
+        uint8 `[3, T, H, W]`, rotated as the file says, and the frames per second: the mean rate of the timestamps,
+        or 25 if the file has none.
 
     Raises:
-        InputError: windows of less than a frame.
-        MediaError: a file that is missing, damaged or holds no video, whose frames change in size, or whose windows
-            would take gigabytes; when that is reached.
+        InputError: a length below one frame.
+        MediaError: a file that is missing, damaged or holds no video, frames that change in size, or windows of more
+            than 2**29 pixels, when they are reached.
     """
     if frames < 1:
         raise InputError(f"expected windows of at least 1 frame, got {frames}")
@@ -190,7 +190,7 @@ def read_video(path: MediaFile, frames: int) -> Iterator[tuple[Tensor, float]]:
 
 
 def load_video(path: MediaFile) -> Tensor:
-    """A whole video file as float32 `[3, T, H, W]` in [0, 1]; MediaError as `read_video`, which takes less memory."""
+    """Read a whole video file as float32 `[3, T, H, W]` in [0, 1]; errors are those of `read_video`."""
     windows = [window for window, _ in read_video(path, WINDOW)]
     if not windows:
         raise MediaError(f"{path}: holds no frame")
@@ -205,19 +205,19 @@ def write_video(
     *,
     pixel_aspect: float | None = None,
 ) -> None:
-    """Write H.264 at a quality close to the eye's limit (CRF 18), whole or not at all.
+    """Write H.264 at a visually nearly lossless quality (CRF 18), whole or not at all.
 
     Args:
         path: ends in `.mp4`, `.mkv` or `.mov`.
-        video: float `[3, T, H, W]` in [0, 1], what is beyond clamped; or uint8; or windows of such video, which are
-            written as they come, in constant memory.
+        video: float `[3, T, H, W]` in [0, 1], clamped; or uint8; or windows of such video, which are written as they
+            come, in constant memory.
         fps: frames per second, from 0.01 to 1000.
-        overwrite: whether a file that is there already is replaced.
-        pixel_aspect: width of a pixel in its heights, from 0.01 to 100; None: pixels are square.
+        overwrite: whether an existing file is replaced.
+        pixel_aspect: width of the pixels divided by their height, from 0.01 to 100; None: they are square.
 
     Raises:
         InputError: another suffix, shape or dtype, windows that differ in height or width, a value that is not
-            finite, or an `fps` or a `pixel_aspect` beyond its bounds.
+            finite, or an `fps` or a `pixel_aspect` out of range.
         MediaError: the file exists or cannot be written.
     """
     import av
@@ -239,7 +239,7 @@ def write_video(
         stream.height, stream.width = height, width
         if pixel_aspect is not None:
             stream.codec_context.sample_aspect_ratio = Fraction(pixel_aspect).limit_denominator(1000)
-        stream.pix_fmt = "yuv444p" if height % 2 or width % 2 else "yuv420p"  # halved colour needs even sides
+        stream.pix_fmt = "yuv444p" if height % 2 or width % 2 else "yuv420p"  # halving colour needs even sides
         for window in chain([first], windows):
             if window.shape[2:] != first.shape[2:]:
                 raise InputError(f"expected windows of {height}x{width} pixels, got {list(window.shape)}")

@@ -28,8 +28,8 @@ MOST_WINDOW_PIXELS = 2**29  # 16 frames of 8K
 class Frame(NamedTuple):
     """One frame of a video.
 
-    pixels: `[3, H, W]`, uint8 from a file. rate: of the video, frames per second. pixel_aspect: width of a pixel in
-    its heights; None where they are square.
+    pixels: `[3, H, W]`, uint8 from a file. rate: frames per second of the video; None if not known.
+    pixel_aspect: as in `Signal`.
     """
 
     pixels: Tensor
