@@ -105,7 +105,7 @@ def read_audio(path: MediaFile, start: float | None = None, duration: float | No
     Returns:
         float32 `[channels, samples]`, and the sample rate in Hz. The samples are as stored: not clipped, and with the
         padding that some codecs add at the end. If rate or channels change within the file, the parts that follow are
-        converted to those of the first.
+        converted to those of the first one that is read.
 
     Raises:
         InputError: a start that is negative or after the end, or a duration that is not positive.
