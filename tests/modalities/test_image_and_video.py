@@ -159,7 +159,7 @@ def test_integers_are_written_as_they_are(tmp_path):
     assert torch.equal(media.read_image(tmp_path / "out.png"), image)
 
 
-@pytest.mark.parametrize("suffix", [s for s in media.SUFFIXES["image"] if s != ".pgm"])
+@pytest.mark.parametrize("suffix", [s for s in media.SUFFIXES["image"] if s not in (".pgm", ".heic")])
 def test_every_listed_image_format_is_written_and_read(photograph, tmp_path, suffix):
     image = media.to_image_tensor(photograph.resize((64, 48)))
     media.write_image(tmp_path / f"out{suffix}", image)

@@ -12,7 +12,7 @@ from zoo import media
 from zoo.errors import InputError, MediaError
 from zoo.metrics import rmsd
 
-SUFFIXES = media.SUFFIXES["structure"]
+SUFFIXES = tuple(suffix for suffix in media.SUFFIXES["structure"] if not suffix.endswith(".gz"))
 ATOMS = ("N", "CA", "C", "CB", "O")
 
 

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -47,12 +48,15 @@ def every() -> list[Modality]:
 
 def modality_of(path: str | Path) -> str:
     """Return the name of a file's modality, by its suffix; InputError for an unknown suffix."""
-    suffix = Path(path).suffix.lower()
     for modality in every():
-        if suffix in modality.suffixes:
+        if _is_of(Path(path), modality):
             return modality.name
     known = " ".join(suffix for modality in every() for suffix in modality.suffixes)
-    raise InputError(f"{path}: expected a suffix among {known}, got {suffix!r}")
+    raise InputError(f"{path}: expected a suffix among {known}, got {Path(path).suffix.lower()!r}")
+
+
+def _is_of(path: Path, modality: Modality) -> bool:
+    return bool(path.suffix) and path.name.lower().endswith(modality.suffixes)
 
 
 def media_files(paths: str | Path | Iterable[str | Path], *modalities: str) -> list[Path]:
@@ -60,7 +64,7 @@ def media_files(paths: str | Path | Iterable[str | Path], *modalities: str) -> l
 
     Args:
         paths: one path or several. A file is taken whatever its suffix; of a folder, all files of `modalities` in it
-            and in its subfolders are taken, sorted, without hidden ones.
+            and in its subfolders are taken, sorted, without hidden ones. Linked folders are followed, each once.
         modalities: names of modalities.
 
     Raises:
@@ -81,15 +85,32 @@ def media_files(paths: str | Path | Iterable[str | Path], *modalities: str) -> l
 
 
 def _files_below(folder: Path, modalities: list[Modality]) -> list[Path]:
-    suffixes = [suffix for modality in modalities for suffix in modality.suffixes]
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in suffixes
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    files = sorted(path for path in _walk(folder) if any(_is_of(path, modality) for modality in modalities))
     if not files:
         names = " or ".join(modality.name for modality in modalities)
-        raise MediaError(f"{folder}: holds no {names} file ({' '.join(suffixes)})")
+        suffixes = " ".join(suffix for modality in modalities for suffix in modality.suffixes)
+        raise MediaError(f"{folder}: holds no {names} file ({suffixes})")
     return files
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Yield the files in a folder and its subfolders; of a linked folder once, and not of one that leads back."""
+    seen: set[Path] = set()
+    links: list[Path] = []
+    waiting = [folder]
+    while waiting or links:
+        current = waiting.pop() if waiting else links.pop(0)
+        real = current.resolve()
+        if real in seen or (real in folder.resolve().parents):
+            continue
+        seen.add(real)
+        try:
+            inside = sorted(path for path in current.iterdir() if not path.name.startswith("."))
+        except OSError as error:
+            warnings.warn(f"{current}: cannot be read and is left out: {error.strerror}", stacklevel=5)
+            continue
+        for path in inside:
+            if path.is_file():
+                yield path
+            elif path.is_dir():
+                (links if path.is_symlink() else waiting).append(path)  # links last: a file keeps its own place

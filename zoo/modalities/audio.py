@@ -6,8 +6,11 @@ Audio is float32 `[channels, samples]`, nominally in [-1, 1].
 from __future__ import annotations
 
 import io
+import math
 import re
+import warnings
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,16 +22,15 @@ from torch import Tensor
 from zoo.errors import InputError, MediaError
 from zoo.files import atomic_path
 from zoo.modalities.base import Modality, Signal
-from zoo.modalities.files import MediaBytes, MediaFile, as_file, opened
+from zoo.modalities.files import MediaFile, as_file
+from zoo.modalities.resampling import check_rate, check_resampling, resample
+from zoo.modalities.sound_files import MOST_CHANNELS, Blocks, alike, blocks_of, joined
 
 if TYPE_CHECKING:
-    import soundfile
-
     from zoo.spec import TokenizerSpec
 
 FORMATS_WRITTEN = {".wav": "WAV", ".flac": "FLAC"}
-MOST_CHANNELS = 64
-PREROLL = 2**15  # samples: a Vorbis decoder can be off in the first blocks after a jump
+LOUDEST = 8.0  # samples beyond it are probably not meant to be in [-1, 1]
 
 
 class AudioModality(Modality):
@@ -81,6 +83,7 @@ class AudioModality(Modality):
         spec: TokenizerSpec,
         *,
         frame_rate: float | None = None,
+        pixel_aspect: float | None = None,
         overwrite: bool = False,
     ) -> None:
         if spec.sample_rate is None:
@@ -101,25 +104,26 @@ def read_audio(path: MediaFile, start: float | None = None, duration: float | No
 
     Returns:
         float32 `[channels, samples]`, and the sample rate in Hz. The samples are as stored: not clipped, and with the
-        padding that some codecs add at the end.
+        padding that some codecs add at the end. If rate or channels change within the file, the parts that follow are
+        converted to those of the first one that is read.
 
     Raises:
         InputError: a start that is negative or after the end, or a duration that is not positive.
         MediaError: a file that is missing, damaged, cut short, or holds no audio. An Ogg file, or an MP3 or AAC stream
             that states no length, can be cut short without a sign of it.
     """
-    if (start is not None and not start >= 0) or (duration is not None and not duration > 0):
+    if (start is not None and not 0 <= start < math.inf) or (duration is not None and not 0 < duration < math.inf):
         raise InputError(f"expected start >= 0 and duration > 0 seconds, got {start} and {duration}")
-    pieces, sample_rate = [], 0
-    for block, sample_rate in _decode(path, start or 0.0, duration):  # noqa: B007 - read after the loop
-        pieces.append(block)
+    pieces = list(_uniform(path, blocks_of(path, start or 0.0, duration)))
     if not pieces:
         raise InputError(f"{path}: expected a start before the end, got {start} seconds")
-    return torch.cat(pieces, dim=1), sample_rate
+    return joined(iter(pieces)), pieces[0][1]
 
 
 def stream_audio(path: MediaFile, seconds: float) -> Iterator[tuple[Tensor, int]]:
     """Yield a long file block by block, in constant memory.
+
+    A part whose rate or channels differ from those of the first is read whole before it is converted.
 
     Args:
         path: as in `read_audio`.
@@ -132,9 +136,9 @@ def stream_audio(path: MediaFile, seconds: float) -> Iterator[tuple[Tensor, int]
         InputError: a length that is not positive.
         MediaError: as in `read_audio`, when the damage is reached.
     """
-    if not seconds > 0:
+    if not 0 < seconds < math.inf:
         raise InputError(f"expected blocks of more than 0 seconds, got {seconds}")
-    return _regroup(_decode(path, 0.0, None), seconds)
+    return _regroup(_uniform(path, blocks_of(path)), seconds)
 
 
 def write_audio(path: str | Path, audio: Tensor, sample_rate: int, overwrite: bool = False) -> None:
@@ -155,7 +159,7 @@ def write_audio(path: str | Path, audio: Tensor, sample_rate: int, overwrite: bo
     if path.suffix.lower() not in FORMATS_WRITTEN:
         raise InputError(f"{path}: expected a file ending in .wav or .flac, got {path.suffix!r}")
     _check_audio(audio)
-    _check_rate(sample_rate)
+    check_rate(sample_rate)
     if not audio.isfinite().all():
         raise InputError("expected audio in [-1, 1], got samples that are not finite")
     import soundfile
@@ -168,28 +172,6 @@ def write_audio(path: str | Path, audio: Tensor, sample_rate: int, overwrite: bo
         raise InputError(f"{path}: {len(audio)} channels at {sample_rate} Hz cannot be written: {error}") from error
     with atomic_path(path, overwrite) as temporary:
         temporary.write_bytes(encoded.getbuffer())
-
-
-def resample(audio: Tensor, from_rate: int, to_rate: int) -> Tensor:
-    """Return audio at another sample rate, by torchaudio's Resample: a Hann-windowed sinc (width 6, rolloff 0.99).
-
-    Args:
-        audio: floating point `[..., samples]`.
-        from_rate, to_rate: sample rates in Hz.
-
-    Returns:
-        `[..., ceil(samples * to_rate / from_rate)]`; `audio` itself if the rates are the same.
-
-    Raises:
-        InputError: a rate that is not a positive integer.
-    """
-    _check_rate(from_rate)
-    _check_rate(to_rate)
-    if from_rate == to_rate:
-        return audio
-    import torchaudio
-
-    return torchaudio.transforms.Resample(from_rate, to_rate).to(audio)(audio)
 
 
 def to_channels(audio: Tensor, channels: int) -> Tensor:
@@ -233,21 +215,28 @@ def load_audio(
             the source cannot be converted to.
         MediaError: as in `read_audio`.
     """
-    if seconds is not None and not seconds > 0:
+    if seconds is not None and not 0 < seconds < math.inf:
         raise InputError(f"expected more than 0 seconds, got {seconds}")
     file = as_file(source)
     if file is not None:
-        audio, given_rate = read_audio(file, duration=seconds)
-        if sample_rate not in (None, given_rate):
-            raise InputError(f"{file}: expected {sample_rate} Hz, got {given_rate} Hz")
+        blocks = blocks_of(file, duration=seconds)
     elif sample_rate is None:
         raise InputError(f"expected sample_rate= with a {type(source).__name__}, got none")
     else:
-        audio, given_rate = _from_memory(source), sample_rate
-        audio = audio if seconds is None else audio[:, : max(1, round(seconds * given_rate))]
-    if given_rate != to_rate and not resample:
-        raise InputError(f"expected {to_rate} Hz, got {given_rate} Hz; resample=True resamples")
-    audio = _at_rate(to_channels(audio, channels), given_rate, to_rate)
+        check_rate(sample_rate)
+        audio = _from_memory(source)
+        audio = audio if seconds is None else audio[:, : max(1, round(seconds * sample_rate))]
+        blocks = iter([(audio, sample_rate)])
+    parts = []
+    for given_rate, part in alike(blocks):
+        if sample_rate not in (None, given_rate):
+            raise InputError(f"{file}: expected {sample_rate} Hz, got {given_rate} Hz")
+        if given_rate != to_rate and not resample:
+            raise InputError(f"expected {to_rate} Hz, got {given_rate} Hz; resample=True resamples")
+        check_resampling(given_rate, to_rate)  # before a part is read that could not be used
+        parts.append(_at_rate(to_channels(joined(part), channels), given_rate, to_rate))
+    audio = torch.cat(parts, dim=1)
+    _warn_of_loudness(audio, file)
     return audio if seconds is None else audio[:, : max(1, round(seconds * to_rate))]
 
 
@@ -257,98 +246,24 @@ _at_rate = resample  # a name that is not shadowed in `load_audio`
 # Reading
 
 
-def _decode(path: MediaFile, start: float, duration: float | None) -> Iterator[tuple[Tensor, int]]:
-    """Yield blocks `[channels, samples]` of any length with their rate."""
-    import soundfile
+def _uniform(path: MediaFile, blocks: Blocks) -> Blocks:
+    """Yield blocks in the rate and channels of the first; a later part that has others is read whole."""
+    form = None
+    for rate, part in alike(blocks):
+        for block, _ in part:
+            form = form or (rate, len(block))
+            if (rate, len(block)) == form:
+                yield block, rate
+            else:
+                yield _converted(path, joined(chain([(block, rate)], part)), rate, *form), form[0]
 
+
+def _converted(path: MediaFile, audio: Tensor, from_rate: int, to_rate: int, channels: int) -> Tensor:
+    """Return a part of a file at another rate and with other channels."""
     try:
-        file = soundfile.SoundFile(opened(path))
-    except (soundfile.LibsndfileError, TypeError):  # TypeError: a suffix that stands for samples without a header
-        return _decode_with_av(path, start, duration)
-    if file.subtype.startswith("MPEG"):  # soundfile seeks after each block, and libsndfile drops MP3's bit reservoir
-        file.close()
-        return _decode_with_av(path, start, duration, stated=file.frames if _has_mp3_length(path) else None)
-    if not 0 < file.frames < 2**62:  # written to a pipe, without a length
-        file.close()
-        return _decode_with_av(path, start, duration)
-    return _decode_with_soundfile(path, file, start, duration)
-
-
-def _has_mp3_length(path: MediaFile) -> bool:
-    """Return whether the first frame states the length; otherwise libsndfile estimates it from the bit rate."""
-    with io.BytesIO(path.content) if isinstance(path, MediaBytes) else open(path, "rb") as file:
-        tag = file.read(10)
-        if tag.startswith(b"ID3"):  # its size: four bytes of seven bits
-            size = sum((byte & 127) << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0), strict=True))
-            file.seek(10 + size)
-        else:
-            file.seek(0)
-        first_frame = file.read(64)
-    return b"Xing" in first_frame or b"Info" in first_frame
-
-
-def _decode_with_soundfile(
-    path: MediaFile, file: soundfile.SoundFile, start: float, duration: float | None
-) -> Iterator[tuple[Tensor, int]]:
-    import soundfile
-
-    rate = file.samplerate
-    with file:
-        # The header states more bytes than the file has; a number of about 2 ** 31 or more stands for no number.
-        for chunk, stated, held in re.findall(r"^(data|SSND) : (\d+) \(should be (\d+)\)", file.extra_info, re.M):
-            if int(held) < int(stated) < 0x7FFF0000:
-                raise MediaError(f"{path}: cut short: its {chunk} chunk has {held} of {stated} bytes")
-        first = round(start * rate)
-        if first >= file.frames:
-            return
-        remaining = file.frames - first
-        if duration is not None:
-            remaining = min(remaining, max(1, round(duration * rate)))
-        try:
-            preroll = min(first, PREROLL)
-            file.seek(first - preroll)
-            file.read(preroll)
-            while remaining:
-                block = file.read(min(remaining, 2**18), dtype="float32", always_2d=True)
-                if len(block) == 0:
-                    raise MediaError(f"{path}: cut short: {remaining} of {file.frames} samples are missing")
-                remaining -= len(block)
-                yield torch.from_numpy(np.ascontiguousarray(block.T)), rate
-        except soundfile.LibsndfileError as error:
-            raise MediaError(f"{path}: damaged: {error.error_string}") from error
-
-
-def _decode_with_av(
-    path: MediaFile, start: float, duration: float | None, stated: int | None = None
-) -> Iterator[tuple[Tensor, int]]:
-    import av
-
-    position = 0
-    try:
-        with av.open(opened(path), mode="r", metadata_errors="ignore") as container:
-            if not container.streams.audio:
-                raise MediaError(f"{path}: holds no sound")
-            to_float = av.AudioResampler(format="fltp")
-            for frame in container.decode(container.streams.audio[0]):
-                if frame.is_corrupt:
-                    raise MediaError(f"{path}: damaged at {position / frame.sample_rate:.2f} seconds")
-                rate = frame.sample_rate
-                first = round(start * rate)
-                end = None if duration is None else first + max(1, round(duration * rate))
-                for part in to_float.resample(frame):
-                    block = torch.from_numpy(part.to_ndarray())
-                    kept = block[:, max(0, first - position) : None if end is None else max(0, end - position)]
-                    position += block.shape[1]
-                    if kept.shape[1]:
-                        yield kept, rate
-                if end is not None and position >= end:
-                    return
-    except av.FFmpegError as error:
-        raise MediaError(f"{path}: cannot be read as sound: {error.strerror}") from error
-    if position == 0:
-        raise MediaError(f"{path}: holds no sound")
-    if stated is not None and position < stated - 1152:  # a frame: some encoders count one too many
-        raise MediaError(f"{path}: cut short: holds {position} of {stated} samples")
+        return _at_rate(to_channels(audio, channels), from_rate, to_rate)
+    except InputError as error:
+        raise MediaError(f"{path}: {error}") from error
 
 
 def _regroup(blocks: Iterable[tuple[Tensor, int]], seconds: float) -> Iterator[tuple[Tensor, int]]:
@@ -371,11 +286,20 @@ def _regroup(blocks: Iterable[tuple[Tensor, int]], seconds: float) -> Iterator[t
 # Checks
 
 
+def _warn_of_loudness(audio: Tensor, file: MediaFile | None) -> None:
+    peak = float(audio.abs().max())
+    if LOUDEST < peak < math.inf:
+        warnings.warn(
+            f"{file or 'audio'}: peaks at {peak:.4g}, expected about [-1, 1]; 16-bit integers are divided by 32768",
+            stacklevel=3,
+        )
+
+
 def _from_memory(source: np.ndarray | Tensor) -> Tensor:
     """Return audio in memory as float32 `[channels, samples]`."""
     if isinstance(source, np.ndarray):
         if source.dtype.kind != "f":
-            raise InputError(f"expected audio of floats in [-1, 1], got {source.dtype}")
+            raise InputError(f"expected audio of floats in [-1, 1], got {source.dtype}{_division(str(source.dtype))}")
         source = torch.from_numpy(source.astype(np.float32))
     if isinstance(source, Tensor) and source.ndim == 1:
         source = source[None]
@@ -391,12 +315,13 @@ def _check_audio(audio: Tensor) -> None:
     if len(audio) > MOST_CHANNELS:
         raise InputError(f"expected audio as [channels, samples], got {list(audio.shape)}; transpose it: audio.T")
     if not audio.is_floating_point():
-        raise InputError(f"expected audio of floats in [-1, 1], got {audio.dtype}")
+        raise InputError(f"expected audio of floats in [-1, 1], got {audio.dtype}{_division(str(audio.dtype))}")
 
 
-def _check_rate(sample_rate: int) -> None:
-    if not isinstance(sample_rate, int) or sample_rate < 1:
-        raise InputError(f"expected a sample rate as a positive integer in Hz, got {sample_rate!r}")
+def _division(dtype: str) -> str:
+    """Return how integer samples become floats, to follow an error."""
+    bits = re.fullmatch(r"(?:torch\.)?int(\d+)", dtype)
+    return f"; divide by {2 ** (int(bits[1]) - 1)}" if bits else ""
 
 
 MODALITY = AudioModality()

@@ -24,10 +24,12 @@ class Signal(NamedTuple):
 
     values: floating, in the public layout without the batch axis.
     frame_rate: frames per second of a video; None if not known.
+    pixel_aspect: width of a video's pixels divided by their height; None if they are square.
     """
 
     values: Tensor
     frame_rate: float | None = None
+    pixel_aspect: float | None = None
 
 
 class Batch(NamedTuple):
@@ -276,6 +278,7 @@ class Modality(ABC):
         spec: TokenizerSpec,
         *,
         frame_rate: float | None = None,
+        pixel_aspect: float | None = None,
         overwrite: bool = False,
     ) -> None:
         """Write a signal without batch axis, or its windows one after the other, whole or not at all.

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,3 +48,13 @@ def as_file(source: Any) -> MediaFile | None:
     if callable(getattr(source, "read", None)):
         return MediaBytes(source.read(), str(getattr(source, "name", "file object")))
     return None
+
+
+@contextmanager
+def named_warnings(file: MediaFile) -> Iterator[None]:
+    """Issue the warnings of libraries that are raised in the block with the name of the file that they are about."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        warnings.warn(f"{file}: {warning.message}", warning.category, stacklevel=4)

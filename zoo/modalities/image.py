@@ -16,7 +16,7 @@ from torch import Tensor
 from zoo.errors import InputError, MediaError
 from zoo.files import atomic_path
 from zoo.modalities.base import Modality, Signal, cut_square
-from zoo.modalities.files import MediaFile, as_file, opened
+from zoo.modalities.files import MediaFile, as_file, named_warnings, opened
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from zoo.spec import TokenizerSpec
 
 Interpolation = Literal["bilinear", "bicubic"]
+MOST_PIXELS = 178_956_970  # of a resized image; Pillow's own limit for files
+BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # tags of TIFF
 
 
 class ImageModality(Modality):
@@ -33,7 +35,24 @@ class ImageModality(Modality):
     title = "Images"
     noun = ("image", "images")
     axes = ("height", "width")
-    suffixes = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
+    suffixes = (
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".webp",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".gif",
+        ".ppm",
+        ".pgm",
+        ".jfif",
+        ".jpe",
+        ".tga",
+        ".avif",
+        ".jp2",
+        ".heic",
+    )
     signal_suffix = ".png"
     lossless_suffix = ".png"
     options = ("resolution", "crop", "interpolation")
@@ -68,6 +87,7 @@ class ImageModality(Modality):
         spec: TokenizerSpec,
         *,
         frame_rate: float | None = None,
+        pixel_aspect: float | None = None,
         overwrite: bool = False,
     ) -> None:
         write_image(path, signal, overwrite=overwrite)
@@ -83,13 +103,17 @@ def read_image(path: MediaFile) -> Tensor:
         MediaError: a file that is missing or damaged, is not an image, is larger than Pillow's limit against
             decompression bombs, or has samples without a stated range (32-bit integers or floats).
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
-        with Image.open(opened(path)) as image:
+        with named_warnings(path), Image.open(opened(path)) as image:
             image.load()
-            turned = ImageOps.exif_transpose(image)
-        return _pixels(turned)
+            ImageOps.exif_transpose(image, in_place=True)
+            return _pixels(image)
+    except UnidentifiedImageError as error:
+        heic = "; pillow-heif's register_heif_opener() makes Pillow read HEIC"
+        hint = heic if Path(str(path)).suffix.lower() == ".heic" else ""
+        raise MediaError(f"{path}: cannot be read as an image: {error}{hint}") from error
     except OSError as error:
         raise MediaError(f"{path}: cannot be read as an image: {error.strerror or error}") from error
     except Exception as error:  # a damaged file makes Pillow's decoders raise nearly anything
@@ -180,8 +204,14 @@ def resize_short_side(image: Tensor, size: int, interpolation: Interpolation = "
     _check_image(image)
     if size < 1:
         raise InputError(f"expected a size of at least 1 pixel, got {size}")
-    if min(image.shape[1:]) == size:
+    short, long = sorted(image.shape[1:])
+    if short == size:
         return image
+    if size * (size * long // short) > MOST_PIXELS:
+        raise InputError(
+            f"expected a resized image of at most {MOST_PIXELS} pixels, got {size}x{size * long // short} "
+            f"from {image.shape[1]}x{image.shape[2]}"
+        )
     mode = InterpolationMode(interpolation)
     if image.is_floating_point():
         # Clamped, as bytes are: bicubic interpolation exceeds the range of its input.
@@ -214,11 +244,15 @@ def _pixels(image: Image.Image) -> Tensor:
     from PIL import Image
 
     if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
+        values = np.asarray(image)
+        tags = getattr(image, "tag_v2", {})
+        greatest = 2 ** min(tags.get(BITS_PER_SAMPLE, (16,))[0], 16) - 1
+        if values.min() < 0 or values.max() > greatest:
             raise InputError("expected 8 or 16 bits a sample, got 32-bit integers")
-        grey = torch.from_numpy((values + 128) // 257).to(torch.uint8)
-        return grey.expand(3, -1, -1).contiguous()
+        levels = ((np.arange(greatest + 1) * 255 + greatest // 2) // greatest).astype(np.uint8)
+        if tags.get(PHOTOMETRIC) == 0:  # 0 is white
+            levels = levels[::-1].copy()
+        return torch.from_numpy(levels[values]).expand(3, -1, -1).contiguous()
     if image.mode == "F":
         raise InputError("expected 8 or 16 bits a sample, got 32-bit floats")
     if image.has_transparency_data:
@@ -247,14 +281,20 @@ def _from_memory(source: Image.Image | np.ndarray | Tensor) -> Tensor:
         raise InputError(f"expected an image as {kinds}, got {type(source).__name__}")
     _check_image(source)
     if source.is_floating_point():
-        least, greatest = (bound.item() for bound in source.aminmax())
-        if not (least >= 0 and greatest <= 1):  # NaN fails too
-            raise InputError(f"expected a float image in [0, 1], got values from {least:.4g} to {greatest:.4g}")
+        check_unit_range(source, "a float image")
     return source
 
 
+def check_unit_range(values: Tensor, what: str) -> None:
+    """Raise InputError for values outside [0, 1] and for NaN, with a hint if they look like bytes."""
+    least, greatest = (bound.item() for bound in values.aminmax())
+    if not (least >= 0 and greatest <= 1):  # NaN fails too
+        hint = "; divide by 255?" if least >= 0 and 1 < greatest <= 256 else ""
+        raise InputError(f"expected {what} in [0, 1], got values from {least:.4g} to {greatest:.4g}{hint}")
+
+
 def _to_float(image: Tensor) -> Tensor:
-    return image.float() if image.is_floating_point() else image.float() / 255
+    return image.float() if image.is_floating_point() else image.float().div_(255)
 
 
 def _check_image(image: Tensor) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +23,8 @@ from torch import Tensor
 from zoo.errors import InputError, MediaError, ZooError
 from zoo.files import atomic_path
 from zoo.modalities.base import Modality, Signal
-from zoo.modalities.files import MediaBytes, MediaFile, as_file
+from zoo.modalities.files import MediaBytes, MediaFile, as_file, named_warnings
+from zoo.modalities.structure_files import content_of, first_locations, polymer_lines, without_ligands
 
 if TYPE_CHECKING:
     from biotite.structure import AtomArray
@@ -43,7 +45,7 @@ class StructureModality(Modality):
     noun = ("structure", "structures")
     axes = ("residues",)
     axis = 1
-    suffixes = SUFFIXES
+    suffixes = (*SUFFIXES, *(f"{suffix}.gz" for suffix in SUFFIXES))
     signal_suffix = ".pdb"
     lossless_suffix = ".bcif"
     options = ("chain", "residues")
@@ -103,6 +105,7 @@ class StructureModality(Modality):
             raise InputError("expected chain= with a file; coordinates in memory are one chain")
         else:
             values = _from_memory(source)
+        _check_backbone(values, file)
         return Signal(values[:residues])
 
     def chains(self, source: Any) -> tuple[str, ...]:
@@ -115,6 +118,7 @@ class StructureModality(Modality):
         spec: TokenizerSpec,
         *,
         frame_rate: float | None = None,
+        pixel_aspect: float | None = None,
         overwrite: bool = False,
     ) -> None:
         write_structure(path, signal, overwrite=overwrite)
@@ -146,14 +150,14 @@ class Structure:
 def read_structure(path: MediaFile, chain: str | None = None, model: int = 1) -> Structure:
     """Read a chain's residues, in file order.
 
-    A residue is anything with a CA atom of carbon: this includes modified residues (HETATM), but not waters and most
-    ligands. Residues that the experiment did not resolve are not in the file and have no row here; gaps in the residue
-    ids show them. Of alternate locations, the one named first in the residue is taken. Everything else is as biotite
-    reads it: chain and residue ids are the authors' (mmCIF `auth_*`), and residues with insertion codes are residues of
-    their own.
+    A residue is anything with a CA atom of carbon: this includes modified residues of the chain (HETATM), but not
+    waters and ligands, which follow the TER of the chain (PDB) or have no number in it (mmCIF). Residues that the
+    experiment did not resolve are not in the file and have no row here; gaps in the residue ids show them. Of
+    alternate locations, the one named first in the residue is taken. Everything else is as biotite reads it: chain and
+    residue ids are the authors' (mmCIF `auth_*`), and residues with insertion codes are residues of their own.
 
     Args:
-        path: ends in `.pdb` or `.ent` (PDB), `.cif` or `.mmcif` (mmCIF), or `.bcif` (BinaryCIF).
+        path: ends in `.pdb` or `.ent` (PDB), `.cif` or `.mmcif` (mmCIF), or `.bcif` (BinaryCIF), each also with `.gz`.
         chain: id of the chain; None: the only one that has residues.
         model: number of the model, from 1.
 
@@ -210,6 +214,8 @@ def write_structure(
     """
     path = Path(path)
     _check_suffix(path)
+    if path.suffix.lower() == ".gz":
+        raise InputError(f"{path}: expected a suffix among {' '.join(SUFFIXES)}; compressed files are only read")
     array = _check_coordinates(coordinates)
     residues = len(array)
     names = [UNKNOWN_RESIDUE] * residues if residue_names is None else list(residue_names)
@@ -237,9 +243,9 @@ def write_structure(
 
 def _named(file: MediaFile) -> str:
     """Return the name of a file; for bytes without a suffix, with the suffix that their content shows."""
-    if not isinstance(file, MediaBytes) or Path(file.name).suffix.lower() in SUFFIXES:
+    if not isinstance(file, MediaBytes) or _suffix(Path(file.name)) in SUFFIXES:
         return str(file)
-    start = file.content[:512].lstrip()
+    start = content_of(file)[:512].lstrip()
     if start.startswith((b"data_", b"#", b"loop_")):
         return f"{file.name}.cif"
     # BinaryCIF is a MessagePack map, whose first byte does not occur in text.
@@ -273,23 +279,30 @@ def _read_residues(source: MediaFile, model: int) -> tuple[Path, AtomArray, np.n
 def _read_atoms(file: MediaFile, path: Path, model: int) -> AtomArray:
     from biotite.structure.io import pdb, pdbx
 
-    is_binary = path.suffix.lower() == ".bcif"
+    suffix = _suffix(path)
     try:
-        opened: Any = file
-        if isinstance(file, MediaBytes):
-            opened = io.BytesIO(file.content) if is_binary else io.StringIO(file.content.decode())
-        parsed: Any
-        if path.suffix.lower() in PDB_SUFFIXES:
-            parsed = pdb.PDBFile.read(opened)
-            models, get_structure = parsed.get_model_count(), parsed.get_structure
-        else:
-            parsed = (pdbx.BinaryCIFFile if is_binary else pdbx.CIFFile).read(opened)
-            models, get_structure = pdbx.get_model_count(parsed), partial(pdbx.get_structure, parsed)
-        if models == 0:
-            raise MediaError(f"{path}: holds no atom")
-        if not 1 <= model <= models:
-            raise InputError(f"{path}: expected a model from 1 to {models}, got {model}")
-        atoms = get_structure(model)
+        with named_warnings(path):
+            content: Any = content_of(file)
+            parsed: Any
+            chains: set[str] | None = None
+            if suffix in PDB_SUFFIXES:
+                lines, chains = polymer_lines(content.decode(errors="replace").splitlines())
+                parsed = pdb.PDBFile.read(io.StringIO("\n".join(lines)))
+                models, get_structure = parsed.get_model_count(), partial(parsed.get_structure, altloc="all")
+            else:
+                if suffix == ".bcif":
+                    parsed = pdbx.BinaryCIFFile.read(io.BytesIO(content))
+                else:
+                    parsed = pdbx.CIFFile.read(io.StringIO(content.decode(errors="replace")))
+                models = pdbx.get_model_count(parsed)
+                extra = ["label_seq_id"] if "label_seq_id" in parsed.block["atom_site"] else []
+                get_structure = partial(pdbx.get_structure, parsed, altloc="all", extra_fields=extra)
+            if models == 0:
+                raise MediaError(f"{path}: holds no atom")
+            if not 1 <= model <= models:
+                raise InputError(f"{path}: expected a model from 1 to {models}, got {model}")
+            atoms = first_locations(get_structure(model))
+        atoms = without_ligands(atoms, chains)
     except ZooError:
         raise
     except OSError as error:
@@ -354,8 +367,26 @@ def _atom_array(coordinates: np.ndarray, names: list[str], ids: list[int], codes
 # Checks
 
 
+def _suffix(path: Path) -> str:
+    """Return the suffix that names the format, without that of a compressed file."""
+    return (Path(path.stem) if path.suffix.lower() == ".gz" else path).suffix.lower()
+
+
+def _check_backbone(coordinates: Tensor, file: MediaFile | None) -> None:
+    """Raise InputError if no residue has all of N, CA and C, and warn if most lack one."""
+    absent = coordinates[:, :3].isnan().any(dim=-1)
+    incomplete = int(absent.any(dim=-1).sum())
+    if 2 * incomplete <= len(absent):
+        return
+    lacking = ", ".join(name for name, missing in zip(ATOMS, absent.any(dim=0).tolist(), strict=False) if missing)
+    message = f"{file or 'structure'}: {incomplete} of {len(absent)} residues lack one of {lacking}"
+    if incomplete == len(absent):
+        raise InputError(f"{message}; expected the backbone atoms N, CA and C")
+    warnings.warn(f"{message}; codes need the backbone atoms N, CA and C", stacklevel=3)
+
+
 def _check_suffix(path: Path) -> None:
-    if path.suffix.lower() not in SUFFIXES:
+    if _suffix(path) not in SUFFIXES:
         raise InputError(f"{path}: expected a suffix among {' '.join(SUFFIXES)}, got {path.suffix!r}")
 
 

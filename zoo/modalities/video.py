@@ -6,9 +6,10 @@ Video is `[3, T, H, W]`, uint8 as read or float in [0, 1].
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,17 @@ from torch import Tensor
 from zoo.errors import InputError, MediaError
 from zoo.files import atomic_path
 from zoo.modalities.base import Modality, Signal, cut_square, replicate
-from zoo.modalities.files import MediaFile, as_file, opened
-from zoo.modalities.image import center_crop, resize_short_side
+from zoo.modalities.files import MediaFile, as_file
+from zoo.modalities.image import center_crop, check_unit_range, resize_short_side
+from zoo.modalities.video_files import (
+    DEFAULT_RATE,
+    LEAST_RATE,
+    MOST_ASPECT,
+    MOST_RATE,
+    Frame,
+    frames_of,
+    windows_of,
+)
 
 if TYPE_CHECKING:
     from zoo.spec import TokenizerSpec
@@ -84,34 +94,29 @@ class VideoModality(Modality):
 
     def load(self, source: Any, spec: TokenizerSpec, **options: Any) -> Signal:
         parts = list(self.stream(source, spec, **options))
-        return Signal(torch.cat([part.values for part in parts], dim=1), parts[-1].frame_rate)
+        return parts[0]._replace(values=torch.cat([part.values for part in parts], dim=1))
 
     def stream(self, source: Any, spec: TokenizerSpec, **options: Any) -> Iterator[Signal]:
         """Yield windows of `spec.chunk_frames` frames, in constant memory; `seconds` and `frames` limit the length."""
         seconds, most = options.get("seconds"), options.get("frames")
-        if seconds is not None and not seconds > 0:
+        if seconds is not None and not 0 < seconds < math.inf:
             raise InputError(f"expected more than 0 seconds, got {seconds}")
         resolution, crop = cut_square(options, spec)
         interpolation = options.get("interpolation", "bilinear")
-        size = spec.chunk_frames or WINDOW
         file = as_file(source)
-        windows = _windows_of(source, size) if file is None else read_video(file, size)
-        taken = 0
-        for window, rate in windows:
-            if seconds is not None:
-                if rate is None:
-                    raise InputError("expected seconds= with a file that states its frame rate, got frames alone")
-                most = max(1, round(seconds * rate))
-            window = window if most is None else window[:, : most - taken]
-            taken += window.shape[1]
-            if resolution is not None or crop is not None:
-                frames = [_square(frame, resolution, crop, interpolation) for frame in window.unbind(1)]
-                window = torch.stack(frames, dim=1)
-            yield Signal(window if window.is_floating_point() else window.float() / 255, rate)
-            if most is not None and taken >= most:
-                return
-        if taken == 0:
+        frames = _frames_in_memory(source) if file is None else frames_of(file)
+        first = next(frames, None)
+        if first is None:
             raise MediaError(f"{file}: holds no frame")
+        if seconds is not None:
+            if first.rate is None:
+                raise InputError("expected seconds= with a file that states its frame rate, got frames alone")
+            most = max(1, round(min(seconds * first.rate, sys.maxsize // 2)))
+        taken = islice(chain([first], frames), most)
+        squares = (_square(frame.pixels, resolution, crop, interpolation) for frame in taken)
+        for window in windows_of(squares, spec.chunk_frames or WINDOW, file):
+            values = window if window.is_floating_point() else window.float().div_(255)
+            yield Signal(values, first.rate, first.pixel_aspect)
 
     def write(
         self,
@@ -120,11 +125,12 @@ class VideoModality(Modality):
         spec: TokenizerSpec,
         *,
         frame_rate: float | None = None,
+        pixel_aspect: float | None = None,
         overwrite: bool = False,
     ) -> None:
         if frame_rate is None:
             raise InputError(f"{path}: expected the frame rate of the video, got none")
-        write_video(path, signal, frame_rate, overwrite=overwrite)
+        write_video(path, signal, frame_rate, pixel_aspect=pixel_aspect, overwrite=overwrite)
 
     def write_lossless(self, path: Path, signal: Signal, spec: TokenizerSpec) -> None:
         if signal.frame_rate is None:
@@ -147,8 +153,8 @@ def _square(frame: Tensor, resolution: int | None, crop: int | None, interpolati
     return frame if crop is None else center_crop(frame, crop)
 
 
-def _windows_of(source: Any, frames: int) -> Iterator[tuple[Tensor, float | None]]:
-    """Return the windows of a video in memory."""
+def _frames_in_memory(source: Any) -> Iterator[Frame]:
+    """Return the frames of a video in memory, after its checks."""
     if isinstance(source, np.ndarray):
         if source.ndim != 4 or source.shape[3] != 3:
             raise InputError(f"expected a video array [frames, height, width, 3], got {list(source.shape)}")
@@ -156,8 +162,10 @@ def _windows_of(source: Any, frames: int) -> Iterator[tuple[Tensor, float | None
     if not isinstance(source, Tensor):
         kinds = "path, bytes, array [frames, height, width, 3] or tensor [3, frames, height, width]"
         raise InputError(f"expected a video as {kinds}, got {type(source).__name__}")
-    _as_bytes(source)  # for its checks
-    return ((window, None) for window in source.split(frames, dim=1))
+    _check_video(source)
+    if source.is_floating_point():
+        check_unit_range(source, "a float video")
+    return (Frame(pixels, None, None) for pixels in source.unbind(1))
 
 
 def read_video(path: MediaFile, frames: int) -> Iterator[tuple[Tensor, float]]:
@@ -168,38 +176,48 @@ def read_video(path: MediaFile, frames: int) -> Iterator[tuple[Tensor, float]]:
         frames: length of a window; the last one holds the rest.
 
     Yields:
-        uint8 `[3, T, H, W]`, rotated as the file says, and the frames per second (the mean if they vary).
+        uint8 `[3, T, H, W]`, rotated as the file says, and the frames per second: the mean rate of the timestamps,
+        or 25 if the file has none.
 
     Raises:
         InputError: a length below one frame.
-        MediaError: a file that is missing, damaged or holds no video, when the damage is reached.
+        MediaError: a file that is missing, damaged or holds no video, frames that change in size, or windows of more
+            than 2**29 pixels, when they are reached.
     """
     if frames < 1:
         raise InputError(f"expected windows of at least 1 frame, got {frames}")
-    return _windows(path, frames)
+    return _windows_with_rate(path, frames)
 
 
 def load_video(path: MediaFile) -> Tensor:
     """Read a whole video file as float32 `[3, T, H, W]` in [0, 1]; errors are those of `read_video`."""
-    windows = [window for window, _ in read_video(path, 64)]
+    windows = [window for window, _ in read_video(path, WINDOW)]
     if not windows:
         raise MediaError(f"{path}: holds no frame")
-    return torch.cat(windows, dim=1).float() / 255
+    return torch.cat(windows, dim=1).float().div_(255)
 
 
-def write_video(path: str | Path, video: Tensor | Iterable[Tensor], fps: float, overwrite: bool = False) -> None:
+def write_video(
+    path: str | Path,
+    video: Tensor | Iterable[Tensor],
+    fps: float,
+    overwrite: bool = False,
+    *,
+    pixel_aspect: float | None = None,
+) -> None:
     """Write H.264 at a visually nearly lossless quality (CRF 18), whole or not at all.
 
     Args:
         path: ends in `.mp4`, `.mkv` or `.mov`.
         video: float `[3, T, H, W]` in [0, 1], clamped; or uint8; or windows of such video, which are written as they
             come, in constant memory.
-        fps: frames per second.
+        fps: frames per second, from 0.01 to 1000.
         overwrite: whether an existing file is replaced.
+        pixel_aspect: width of the pixels divided by their height, from 0.01 to 100; None: they are square.
 
     Raises:
         InputError: another suffix, shape or dtype, windows that differ in height or width, a value that is not
-            finite, or an `fps` that is not positive.
+            finite, or an `fps` or a `pixel_aspect` out of range.
         MediaError: the file exists or cannot be written.
     """
     import av
@@ -207,8 +225,10 @@ def write_video(path: str | Path, video: Tensor | Iterable[Tensor], fps: float, 
     path = Path(path)
     if path.suffix.lower() not in (".mp4", ".mkv", ".mov"):
         raise InputError(f"{path}: expected a file ending in .mp4, .mkv or .mov, got {path.suffix!r}")
-    if not fps > 0:
-        raise InputError(f"expected fps > 0, got {fps}")
+    if not LEAST_RATE <= fps <= MOST_RATE:
+        raise InputError(f"expected fps from {LEAST_RATE:g} to {MOST_RATE:g}, got {fps}")
+    if pixel_aspect is not None and not 1 / MOST_ASPECT <= pixel_aspect <= MOST_ASPECT:
+        raise InputError(f"expected a pixel aspect from {1 / MOST_ASPECT:g} to {MOST_ASPECT:g}, got {pixel_aspect}")
     windows = map(_as_bytes, [video] if isinstance(video, Tensor) else video)
     first = next(windows, None)
     if first is None:
@@ -217,6 +237,8 @@ def write_video(path: str | Path, video: Tensor | Iterable[Tensor], fps: float, 
     with atomic_path(path, overwrite) as temporary, av.open(temporary, "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": "18"})
         stream.height, stream.width = height, width
+        if pixel_aspect is not None:
+            stream.codec_context.sample_aspect_ratio = Fraction(pixel_aspect).limit_denominator(1000)
         stream.pix_fmt = "yuv444p" if height % 2 or width % 2 else "yuv420p"  # halving colour needs even sides
         for window in chain([first], windows):
             if window.shape[2:] != first.shape[2:]:
@@ -240,45 +262,24 @@ def write_lossless_video(path: Path, video: Tensor, frame_rate: float) -> None:
 
 
 def _as_bytes(video: Tensor) -> Tensor:
+    _check_video(video)
+    return (video.float().clamp(0, 1) * 255).round().to(torch.uint8) if video.is_floating_point() else video
+
+
+def _check_video(video: Tensor) -> None:
     if video.ndim != 4 or video.shape[0] != 3 or video.numel() == 0:
         raise InputError(f"expected video as [3, frames, height, width], got {list(video.shape)}")
-    if video.is_floating_point():
-        if not video.isfinite().all():
-            raise InputError("expected video in [0, 1], got values that are not finite")
-        video = (video.float().clamp(0, 1) * 255).round().to(torch.uint8)
-    if video.dtype != torch.uint8:
+    if video.dtype != torch.uint8 and not video.is_floating_point():
         raise InputError(f"expected video of uint8, or floats in [0, 1], got {video.dtype}")
-    return video
+    if video.is_floating_point() and not video.isfinite().all():
+        raise InputError("expected video in [0, 1], got values that are not finite")
 
 
-def _windows(path: MediaFile, frames: int) -> Iterator[tuple[Tensor, float]]:
-    import av
-
-    window: list[np.ndarray] = []
-    try:
-        with av.open(opened(path), mode="r", metadata_errors="ignore") as container:
-            if not container.streams.video:
-                raise MediaError(f"{path}: holds no video")
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            if stream.average_rate is None:
-                raise MediaError(f"{path}: states no frame rate")
-            rate = float(stream.average_rate)
-            for frame in container.decode(stream):
-                if frame.is_corrupt:
-                    raise MediaError(f"{path}: holds a damaged frame")
-                window.append(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
-                if len(window) == frames:
-                    yield _stack(window), rate
-                    window = []
-            if window:
-                yield _stack(window), rate
-    except av.FFmpegError as error:
-        raise MediaError(f"{path}: cannot be read as video: {error.strerror}") from error
-
-
-def _stack(window: list[np.ndarray]) -> Tensor:
-    return torch.from_numpy(np.stack(window)).permute(3, 0, 1, 2).contiguous()
+def _windows_with_rate(path: MediaFile, frames: int) -> Iterator[tuple[Tensor, float]]:
+    read = frames_of(path)
+    for first in read:
+        for window in windows_of((frame.pixels for frame in chain([first], read)), frames, path):
+            yield window, first.rate or DEFAULT_RATE
 
 
 MODALITY = VideoModality()
