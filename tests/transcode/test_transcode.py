@@ -105,3 +105,16 @@ def test_a_system_that_only_encodes_reconstructs_nothing(protein, tmp_path):
     assert "foldseek-3di cannot decode: its letters" in error_line(result)
     run("encode", "foldseek-3di", protein, "--chain", "A", "--out", tmp_path / "codes")
     assert load_codes(tmp_path / "codes" / "protein.npz").codes.shape == (1, 1, 29)
+
+
+def test_the_shape_of_a_videos_pixels_comes_back(tiny_cosmos, tmp_path):
+    media.write_video(tmp_path / "clip.mp4", torch.rand(3, 5, 16, 16), 10, pixel_aspect=64 / 45)
+    (encoded,) = zoo.encode_files(tiny_cosmos, [tmp_path / "clip.mp4"], tmp_path / "clip.npz")
+    assert encoded.error is None
+    assert load_codes(tmp_path / "clip.npz").pixel_aspect == pytest.approx(64 / 45)
+    (decoded,) = zoo.decode_files([tmp_path / "clip.npz"], tmp_path / "decoded.mp4", name="tiny-cosmos")
+    (restored,) = zoo.reconstruct_files(tiny_cosmos, [tmp_path / "clip.mp4"], tmp_path / "restored.mp4")
+    for result in (decoded, restored):
+        assert result.error is None
+        signal = tiny_cosmos.modality.load(result.target, tiny_cosmos.spec)
+        assert signal.pixel_aspect == pytest.approx(64 / 45)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 LOWEST_FRAME_RATE, HIGHEST_FRAME_RATE = 1e-3, 1e5
+MOST_ASPECT = 100.0  # of a pixel's sides
 
 
 def check_sizes(codebook_sizes: Sequence[int]) -> tuple[int, ...]:
@@ -67,6 +68,17 @@ def check_frame_rate(frame_rate: Any) -> float:
             f"got {reprlib.repr(frame_rate)}"
         )
     return float(frame_rate)
+
+
+def check_pixel_aspect(pixel_aspect: Any) -> float:
+    """Return width by height of a pixel; InputError for what is not a number from 0.01 to 100."""
+    is_number = isinstance(pixel_aspect, int | float) and not isinstance(pixel_aspect, bool)
+    if not is_number or not 1 / MOST_ASPECT <= pixel_aspect <= MOST_ASPECT:
+        raise InputError(
+            f"expected pixel_aspect as a number from {1 / MOST_ASPECT:g} to {MOST_ASPECT:g}, "
+            f"got {reprlib.repr(pixel_aspect)}"
+        )
+    return float(pixel_aspect)
 
 
 def check_against_spec(

@@ -22,6 +22,7 @@ from zoo.codes.checks import (
     check_codes,
     check_frame_rate,
     check_lengths,
+    check_pixel_aspect,
     check_size,
     check_sizes,
 )
@@ -46,7 +47,7 @@ class CodeFile:
     codes: int64 `[batch, num_codebooks, *grid]`. name: the variant that made them.
     size: size of the signal, its axes after batch and channels, to which `decode` crops; None: not stated.
     lengths: int64 `[batch]`, valid steps of each item's first axis in a padded batch; None: all.
-    frame_rate: frames per second of a video.
+    frame_rate: frames per second of a video. pixel_aspect: width by height of its pixels; None: they are square.
     options: those of `preprocess` that the signal was read with, by name; None: not stated.
     source_bytes: size of the file that was encoded; None: not stated.
     """
@@ -57,6 +58,7 @@ class CodeFile:
     size: tuple[int, ...] | None = None
     lengths: Tensor | None = None
     frame_rate: float | None = None
+    pixel_aspect: float | None = None
     options: Mapping[str, Any] | None = None
     source_bytes: int | None = None
 
@@ -78,6 +80,7 @@ def save_codes(
     size: Sequence[int] | None = None,
     lengths: Tensor | None = None,
     frame_rate: float | None = None,
+    pixel_aspect: float | None = None,
     options: Mapping[str, Any] | None = None,
     source_bytes: int | None = None,
     overwrite: bool = False,
@@ -86,17 +89,18 @@ def save_codes(
 
     The file has an array `codes` in the narrowest unsigned integer that `codebook_sizes` needs, an int64 array
     `lengths` where given, and a JSON object with `format`, `name`, `codebook_sizes`, `size` and, where given,
-    `frame_rate`, `options` and `source_bytes`: in `.npz` the string array `zoo_codes`, in `.safetensors` the entry
-    `zoo_codes` of its metadata.
+    `frame_rate`, `pixel_aspect`, `options` and `source_bytes`: in `.npz` the string array `zoo_codes`, in
+    `.safetensors` the entry `zoo_codes` of its metadata.
 
     Args:
         path: ends in `.npz` or `.safetensors`.
         codes: integers `[batch, num_codebooks, *grid]`.
-        name, codebook_sizes, size, lengths, frame_rate, options, source_bytes: as in `CodeFile`.
+        name, codebook_sizes, size, lengths, frame_rate, pixel_aspect, options, source_bytes: as in `CodeFile`.
         overwrite: whether an existing file is replaced.
 
     Raises:
-        InputError: another suffix, or shape, dtype or range of the codes, `size`, `lengths` or `frame_rate`.
+        InputError: another suffix, or shape, dtype or range of the codes, `size`, `lengths`, `frame_rate` or
+            `pixel_aspect`.
         MediaError: the file exists or cannot be written.
     """
     path = Path(path)
@@ -111,6 +115,8 @@ def save_codes(
     fields: dict[str, Any] = {"format": FORMAT, "name": _check_name(name), "codebook_sizes": sizes, "size": size}
     if frame_rate is not None:
         fields["frame_rate"] = check_frame_rate(frame_rate)
+    if pixel_aspect is not None:
+        fields["pixel_aspect"] = check_pixel_aspect(pixel_aspect)
     if options is not None:
         fields["options"] = dict(options)
     if source_bytes is not None:
@@ -195,8 +201,8 @@ def _code_file(header: str | None, arrays: dict[str, np.ndarray]) -> CodeFile:
         raise InputError(f"expected format {FORMAT!r}, got {reprlib.repr(fields['format'])}")
     sizes = check_sizes(fields["codebook_sizes"])
     codes = check_codes(_from_array(arrays["codes"]), sizes)
-    size, frame_rate, options, source_bytes = (
-        fields.get(key) for key in ("size", "frame_rate", "options", "source_bytes")
+    size, frame_rate, pixel_aspect, options, source_bytes = (
+        fields.get(key) for key in ("size", "frame_rate", "pixel_aspect", "options", "source_bytes")
     )
     if options is not None and not isinstance(options, dict):
         raise InputError(f"expected options as a JSON object, got {type(options).__name__}")
@@ -209,6 +215,7 @@ def _code_file(header: str | None, arrays: dict[str, np.ndarray]) -> CodeFile:
         size=None if size is None else check_size(size, codes),
         lengths=check_lengths(_from_array(arrays["lengths"]), codes) if "lengths" in arrays else None,
         frame_rate=None if frame_rate is None else check_frame_rate(frame_rate),
+        pixel_aspect=None if pixel_aspect is None else check_pixel_aspect(pixel_aspect),
         options=options,
         source_bytes=source_bytes,
     )

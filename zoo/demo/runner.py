@@ -142,7 +142,12 @@ class Demo:
                     figure.savefig(temporary)
                 for path, values in zip(others, (result.original, result.reconstruction), strict=bool(others)):
                     tokenizer.modality.write(
-                        path, values[0], spec, frame_rate=signal.frame_rate, overwrite=self.overwrite
+                        path,
+                        values[0],
+                        spec,
+                        frame_rate=signal.frame_rate,
+                        pixel_aspect=signal.pixel_aspect,
+                        overwrite=self.overwrite,
                     )
                 yield DemoResult(item.name, spec.modality, spec.name, result.figures, files)
             except Exception as error:

@@ -115,6 +115,7 @@ def decode_file(tokenizer: Tokenizer, file: CodeFile, target: Path, overwrite: b
         decoded_windows(tokenizer, file.codes, file.size, window),
         spec,
         frame_rate=file.frame_rate,
+        pixel_aspect=file.pixel_aspect,
         overwrite=overwrite,
     )
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from zoo import loading
 from zoo.codes import load_codes, save_codes
 from zoo.errors import InputError, MediaError, ZooError, as_zoo_error
+from zoo.modalities import Signal
 from zoo.spec import TokenizerSpec
 from zoo.tokenizer import Tokenizer
 from zoo.transcode.paths import CODE_SUFFIXES, check_made_after
@@ -153,26 +154,30 @@ def encode_batch(tokenizer: Tokenizer, batch: list[tuple[Task, Tensor]], overwri
 
 def encode_windows(tokenizer: Tokenizer, task: Task, overwrite: bool) -> FileResult:
     """Encode a file window by window."""
-    codes, length, frame_rate = [], 0, None
+    codes, length, window = [], 0, None
     sides: list[int] = []
     for window in tokenizer.modality.stream(task.source, tokenizer.spec, **task.options):
         codes.append(tokenizer.encode(window.values[None]).cpu())
         first, *sides = tokenizer.size_of(window.values[None])
-        length, frame_rate = length + first, window.frame_rate
-    return save(tokenizer, task, torch.cat(codes, dim=2), (length, *sides), frame_rate, overwrite)
+        length += first
+    return save(tokenizer, task, torch.cat(codes, dim=2), (length, *sides), window, overwrite)
 
 
 def save(
-    tokenizer: Tokenizer, task: Task, codes: Tensor, size: tuple[int, ...], frame_rate: float | None, overwrite: bool
+    tokenizer: Tokenizer, task: Task, codes: Tensor, size: tuple[int, ...], window: Signal | None, overwrite: bool
 ) -> FileResult:
-    """Write the codes of one signal with everything that is needed to decode them and to go on."""
+    """Write the codes of one signal with everything that is needed to decode them and to go on.
+
+    window: one of its windows, where it has some.
+    """
     save_codes(
         task.target,
         codes,
         name=tokenizer.spec.name,
         codebook_sizes=tokenizer.spec.codebook_sizes,
         size=size,
-        frame_rate=frame_rate,
+        frame_rate=None if window is None else window.frame_rate,
+        pixel_aspect=None if window is None else window.pixel_aspect,
         options=task.recorded,
         source_bytes=task.source.stat().st_size,
         overwrite=overwrite,

@@ -89,7 +89,14 @@ def reconstruct_file(tokenizer: Tokenizer, task: Task, overwrite: bool) -> FileR
 
     parts = windows()
     signal = parts if modality.window_options else next(parts)
-    modality.write(task.target, signal, spec, frame_rate=first.frame_rate, overwrite=overwrite)
+    modality.write(
+        task.target,
+        signal,
+        spec,
+        frame_rate=first.frame_rate,
+        pixel_aspect=first.pixel_aspect,
+        overwrite=overwrite,
+    )
     num_codebooks, _, *sides = shapes[0]
     codes_shape = (num_codebooks, sum(shape[1] for shape in shapes), *sides)
     return FileResult(task.source, task.target, codes_shape, joined(figures, lengths))
