@@ -1,4 +1,4 @@
-"""Whether the values of a tensor exist, which every check that reads them has to ask."""
+"""What code that is traced has to know: whether the values of a tensor exist, and how sizes compare."""
 
 from __future__ import annotations
 
@@ -18,3 +18,17 @@ def values_are_readable(tensor: Tensor) -> bool:
         return False
     # (`torch._guards.detect_fake_mode` answers the same, but takes many times as long as a small check.)
     return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is None
+
+
+def larger(one: int, other: int) -> int:
+    """Return the larger of two sizes, without a guard where an exported graph holds for any of them."""
+    if isinstance(one, int) and isinstance(other, int):
+        return max(one, other)
+    return torch.sym_max(one, other)
+
+
+def smaller(one: int, other: int) -> int:
+    """Return the smaller of two sizes, without a guard where an exported graph holds for any of them."""
+    if isinstance(one, int) and isinstance(other, int):
+        return min(one, other)
+    return torch.sym_min(one, other)

@@ -27,6 +27,7 @@ from zoo.quantizers import VectorQuantizer
 from zoo.registry import HubSource, alias, register, replace
 from zoo.spec import TokenizerSpec
 from zoo.tokenizer import Tokenizer
+from zoo.tracing import larger
 
 
 class PaddedConv(nn.Module):
@@ -43,7 +44,7 @@ class PaddedConv(nn.Module):
         length = x.shape[-1]
         right = self.right + -length % self.stride
         # Reflection needs more samples than it adds: short input gets zeros first, which are cut off again.
-        zeros = torch.sym_max(0, torch.sym_max(self.left, right) + 1 - length)
+        zeros = larger(0, larger(self.left, right) + 1 - length)
         x = F.pad(F.pad(x, (0, zeros)), (self.left, right), mode="reflect")
         return self.conv(x.narrow(-1, 0, self.left + length + right))
 

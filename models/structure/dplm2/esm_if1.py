@@ -20,6 +20,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from zoo.tracing import smaller
+
 Features = tuple[Tensor, Tensor]
 
 MAX_NEIGHBOURS = 30
@@ -169,7 +171,7 @@ class GraphEmbedding(nn.Module):
         batch, residues = present.shape
         distance = length(alpha[:, :, None] - alpha[:, None])
         distance = distance.masked_fill(~(present[:, :, None] & present[:, None]), torch.inf)
-        distance, neighbour = distance.topk(torch.sym_min(MAX_NEIGHBOURS, residues), dim=-1, largest=False)
+        distance, neighbour = distance.topk(smaller(MAX_NEIGHBOURS, residues), dim=-1, largest=False)
         number = torch.arange(batch * residues, device=alpha.device).view(batch, residues, 1)
         source, target = number.expand_as(neighbour), neighbour + number[:, :1]
         return source.flatten(), target.flatten(), distance.isfinite().flatten()
