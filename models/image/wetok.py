@@ -144,7 +144,8 @@ class WeTok(Tokenizer):
     """Image tokenizer with group-wise lookup-free quantization.
 
     Images `[B, 3, H, W]` in [0, 1] of any size; codes `[B, num_groups, h, w]`, a group's first channel being the
-    least significant bit. The decoder's statistics need at least two positions.
+    least significant bit. The decoder's statistics need at least two positions,
+    so that an image must be larger than one of them.
 
     Args:
         width: channels at full resolution. multipliers: channels of each resolution as multiples of `width`, finest
@@ -178,6 +179,12 @@ class WeTok(Tokenizer):
         self.encoder = Encoder(width, tuple(multipliers), num_blocks, dim, norm_groups)
         self.quantizer = GroupedLFQ(dim, spec.num_codebooks, temperature=temperature)
         self.decoder = Decoder(width, tuple(multipliers), num_blocks, dim, norm_groups, generative)
+
+    def to_latent(self, signal: Tensor) -> Tensor:
+        height, width = self.spec.downsample
+        if signal.shape[2] <= height and signal.shape[3] <= width:  # their codes could not be decoded
+            raise InputError(f"{self.spec.name} takes images larger than {height}x{width} pixels")
+        return self.encoder(signal)
 
     def from_latent(
         self, latent: Tensor, generator: torch.Generator | None = None, noise: Tensor | None = None

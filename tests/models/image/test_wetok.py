@@ -58,3 +58,12 @@ def test_published_variants_have_the_published_number_of_parameters(name, millio
     with torch.device("meta"):
         tokenizer = variant.builder(variant.spec, **variant.config)
     assert tokenizer.num_parameters / 1e6 == pytest.approx(millions, abs=0.2)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (1, 1)])
+def test_an_image_whose_codes_could_not_be_decoded_is_refused(size):
+    tokenizer = zoo.create("wetok-imagenet-f8", small=True).eval()
+    with pytest.raises(zoo.InputError, match="wetok-imagenet-f8 takes images larger than 8x8 pixels"):
+        tokenizer.encode(torch.rand(1, 3, *size))
+    larger = torch.rand(1, 3, 8, 9)
+    assert tokenizer.decode(tokenizer.encode(larger), size=(8, 9)).shape == larger.shape
