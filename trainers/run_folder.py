@@ -44,7 +44,8 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Context in which no other process trains in this folder.
 
-        The lock is the kernel's, which takes it from a process that ends, however it ends. A folder that was made for
+        The lock is the kernel's, which takes it from a process that ends, however it ends, even if processes that read
+        its data live on for a while. A folder that was made for
         it and in which nothing was written is removed again.
 
         Raises:
@@ -59,8 +60,8 @@ class RunFolder:
             raise MediaError(f"{self.path}: cannot hold a run: {error.strerror}") from error
         with open(descriptor, "r+", errors="replace") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):
                 other = file.read(200).strip() or "another process"
                 raise InputError(
                     f"{self.path}: {other} trains here; wait for its end, or name another folder"
