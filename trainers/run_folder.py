@@ -45,8 +45,7 @@ class RunFolder:
         """Context in which no other process trains in this folder.
 
         The lock is the kernel's, which takes it from a process that ends, however it ends, even if processes that read
-        its data live on for a while. A folder that was made for
-        it and in which nothing was written is removed again.
+        its data live on for a while. A folder that was made for it and in which nothing was written is removed again.
 
         Raises:
             InputError: another process trains here.

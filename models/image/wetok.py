@@ -23,6 +23,7 @@ from zoo.quantizers import GroupedLFQ
 from zoo.registry import HubSource, alias, register, replace
 from zoo.spec import TokenizerSpec
 from zoo.tokenizer import Tokenizer
+from zoo.tracing import values_are_readable
 
 
 def group_norm(groups: int, channels: int, *, affine: bool = True) -> nn.GroupNorm:
@@ -144,8 +145,8 @@ class WeTok(Tokenizer):
     """Image tokenizer with group-wise lookup-free quantization.
 
     Images `[B, 3, H, W]` in [0, 1] of any size; codes `[B, num_groups, h, w]`, a group's first channel being the
-    least significant bit. The decoder's statistics need at least two positions,
-    so that an image must be larger than one of them.
+    least significant bit. The decoder's statistics need at least two positions, so that an image must be larger than
+    one of them.
 
     Args:
         width: channels at full resolution. multipliers: channels of each resolution as multiples of `width`, finest
@@ -182,7 +183,8 @@ class WeTok(Tokenizer):
 
     def to_latent(self, signal: Tensor) -> Tensor:
         height, width = self.spec.downsample
-        if signal.shape[2] <= height and signal.shape[3] <= width:  # their codes could not be decoded
+        if values_are_readable(signal) and signal.shape[2] <= height and signal.shape[3] <= width:
+            # Their codes could not be decoded; an exported graph holds for any size.
             raise InputError(f"{self.spec.name} takes images larger than {height}x{width} pixels")
         return self.encoder(signal)
 
