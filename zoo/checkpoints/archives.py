@@ -6,7 +6,7 @@ The tensors of an archive stay where they are in the file, which is mapped; noth
 from __future__ import annotations
 
 import mmap
-import pickletools
+import pickle
 import struct
 import zipfile
 import zlib
@@ -154,7 +154,7 @@ def _read_old_file(mapped: mmap.mmap, source: str) -> Any:
     def none(*_: Any) -> Tensor:
         raise ValueError("tensors before the first pickle")
 
-    if next(pickletools.genops(mapped))[0].name != "PROTO":
+    if mapped[:1] != pickle.PROTO:
         raise ValueError("neither an archive nor a pickle")
     mapped.seek(0)
     magic = read_pickle(mapped, none, source)

@@ -188,7 +188,8 @@ class _Machine:
         name = called.name
         if name in REBUILT:
             dtype = arguments[6] if name.endswith("v3") else None
-            return rebuilt(*arguments[:4], dtype)
+            memory, offset, size, stride = arguments[:4]
+            return rebuilt(memory, offset, size, stride, dtype)
         if name in WRAPPED:
             return arguments[0]
         if name == "torch._tensor._rebuild_from_type_v2":
@@ -297,6 +298,11 @@ def _read_only(make: Callable[[_Machine, Any], Any]) -> Callable[[_Machine, Any]
     return lambda machine, argument: machine.push(make(machine, argument))
 
 
+def _last(count: int) -> Callable[[_Machine, Any], None]:
+    """Return the action that makes a tuple of the last values on the stack."""
+    return _read_only(lambda machine, _: machine.pop(count))
+
+
 def _stack_name(machine: _Machine, _: Any) -> None:
     module, name = machine.pop(2)
     if not isinstance(module, str) or not isinstance(name, str):
@@ -304,7 +310,7 @@ def _stack_name(machine: _Machine, _: Any) -> None:
     machine.name(f"{module}.{name}")
 
 
-_ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
+_ACTIONS: dict[str, Callable[[_Machine, Any], object]] = {
     **dict.fromkeys(("PROTO", "FRAME"), lambda machine, _: None),
     **dict.fromkeys(
         (
@@ -331,7 +337,7 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "TUPLE": _read_only(lambda machine, _: tuple(machine.to_mark())),
     "FROZENSET": _read_only(lambda machine, _: _set(machine.to_mark())),
     "DICT": lambda machine, _: machine.dictionary(),
-    **{f"TUPLE{count}": _read_only(lambda machine, _, count=count: machine.pop(count)) for count in (1, 2, 3)},
+    **{f"TUPLE{count}": _last(count) for count in (1, 2, 3)},
     "APPEND": lambda machine, _: machine.append(machine.pop(1)),
     "APPENDS": lambda machine, _: machine.append(machine.to_mark()),
     "ADDITEMS": lambda machine, _: machine.append(machine.to_mark()),
