@@ -5,9 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import re
 import socket
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,12 +15,9 @@ import torch
 
 from zoo.checkpoints import read_checkpoint
 from zoo.errors import CheckpointError, InputError, MediaError
-from zoo.files import atomic_path
+from zoo.files import atomic_path, remove_leftovers
 from zoo.trainers.reading import load_recipe
 from zoo.trainers.recipe import Recipe
-
-TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.(pt|yaml|jsonl|safetensors)")  # a name of `atomic_path`
-EXPORT_SECONDS = 3600  # an export, which may run beside a trainer, has written its file in this time
 
 
 class RunFolder:
@@ -90,7 +85,8 @@ class RunFolder:
         after `step` is removed too, since a resumed run writes it again.
         """
         self.checkpoints.mkdir(parents=True, exist_ok=True)
-        self._remove_what_a_killed_run_left()
+        for folder in (self.path, self.checkpoints):  # of a run or an export that was killed
+            remove_leftovers(folder)
         if step == 0:
             for checkpoint in (*self.steps(), self.best):
                 checkpoint.unlink(missing_ok=True)
@@ -99,13 +95,6 @@ class RunFolder:
         kept = [entry for entry in self.history() if entry["step"] <= step] if step else []
         with atomic_path(self.history_file, overwrite=True) as temporary:
             temporary.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
-
-    def _remove_what_a_killed_run_left(self) -> None:
-        for path in (*self.path.iterdir(), *self.checkpoints.iterdir()):
-            if TEMPORARY.fullmatch(path.name) and (
-                path.suffix != self.weights.suffix or path.stat().st_mtime < time.time() - EXPORT_SECONDS
-            ):
-                path.unlink()
 
     def steps(self) -> list[Path]:
         """The checkpoints `step-NNNNNNNN.pt`, oldest first."""

@@ -236,7 +236,7 @@ def local_weights(variant: Variant, path: Path, network: Tokenizer) -> Mapping[s
         # Each published layout has its keys; the file is in the one of which it has most.
         keys = [source.keys for source in variant.sources if source.keys is not None]
         best = max(keys, key=lambda layout: layout.found(state, expected), default=None)
-        if best is not None and best.found(state, expected):
+        if best is not None and (len(keys) == 1 or best.found(state, expected)):
             converted = best.convert(state, expected, str(path))
             check_finite(converted, str(path))
             return converted

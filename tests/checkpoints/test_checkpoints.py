@@ -169,7 +169,7 @@ def test_a_value_that_is_no_tensor_or_cannot_be_converted_is_reported_with_the_r
     with pytest.raises(zoo.CheckpointError) as caught:
         keys.convert(checkpoint, expected, "some.ckpt")
     assert "2 tensors of another shape (inited: [2], which cannot be converted" in str(caught.value)
-    assert "step: int (not a tensor), expected [2]" in str(caught.value)
+    assert "step: a int (not a tensor), expected [2]" in str(caught.value)
 
 
 # Files

@@ -200,4 +200,4 @@ def _shape(value: Any) -> torch.Size | None:
 
 def described(value: Any) -> str:
     """Return the shape of a tensor, or the type of any other value, for errors."""
-    return str(list(value.shape)) if isinstance(value, Tensor) else f"{type(value).__name__} (not a tensor)"
+    return str(list(value.shape)) if isinstance(value, Tensor) else f"a {type(value).__name__} (not a tensor)"
