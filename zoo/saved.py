@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 CONFIG_BYTES, DEPTH = 2**24, 100  # that a configuration may have; those of tokenizers have a few thousand, 6 deep
+SIZE = 2**24  # of anything in a network; a list of as many layers is still made in no time
 STRINGS, BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL), re.compile(r"[][{}]")
 
 
@@ -79,6 +80,12 @@ def build(configuration: Mapping[str, Any]) -> Tokenizer:
     spec, config = as_tuples(configuration["spec"]), as_tuples(configuration["config"])
     _check_keys("spec", spec, TokenizerSpec)
     _check_keys("config", config, architecture)
+    for key, value in config.items():
+        if any(type(size) is int and size > SIZE for size in (value if isinstance(value, tuple) else (value,))):
+            raise InputError(
+                f"config of {architecture.__name__}: expected {key} as an integer of at most {SIZE:,}, "
+                f"got {reprlib.repr(value)}"
+            )
     network = architecture(TokenizerSpec(**spec), **config)
     if empty := [key for key, parameter in network.named_parameters() if parameter.numel() == 0]:
         raise InputError(f"config of {architecture.__name__}: gives {empty[0]} no elements; a size is 0")

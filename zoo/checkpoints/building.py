@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 LARGE = 2**22  # elements; no buffer that has to be computed is larger
 COMPUTED = 2**29  # bytes that are computed from other tensors in all, 4,096 at least each time
-PARTS = 20_000  # modules and parameters of a network; the largest here has about 3,000
+PARTS = 10_000  # modules and parameters of a network; the largest here has about 1,300
 RANGES = {torch.arange, torch.linspace, torch.eye, torch.hann_window}
 FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.full} | RANGES
 
