@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-import resource
+import sys
 from pathlib import Path
 
 import zoo
 from zoo.errors import InputError
 from zoo.trainers.recipe import Recipe
+
+if sys.platform != "win32":
+    import resource
 
 GIB = 2**30
 CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
@@ -16,6 +19,8 @@ CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 def usable_memory() -> int:
     """Bytes that this process may use at most: the machine's memory, or the limit of the process or container."""
+    if sys.platform == "win32":
+        return 2**63
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     process = resource.getrlimit(resource.RLIMIT_AS)[0]
     if process != resource.RLIM_INFINITY:

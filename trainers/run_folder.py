@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +18,9 @@ from zoo.errors import CheckpointError, InputError, MediaError
 from zoo.files import atomic_path, remove_leftovers
 from zoo.trainers.reading import load_recipe
 from zoo.trainers.recipe import Recipe
+
+if sys.platform != "win32":
+    import fcntl
 
 
 class RunFolder:
@@ -54,7 +57,8 @@ class RunFolder:
             raise MediaError(f"{self.path}: cannot hold a run: {error.strerror}") from error
         with open(descriptor, "r+", errors="replace") as file:
             try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if sys.platform != "win32":
+                    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except (BlockingIOError, PermissionError):
                 other = file.read(200).strip() or "another process"
                 raise InputError(

@@ -346,7 +346,7 @@ def test_a_pattern_of_too_many_shards_is_refused():
     "values, name, damaged",
     [
         (AUDIO, "20_nan_in_training", None),
-        (AUDIO, "03_channels_change", {0}),
+        (AUDIO, "03_channels_change", set()),
         (IMAGE, "16_webdataset_dots/dots.tar", {0, 1, 2, 3}),
         (IMAGE, "16_webdataset_dots/leftright.tar", None),
     ],
@@ -357,4 +357,4 @@ def test_the_shared_cases_end_no_run(values, name, damaged, capfd):
             signals_of(values, CASES / name)
         assert "not finite" in (error := capfd.readouterr().err) or "not used" in error
     else:
-        assert signals_of(values, CASES / name).damaged <= damaged
+        assert signals_of(values, CASES / name).damaged == damaged
