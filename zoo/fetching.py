@@ -22,10 +22,9 @@ from zoo import registry
 from zoo.checkpoints import check_finite, read_checkpoint, write_checkpoint
 from zoo.errors import CheckpointError, MediaError, WeightsUnavailableError
 from zoo.files import atomic_path
-from zoo.registry import FileSource, HubSource, Variant
+from zoo.registry import CONFIG, WEIGHTS, FileSource, HubSource, Variant
 
 NAMESPACE = "tokenizer-zoo"  # on the Hub: our converted weights of the variants
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 
 
 def variant_weights(

@@ -19,7 +19,8 @@ from zoo.checkpoints import write_checkpoint
 from zoo.errors import CheckpointError, InputError, MediaError, PublishError
 from zoo.files import atomic_path
 from zoo.loading import check_placement, find_saved, load
-from zoo.saved import CARD, CONFIG, WEIGHTS, as_metadata, configuration, load_saved, warn_if_non_commercial
+from zoo.registry import CARD, CONFIG, WEIGHTS
+from zoo.saved import as_metadata, configuration, load_saved, warn_if_non_commercial
 from zoo.spec import TokenizerSpec
 
 if TYPE_CHECKING:

@@ -176,7 +176,7 @@ def pull(name: str) -> Path:
     if not registry.is_variant(_checked(name)) and REPOSITORY.fullmatch(name):
         from zoo.fetching import fetch_saved
 
-        return fetch_saved(name) / "model.safetensors"
+        return fetch_saved(name) / registry.WEIGHTS
     variant = registry.info(name)
     from zoo import saved
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from zoo.tokenizer import Tokenizer
 
 ENTRY_POINTS = "zoo.tokenizers"
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"  # of a saved tokenizer
 BESIDE_THE_MODELS = ("zoo.discretization",)  # modules of architectures without variants
 
 

@@ -24,7 +24,7 @@ import zoo
 from zoo import registry
 from zoo.checkpoints import assign, check_finite, check_state, read_checkpoint, read_metadata, without_storage
 from zoo.errors import CheckpointError, InputError, UnknownTokenizerError, WeightsUnavailableError, ZooError
-from zoo.registry import PackageSource, Variant
+from zoo.registry import CARD, CONFIG, WEIGHTS, PackageSource, Variant
 from zoo.spec import TokenizerSpec
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from zoo.tokenizer import Tokenizer
 
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 CONFIG_BYTES, DEPTH = 2**24, 100  # that a configuration may have; those of tokenizers have a few thousand, 6 deep
 SIZE = 2**24  # of anything in a network; a list of as many layers is still made in no time
 STRINGS, BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL), re.compile(r"[][{}]")
