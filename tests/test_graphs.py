@@ -63,7 +63,7 @@ def test_the_first_tokens_of_an_image_decode_in_onnx(tmp_path):
 def test_the_command_writes_the_folder_and_prints_it(tmp_path):
     out = tmp_path / "onnx"
     result = CliRunner().invoke(app, ["export-onnx", "foldseek-3di", "--out", str(out)])
-    assert result.output.strip().endswith(str(out))
+    assert result.output.strip() == str(out)
     assert sorted(path.name for path in out.iterdir()) == ["config.json", "encoder.onnx"]
     configuration = json.loads((out / "config.json").read_text())
     assert configuration["shapes"]["signal"] == ["batch", "residues", 5, 3]

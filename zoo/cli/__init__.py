@@ -28,6 +28,7 @@ from zoo.cli.terminal import TRACEBACKS, print_error
 from zoo.cli.train import train
 from zoo.errors import ZooError
 
+FOR_DEVELOPERS = (DeprecationWarning, FutureWarning, RuntimeWarning)  # what libraries say to who calls them
 STOPPED_BY_CTRL_C = 130  # exit statuses as shells have them: 128 and the number of the signal
 
 
@@ -41,6 +42,9 @@ class Commands(TyperGroup):
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+                if not ctx.params["verbose"]:
+                    for category in FOR_DEVELOPERS:
+                        warnings.simplefilter("ignore", category)
                 return super().invoke(ctx)
         except KeyboardInterrupt:
             raise typer.Exit(STOPPED_BY_CTRL_C) from None
