@@ -292,4 +292,4 @@ def warn_if_non_commercial(spec: TokenizerSpec) -> None:
 
 @cache
 def _warn_once(message: str) -> None:
-    warnings.warn(message, stacklevel=5)
+    warnings.warn(message, stacklevel=3)

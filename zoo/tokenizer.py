@@ -12,6 +12,7 @@ from zoo import modalities, registry
 from zoo.errors import InputError
 from zoo.hub import HubMixin
 from zoo.modalities import Batch, Modality
+from zoo.modalities.base import as_lengths, special_kind
 from zoo.quantizers.base import Quantizer
 from zoo.spec import TokenizerOutput, TokenizerSpec
 
@@ -178,8 +179,12 @@ class Tokenizer(HubMixin):
         return self.modality.size_of(x)
 
     def code_lengths(self, lengths: Tensor) -> Tensor:
-        """Return the valid positions along the codes' first axis for signals of `lengths`; int64 `[B]`."""
-        return torch.as_tensor([self.spec.code_length(length) for length in torch.as_tensor(lengths).tolist()])
+        """Return the valid positions along the codes' first axis for signals of `lengths`; int64 `[B]`.
+
+        Raises:
+            InputError: `lengths` that are not integers of at least 1.
+        """
+        return torch.as_tensor([self.spec.code_length(length) for length in as_lengths(lengths).tolist()])
 
     def preprocess(
         self,
@@ -292,6 +297,8 @@ class Tokenizer(HubMixin):
 
     def _check_signal(self, x: Tensor) -> Tensor:
         self.modality.check(x, self.spec)
+        if x.is_meta and self.device.type != "meta":
+            raise InputError(f"expected {self.spec.modality} with values, got a meta tensor")
         return x.to(self.device, torch.float32 if self.modality.keeps_float32 else self.dtype)
 
     def _check_rate(self, sample_rate: int | None) -> None:
@@ -309,6 +316,10 @@ class Tokenizer(HubMixin):
         layout = f"[batch, {self.spec.num_codebooks}, {', '.join(self.spec.grid_axes)}]"
         if not isinstance(codes, Tensor):
             raise InputError(f"expected codes as an integer tensor {layout}, got {type(codes).__name__}")
+        if kind := special_kind(codes):
+            raise InputError(f"expected codes as an ordinary tensor {layout}, got a {kind} one")
+        if codes.is_meta and self.device.type != "meta":
+            raise InputError(f"expected codes {layout} with values, got a meta tensor")
         if codes.ndim != 2 + len(self.spec.grid_axes) or codes.shape[1] != self.spec.num_codebooks:
             raise InputError(f"expected codes as {layout} (on the grid), got {list(codes.shape)}")
         if codes.numel() == 0:

@@ -20,9 +20,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from zoo.checkpoints import KeyMap
-from zoo.errors import InputError
 from zoo.layers.lstm import LSTM
 from zoo.layers.weight_norm import WeightNormConv1d
+from zoo.modalities.audio import chunk_frames
 from zoo.quantizers import VectorQuantizer
 from zoo.registry import HubSource, alias, register, replace
 from zoo.spec import TokenizerSpec
@@ -333,11 +333,7 @@ class WavTokenizer(Tokenizer):
         return self.decoder(latent, self._chunk_frames(chunk_seconds))
 
     def _chunk_frames(self, seconds: float) -> int:
-        assert self.spec.frame_rate is not None, "audio has a sample rate"
-        frames = int(seconds * self.spec.frame_rate)
-        if frames < 1:
-            raise InputError(f"expected chunk_seconds of at least one frame, got {seconds}")
-        return frames
+        return chunk_frames(self.spec, seconds)
 
 
 def pointwise_to_linear(tensor: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.checkpoints import KeyMap
+from zoo.layers.noise import noise_like
 from zoo.layers.vqgan import Attention, Downsample, Upsample, group_norm, middle, residual_blocks
 from zoo.quantizers import DimensionwiseQuantizer
 from zoo.registry import HubSource, alias, register
@@ -105,8 +106,7 @@ class TokenBridge(Tokenizer):
         # The reference always draws; with the means, an image has the same codes every time.
         latent, log_variance = self.encoder(signal).chunk(2, dim=1)
         if generator is not None:
-            noise = torch.empty_like(latent).normal_(generator=generator)
-            latent = latent + (log_variance.clamp(-30, 20) / 2).exp() * noise
+            latent = latent + (log_variance.clamp(-30, 20) / 2).exp() * noise_like(latent, generator)
         return latent * self.latent_scale
 
     def from_latent(self, latent: Tensor) -> Tensor:

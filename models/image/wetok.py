@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from zoo.checkpoints import KeyMap
 from zoo.errors import InputError
+from zoo.layers.noise import noise_like
 from zoo.quantizers import GroupedLFQ
 from zoo.registry import HubSource, alias, register, replace
 from zoo.spec import TokenizerSpec
@@ -194,10 +195,11 @@ class WeTok(Tokenizer):
         if latent.shape[-2] * latent.shape[-1] < 2:
             raise InputError(f"{self.spec.name} decodes at least two positions, got a grid of 1 by 1")
         if self.generative and noise is None:
-            noise = torch.empty_like(latent).normal_(generator=generator)
-        if noise is not None and noise.shape != latent.shape:
-            raise InputError(f"expected noise as {list(latent.shape)}, got {list(noise.shape)}")
-        return self.decoder(latent, noise)
+            noise = noise_like(latent, generator)
+        if noise is not None and (not isinstance(noise, Tensor) or noise.shape != latent.shape):
+            got = list(noise.shape) if isinstance(noise, Tensor) else type(noise).__name__
+            raise InputError(f"expected noise as {list(latent.shape)}, got {got}")
+        return self.decoder(latent, noise if noise is None else noise.to(latent))
 
 
 CHECKPOINT = KeyMap(

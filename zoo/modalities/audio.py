@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import reprlib
 import warnings
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 FORMATS_WRITTEN = {".wav": "WAV", ".flac": "FLAC"}
 LOUDEST = 8.0  # samples beyond it are probably not meant to be in [-1, 1]
+LARGEST = 2.0**31  # and beyond this one, of 32-bit integers, they are not audio
 
 
 class AudioModality(Modality):
@@ -64,6 +66,17 @@ class AudioModality(Modality):
     def hint(self, x: Tensor) -> str:
         return "; add a channel axis: audio[:, None]" if x.ndim == 2 else ""
 
+    def check_values(self, x: Tensor) -> None:
+        super().check_values(x)
+        peak = float(x.abs().max())
+        if peak > LARGEST:
+            raise InputError(f"expected audio in about [-1, 1], got samples up to {peak:.4g}")
+        if peak > LOUDEST:  # the same words every time, so that Python shows them once
+            warnings.warn(
+                "audio is far outside [-1, 1] and its codes may mean little; 16-bit integers are divided by 32768",
+                stacklevel=6,
+            )
+
     def pad(self, x: Tensor, spec: TokenizerSpec) -> Tensor:
         """Pad with silence to a whole number of frames."""
         return F.pad(x, (0, -x.shape[-1] % spec.hop_length))
@@ -92,6 +105,16 @@ class AudioModality(Modality):
 
     def read_lossless(self, path: Path, like: Tensor, spec: TokenizerSpec) -> Tensor:
         return read_audio(path)[0]
+
+
+def chunk_frames(spec: TokenizerSpec, seconds: Any) -> int:
+    """Return the frames of a chunk of `chunk_seconds=`; InputError unless it is a number of at least one frame."""
+    assert spec.frame_rate is not None, "audio has a sample rate"
+    a_number = isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 < seconds < 1e15
+    if not a_number or seconds * spec.frame_rate < 1:
+        least = f"at least one frame, {1 / spec.frame_rate:.3g}"
+        raise InputError(f"expected chunk_seconds as a number of seconds, {least}, got {reprlib.repr(seconds)}")
+    return int(seconds * spec.frame_rate)
 
 
 def read_audio(path: MediaFile, start: float | None = None, duration: float | None = None) -> tuple[Tensor, int]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +19,10 @@ from zoo.tracing import values_are_readable
 
 if TYPE_CHECKING:
     from zoo.spec import TokenizerSpec
+
+FLOATING = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+BEYOND = 0.5  # what images and video may have outside [0, 1], where resizing overshoots or noise was added
 
 
 class Signal(NamedTuple):
@@ -133,9 +139,11 @@ class Modality(ABC):
         layout = self.layout(spec)
         if not isinstance(x, Tensor):
             raise InputError(f"expected a tensor {layout}, got {type(x).__name__}; see preprocess()")
+        if kind := special_kind(x):
+            raise InputError(f"expected {self.name} as an ordinary tensor {layout}, got a {kind} one")
         if not self.has_layout(x, spec):
             raise InputError(f"expected {self.name} as {layout}, got {list(x.shape)}{self.hint(x)}")
-        if not x.is_floating_point():
+        if x.dtype not in FLOATING:
             raise InputError(f"expected floating {self.name}, got {x.dtype}; see preprocess()")
         if x.numel() == 0:
             raise InputError(f"expected {self.name} as {layout}, got an empty tensor {list(x.shape)}")
@@ -154,9 +162,13 @@ class Modality(ABC):
         return ""
 
     def check_values(self, x: Tensor) -> None:
-        """Raise InputError unless all values can be encoded."""
-        if not bool(x.isfinite().all()):
+        """Raise InputError unless all values can be encoded: finite, and in the public range or near it."""
+        low, high = (float(value) for value in x.aminmax())  # NaN if one value is
+        if not math.isfinite(high - low):
             raise InputError(f"{self.name} has values that are not finite (NaN or infinite)")
+        if self.has_unit_range and (low < -BEYOND or high > 1 + BEYOND):
+            hint = "divide by 255?" if high > 2 else "is it in [-1, 1], or normalized? The network does that itself"
+            raise InputError(f"expected {self.name} in [0, 1], got {low:g} to {high:g}; {hint}")
 
     def check_range(self, x: Tensor, what: str) -> None:
         """Raise InputError if values lie outside the public range; `what` names the signal in the message."""
@@ -166,12 +178,12 @@ class Modality(ABC):
             )
 
     def check_lengths(self, lengths: Any, x: Tensor) -> Tensor:
-        """Return `lengths` as a tensor; InputError unless there is one in range for each item of the batch `x`."""
-        lengths = torch.as_tensor(lengths)
-        if lengths.shape != (len(x),) or lengths.is_floating_point():
-            raise InputError(f"expected lengths as int [{len(x)}], got {lengths.dtype} {list(lengths.shape)}")
+        """Return `lengths` as int64 `[B]`; InputError unless there is one in range for each item of the batch `x`."""
+        lengths = as_lengths(lengths)
+        if lengths.shape != (len(x),):
+            raise InputError(f"expected lengths as int [{len(x)}], got {list(lengths.shape)}")
         steps = x.shape[self.axis]
-        if int(lengths.min()) < 1 or int(lengths.max()) > steps:
+        if int(lengths.max()) > steps:
             raise InputError(
                 f"expected lengths between 1 and the batch's {steps} {self.axes[0]}, got {lengths.tolist()}"
             )
@@ -188,11 +200,15 @@ class Modality(ABC):
         """Return a batch cut to `size` at its ends; InputError for a larger size."""
         if size is None:
             return x
-        size = (size,) if isinstance(size, int) else tuple(size)
         given = self.size_of(x)
-        if len(size) != len(given) or any(not 0 < n <= m for n, m in zip(size, given, strict=True)):
-            raise InputError(f"expected size as ({', '.join(self.axes)}) of at most {given}, got {size}")
-        for offset, length in enumerate(size):
+        try:
+            wanted = size if isinstance(size, list | tuple) else (size,)
+            sizes = tuple(index(n) for n in wanted if not isinstance(n, bool))
+        except (TypeError, RuntimeError):  # a number that is not whole, or something else altogether
+            sizes = ()
+        if len(sizes) != len(given) or any(not 0 < n <= m for n, m in zip(sizes, given, strict=True)):
+            raise InputError(f"expected size as ({', '.join(self.axes)}) of at most {given}, got {reprlib.repr(size)}")
+        for offset, length in enumerate(sizes):
             x = x.narrow(self.axis + offset, 0, length)
         return x
 
@@ -295,6 +311,28 @@ class Modality(ABC):
     def read_lossless(self, path: Path, like: Tensor, spec: TokenizerSpec) -> Tensor:
         """Read a file that `write_lossless` wrote, without batch axis, in the size of the signal `like`."""
         return self.load(path, spec).values
+
+
+def special_kind(x: Tensor) -> str | None:
+    """Return what keeps a tensor from being an ordinary one: "nested", "quantized" or "sparse"; None: nothing."""
+    if x.is_nested:
+        return "nested"
+    if x.is_quantized:
+        return "quantized"
+    return None if x.layout is torch.strided else "sparse"
+
+
+def as_lengths(lengths: Any) -> Tensor:
+    """Return numbers of steps as an int64 tensor; InputError unless they are integers of at least 1."""
+    try:
+        tensor = torch.as_tensor(lengths)
+        kind = special_kind(tensor) or ("meta" if tensor.is_meta else None)
+        if kind is None and tensor.dtype in INTEGERS and tensor.numel() and int(tensor.min()) >= 1:
+            return tensor.long()
+        got = f"a {kind} tensor" if kind else f"{tensor.dtype} {reprlib.repr(tensor.tolist())}"
+    except (TypeError, ValueError, RuntimeError, OverflowError):  # of whatever is no number, or too large for one
+        got = reprlib.repr(lengths)
+    raise InputError(f"expected lengths as integers of at least 1, got {got}")
 
 
 def replicate(x: Tensor, pads: Sequence[int]) -> Tensor:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from zoo.spec import TokenizerSpec
 
+FARTHEST = 1e5  # angstrom from the origin: beyond it, float32 no longer tells atoms apart well
 ATOMS = ("N", "CA", "C", "CB", "O")  # of a residue, the first five of atom37
 SUFFIXES = (".pdb", ".ent", ".cif", ".mmcif", ".bcif")
 PDB_SUFFIXES = (".pdb", ".ent")
@@ -75,6 +76,8 @@ class StructureModality(Modality):
             raise InputError("structure has coordinates that are not finite; an absent atom is NaN in all three")
         if not bool(present.flatten(1).any(dim=1).all()):
             raise InputError("structure has an item without a single atom")
+        if (farthest := float(x.nan_to_num().abs().max())) > FARTHEST:
+            raise InputError(f"expected coordinates in angstrom, at most {FARTHEST:g}, got {farthest:g}")
 
     def like(self, x: Tensor, original: Tensor) -> Tensor:
         """Return a decoded batch without the residues that have no atom in `original`: their codes mean nothing."""

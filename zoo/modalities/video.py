@@ -6,6 +6,7 @@ Video is `[3, T, H, W]`, uint8 as read or float in [0, 1].
 from __future__ import annotations
 
 import math
+import reprlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
@@ -70,8 +71,8 @@ class VideoModality(Modality):
 
     def window(self, spec: TokenizerSpec, options: dict[str, Any]) -> int | None:
         frames = options.pop("chunk_frames", spec.chunk_frames)
-        if not isinstance(frames, int) or frames < 1:
-            raise InputError(f"expected chunk_frames of at least 1, got {frames}")
+        if not isinstance(frames, int) or isinstance(frames, bool) or frames < 1:
+            raise InputError(f"expected chunk_frames as an integer of at least 1, got {reprlib.repr(frames)}")
         return frames
 
     def windows(self, signal: Tensor, window: int | None) -> Sequence[Tensor]:

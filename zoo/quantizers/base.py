@@ -81,16 +81,24 @@ class Quantizer(nn.Module):
         return quantized.chunk(self.num_codebooks, dim=-1)[codebook]
 
     def check_latent(self, z: Tensor) -> Tensor:
-        """Return `z` in float32; raise InputError unless it is a floating tensor `[..., dim]`."""
+        """Return `z` in float32; raise InputError unless it is a floating tensor `[..., dim]` of finite values.
+
+        Where a gradient is recorded, values are not read: nothing waits for them, and a trainer sees what diverges.
+        """
         if z.ndim < 2 or z.shape[-1] != self.dim or not z.is_floating_point():
             raise InputError(f"expected latents as floating [..., {self.dim}], got {z.dtype} {list(z.shape)}")
+        if not z.requires_grad and values_are_readable(z) and not bool(z.isfinite().all()):
+            raise InputError(
+                "latents are not finite (NaN or infinite) and have no codes: the signal's values are too large for "
+                f"the network in {z.dtype}, or its weights are damaged"
+            )
         return z.float()
 
     def check_codes(self, codes: Tensor) -> Tensor:
         """Return `codes` as int64; raise InputError unless integers `[..., num_codebooks]` below the codebook sizes."""
         if codes.ndim < 1 or codes.shape[-1] != self.num_codebooks:
             raise InputError(f"expected codes as [..., {self.num_codebooks}], got {list(codes.shape)}")
-        if codes.dtype not in (torch.int64, torch.int32, torch.int16, torch.uint8):
+        if codes.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
             raise InputError(f"expected integer codes, got {codes.dtype}")
         codes = codes.long()
         if values_are_readable(codes):
