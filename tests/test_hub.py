@@ -1,7 +1,11 @@
 """Publishing, fetching and loading, end to end through huggingface_hub against a server on loopback."""
 
+import errno
 import importlib
 import json
+import signal
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -13,30 +17,20 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import zoo
+from tests.support.tiny_variant import PUBLISHED, register_tiny
 from zoo import index, registry
 from zoo.checkpoints import without_storage
 from zoo.parity import synthetic_checkpoint
 from zoo.saved import as_tuples
 
-PUBLISHED = "weights/tiny.ckpt"
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no signal that kills, and no locks")
 
 
 @pytest.fixture
 def variant(registrations, monkeypatch):
-    """`tiny-wetok`, as if it were one of zoo's: WeTok's code and key map, made small, published by `authors/tiny`."""
+    """`tiny-wetok`, as if it were one of zoo's."""
     monkeypatch.setitem(index.read().variants, "tiny-wetok", "zoo.models.image.wetok")
-    model = registry.info("wetok-imagenet-f16")
-    registry.register(
-        "tiny-wetok",
-        model.builder,
-        spec=replace(model.spec, name="tiny-wetok", downsample=(2, 2), weights_license="MIT"),
-        config={"multipliers": (1, 1), "width": 32, "num_blocks": 1},
-        hub=registry.HubSource("authors/tiny", PUBLISHED),
-        keys=model.keys,
-        card="wetok",
-        figures={"rFID, ImageNet 256x256": 0.74},
-    )
-    return registry.info("tiny-wetok")
+    return register_tiny()
 
 
 @pytest.fixture
@@ -190,6 +184,42 @@ def test_an_authors_file_that_is_in_the_cache_already_is_converted_without_the_h
     zoo.load("tiny-wetok")
 
 
+def run_apart(*arguments: str) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-m", "tests.support.killed", *arguments], stderr=subprocess.PIPE)
+
+
+@POSIX
+def test_a_conversion_that_was_killed_leaves_nothing_that_loads_or_lasts(server, variant, published, image):
+    process = run_apart("while-writing", "convert")
+    assert process.wait() == -signal.SIGKILL, process.communicate()
+    (leftover,) = conversions()
+    assert leftover.read_bytes() == b"half"
+    path = zoo.pull("tiny-wetok")
+    assert conversions() == [path]
+    zoo.load("tiny-wetok").encode(image)
+
+
+@POSIX
+def test_two_conversions_at_once_both_give_the_file(server, variant, published, image):
+    processes = [run_apart("as-usual", "convert") for _ in range(2)]
+    assert [process.wait() for process in processes] == [0, 0], [process.communicate() for process in processes]
+    (path,) = conversions()
+    assert torch.equal(zoo.load(path).encode(image), zoo.load("tiny-wetok").encode(image))
+
+
+def test_a_conversion_that_finds_no_room_is_an_error_and_leaves_nothing(server, variant, published, monkeypatch):
+    def full(path, *_):
+        Path(path).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("zoo.fetching.write_checkpoint", full)
+        with pytest.raises(zoo.MediaError, match=r"tiny-wetok-.*cannot be written: No space left on device"):
+            zoo.pull("tiny-wetok")
+    assert conversions() == []
+    zoo.pull("tiny-wetok")
+
+
 def test_a_conversion_with_other_tensors_is_made_anew(server, variant, published, image):
     path = zoo.pull("tiny-wetok")
     codes = zoo.load("tiny-wetok").encode(image)
@@ -339,6 +369,27 @@ def test_a_save_that_fails_changes_no_file(variant, tmp_path):
         build(variant).save_pretrained(tmp_path)
     assert (tmp_path / "config.json").read_text() == "old"
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
+
+
+@POSIX
+def test_saving_that_was_killed_leaves_the_earlier_files_or_says_that_they_do_not_belong_together(variant, tmp_path):
+    folder = tmp_path / "saved"
+    earlier = variant.builder(variant.spec, **{**variant.config, "temperature": 0.5})
+    earlier.save_pretrained(folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    process = run_apart("while-writing", "save", str(folder))
+    assert process.wait() == -signal.SIGKILL, process.communicate()
+    assert before.items() <= {path.name: path.read_bytes() for path in folder.iterdir()}.items()
+    zoo.load(folder)
+
+    process = run_apart("after-the-first-file", "save", str(folder))
+    assert process.wait() == -signal.SIGKILL, process.communicate()
+    with pytest.raises(zoo.CheckpointError, match=r"model\.safetensors and config\.json are of different networks"):
+        zoo.load(folder)
+
+    earlier.save_pretrained(folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    zoo.load(folder)
 
 
 def test_an_argument_that_json_cannot_hold_is_named_before_anything_is_written(variant, tmp_path):

@@ -21,7 +21,7 @@ from torch import Tensor
 from zoo import registry
 from zoo.checkpoints import check_finite, read_checkpoint, write_checkpoint
 from zoo.errors import CheckpointError, MediaError, WeightsUnavailableError
-from zoo.files import atomic_path
+from zoo.files import atomic_path, remove_leftovers
 from zoo.registry import CONFIG, WEIGHTS, FileSource, HubSource, Variant
 
 NAMESPACE = "tokenizer-zoo"  # on the Hub: our converted weights of the variants
@@ -126,6 +126,7 @@ def _convert(
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MediaError(f"{path.parent}: cannot be written ({error.strerror})") from error
+    remove_leftovers(path.parent)
     with atomic_path(path, overwrite=True) as temporary:
         write_checkpoint(temporary, state, {**metadata, **origin})
     return path

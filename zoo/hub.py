@@ -17,7 +17,7 @@ from zoo import registry
 from zoo.arguments import check_types, hints_of
 from zoo.checkpoints import write_checkpoint
 from zoo.errors import CheckpointError, InputError, MediaError, PublishError
-from zoo.files import atomic_path
+from zoo.files import atomic_path, remove_leftovers
 from zoo.loading import check_placement, find_saved, load
 from zoo.registry import CARD, CONFIG, WEIGHTS
 from zoo.saved import as_metadata, configuration, load_saved, warn_if_non_commercial
@@ -96,6 +96,7 @@ class HubMixin(ModelHubMixin, nn.Module):
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise MediaError(f"{folder}: cannot be written ({error.strerror})") from error
+        remove_leftovers(folder)
         with (
             atomic_path(folder / CARD, overwrite=True) as card,
             atomic_path(folder / CONFIG, overwrite=True) as config,

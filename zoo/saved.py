@@ -117,8 +117,13 @@ def as_metadata(configuration: Mapping[str, Any]) -> dict[str, str]:
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in configuration.items()}
 
 
-def _from_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
-    return {key: read_json(value) if key in ("spec", "config") else value for key, value in metadata.items()}
+def _stated_in(path: Path) -> dict[str, Any]:
+    """Return the metadata of a file of weights, with the configuration that `as_metadata` put there."""
+    try:
+        metadata = read_metadata(path)
+        return {key: read_json(value) if key in ("spec", "config") else value for key, value in metadata.items()}
+    except ValueError as error:
+        raise CheckpointError(f"{path}: metadata that is not JSON ({error})") from None
 
 
 def read_json(text: str) -> Any:
@@ -166,12 +171,25 @@ def load_saved(path: Path, dtype: torch.dtype | None, wanted: type | None = None
         place = path / CONFIG if path.is_dir() else path
         raise CheckpointError(f"{place}: written by zoo {version}, this is {zoo.__version__}: {reason}") from error
     weights = path / WEIGHTS if path.is_dir() else path
+    if path.is_dir():
+        _check_belongs(weights, saved)
     state = check_state(read_checkpoint(weights), tokenizer.state_dict(), str(weights))
     check_finite(state, str(weights))
     assign(tokenizer, state, dtype)
     if path.is_dir() and (path / CARD).is_file():
         tokenizer.card_file = path / CARD
     return tokenizer
+
+
+def _check_belongs(weights: Path, saved: Mapping[str, Any]) -> None:
+    """Raise CheckpointError if the weights state another network than the configuration: saving was stopped midway."""
+    stated = _stated_in(weights)
+    for key in ("architecture", "config"):
+        if stated.get(key, saved[key]) != saved[key]:
+            raise CheckpointError(
+                f"{weights.parent}: {WEIGHTS} and {CONFIG} are of different networks (their {key} differs), as when "
+                f"saving is stopped between the two; save again, or load {WEIGHTS} by itself"
+            )
 
 
 def _read_configuration(path: Path) -> dict[str, Any]:
@@ -189,11 +207,7 @@ def _read_configuration(path: Path) -> dict[str, Any]:
         except ValueError as error:
             raise CheckpointError(f"{path / CONFIG}: not JSON ({error})") from None
     else:
-        metadata = read_metadata(path)
-        try:
-            saved = _from_metadata(metadata)
-        except ValueError as error:
-            raise CheckpointError(f"{path}: metadata that is not JSON ({error})") from None
+        saved = _stated_in(path)
     if not isinstance(saved, dict) or not {"architecture", "spec", "config"} <= saved.keys():
         raise CheckpointError(
             f"{path}: is not a zoo tokenizer; zoo.load(NAME, weights=...) reads the authors' file of a variant"
@@ -292,4 +306,4 @@ def warn_if_non_commercial(spec: TokenizerSpec) -> None:
 
 @cache
 def _warn_once(message: str) -> None:
-    warnings.warn(message, stacklevel=3)
+    warnings.warn(message, stacklevel=4)

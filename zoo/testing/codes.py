@@ -84,7 +84,9 @@ def signals_are_encoded_and_decoded_window_by_window(tokenizer: Tokenizer) -> No
     expect_equal(decoded.narrow(axis, 0, window), first, "the first window decoded with the others, and alone")
     expect_equal(decoded.narrow(axis, 2 * window, 2), last, "the last window decoded with the others, and alone")
     none: dict[str, Any] = {option: 0}
-    expect_refused(lambda: tokenizer.encode(x, **none), f"expected {option} as an integer of at least 1, got 0", f"{option}=0")
+    expect_refused(
+        lambda: tokenizer.encode(x, **none), f"expected {option} as an integer of at least 1, got 0", f"{option}=0"
+    )
 
 
 @contract(lambda subject: subject.spec.causal)
