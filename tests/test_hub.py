@@ -98,6 +98,15 @@ def test_a_pushed_repository_holds_weights_description_and_a_card_that_the_hub_a
     assert f"rFID, ImageNet 256x256 (reported by the authors, {variant.spec.paper}) | 0.74" in card.text
 
 
+def test_what_is_pushed_of_a_registered_variant_is_its_hand_written_card(server, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "writer")
+    zoo.push("one-d-piece-nano", "writer/mine")
+    pushed = ModelCard(server.repositories["writer/mine"].commits[-1][1]["README.md"].decode())
+    ours = ModelCard.load(zoo.info("one-d-piece-nano").card_file)
+    assert (pushed.text, pushed.data.to_dict()) == (ours.text, ours.data.to_dict())
+    assert "POST /api/validate-yaml" in server.requests
+
+
 @pytest.mark.parametrize(
     ("stated", "metadata"),
     [

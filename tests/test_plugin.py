@@ -162,6 +162,20 @@ def test_the_command_lists_it_as_well(module_site):
     assert "patches-4" in run(module_site, "-c", "from zoo.cli import main; main()", "list", "--modality", "image")
 
 
+def test_a_plugin_that_cannot_be_imported_is_named_and_keeps_nothing_else_from_working(tmp_path):
+    site = install(tmp_path, "zoo_broken", {"zoo_broken.py": "import a_package_that_is_missing"})
+    program = """
+import warnings, zoo
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    names = zoo.list_tokenizers()
+print(len(names) > 20, [str(warning.message) for warning in caught if "plug-in" in str(warning.message)])
+"""
+    printed = run(site, "-c", program)
+    assert printed.startswith("True ['the plug-in patches (zoo_broken) is left out")
+    assert "No module named 'a_package_that_is_missing'" in printed
+
+
 def test_a_single_module_ships_weights_and_a_card_beside_it(tmp_path):
     addition = 'zoo.register(zoo.replace(PATCHES, "beside", weights="patches.safetensors", card="patches"))\n'
     files = {

@@ -12,6 +12,7 @@ import difflib
 import importlib
 import reprlib
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -408,4 +409,11 @@ def _import_plugins() -> None:
     from importlib.metadata import entry_points  # slow to import, and rarely needed
 
     for entry_point in entry_points(group=ENTRY_POINTS):
-        entry_point.load()
+        try:
+            entry_point.load()
+        except Exception as error:  # of somebody else's code, which must not keep everything else from working
+            warnings.warn(
+                f"the plug-in {entry_point.name} ({entry_point.value}) is left out, since it cannot be imported: "
+                f"{type(error).__name__}: {error}",
+                stacklevel=2,
+            )

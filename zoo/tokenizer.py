@@ -333,7 +333,9 @@ class Tokenizer(HubMixin):
         fits = grid[0] <= whole[0] if self.spec.tail_drop else grid == whole
         if not fits:
             takes = f"1 to {whole[0]}" if self.spec.tail_drop else " x ".join(map(str, whole))
-            raise InputError(f"{self.spec.name} takes {takes} codes an image, got {' x '.join(map(str, grid))}")
+            raise InputError(
+                f"{self.spec.name} takes {takes} codes per {self.modality.noun[0]}, got {' x '.join(map(str, grid))}"
+            )
 
     def _take_options(self, options: dict[str, Any], accepted: tuple[str, ...], method: str) -> int | None:
         """Check the options, and remove from them the length of the windows that a signal is encoded in."""

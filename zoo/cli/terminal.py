@@ -143,14 +143,14 @@ def progress_bar(description: str, total: int | None = None) -> Iterator[Callabl
 
 
 def parse_device(name: str) -> str:
-    """Return `name`; usage error if torch has no such device on this machine."""
-    import torch
+    """Return `name`; usage error unless it is a device of this machine that a network can run on."""
+    from zoo.errors import InputError
+    from zoo.loading import check_placement
 
     try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise typer.BadParameter(f"device {name!r} cannot be used here: {reason}") from None
+        check_placement(name, None)
+    except InputError as error:
+        raise typer.BadParameter(str(error)) from None
     return name
 
 

@@ -290,7 +290,7 @@ def test_one_size_of_pictures_and_one_grid_of_codes_is_taken():
         tokenizer.encode(torch.rand(1, 3, 256, 512))
     with pytest.raises(zoo.InputError, match=r"expected codes as \[batch, 1, height, width\] \(on the grid\), got"):
         tokenizer.decode(torch.zeros(1, 1, 256, dtype=torch.long))
-    with pytest.raises(zoo.InputError, match="robustok takes 16 x 16 codes an image, got 11 x 11"):
+    with pytest.raises(zoo.InputError, match="robustok takes 16 x 16 codes per image, got 11 x 11"):
         tokenizer.decode(torch.zeros(1, 1, 11, 11, dtype=torch.long))
     with pytest.raises(zoo.InputError, match="codes out of range: found 4096 to 4096"):
         tokenizer.decode(torch.full((1, 1, 16, 16), 4096))

@@ -305,14 +305,14 @@ def test_no_more_tokens_are_taken_than_there_are():
     codes = tokenizer.encode(image, num_tokens=5)
     with pytest.raises(zoo.InputError, match="expected num_tokens from 1 to 5, got 6"):
         tokenizer.decode(codes, num_tokens=6)
-    with pytest.raises(zoo.InputError, match="takes 1 to 256 codes an image, got 257"):
+    with pytest.raises(zoo.InputError, match="takes 1 to 256 codes per image, got 257"):
         tokenizer.decode(torch.zeros(1, 1, 257, dtype=torch.long))
 
 
 def test_titok_takes_all_of_its_tokens():
     tokenizer = zoo.create(TITOK, small=True).eval()
     codes = torch.zeros(1, 1, 128, dtype=torch.long)
-    with pytest.raises(zoo.InputError, match="takes 128 codes an image, got 127"):
+    with pytest.raises(zoo.InputError, match="takes 128 codes per image, got 127"):
         tokenizer.decode(codes[..., :127])
     with pytest.raises(zoo.InputError, match="decode has no option 'num_tokens'"):
         tokenizer.decode(codes, num_tokens=64)
