@@ -172,7 +172,7 @@ with warnings.catch_warnings(record=True) as caught:
 print(len(names) > 20, [str(warning.message) for warning in caught if "plug-in" in str(warning.message)])
 """
     printed = run(site, "-c", program)
-    assert printed.startswith("True ['the plug-in patches (zoo_broken) is left out")
+    assert printed.startswith('True ["the plug-in patches (zoo_broken) is left out')
     assert "No module named 'a_package_that_is_missing'" in printed
 
 
