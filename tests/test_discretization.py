@@ -332,7 +332,7 @@ X = signal(2, 3, 16, 16)
         (Patches(3, 4, 4), X[0], {}, r"got torch.float32 \[3, 16, 16\]"),
         (Patches(3, 4, 4), (X * 255).byte(), {}, r"got torch.uint8 \[2, 3, 16, 16\]"),
         (Patches(3, 4, 4), [X, X[:, :1]], {}, r"expected image as \[batch, 3, height, width\], got \[2, 1, 16, 16\]"),
-        (Patches(3, 4, 4), X * 2 - 1, {}, r"in the public range \[0, 1\], got -0.9"),
+        (Patches(3, 4, 4), X * 2 - 1, {}, r"in \[0, 1\], got -0.9"),
         (Patches(3, 4, 4), X.masked_fill(X > 0.99, torch.nan), {}, "not finite"),
         (Patches(3, 4, 4), torch.zeros(1, 3, 16, 16), {}, "varies in every channel of the latent, got a constant one"),
         (Patches(3, 4, 4), X, {"bits": 10}, "levels"),

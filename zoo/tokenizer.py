@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from zoo import modalities, registry
 from zoo.errors import InputError
 from zoo.hub import HubMixin
+from zoo.memory import check_room
 from zoo.modalities import Batch, Modality
 from zoo.modalities.base import as_lengths, special_kind
 from zoo.quantizers.base import Quantizer
@@ -97,7 +99,8 @@ class Tokenizer(HubMixin):
 
         Raises:
             InputError: layout, dtype, channels, sample rate, `lengths`, an unknown option, an empty signal or
-                a sample that is not finite (NaN in a structure is an absent atom).
+                a sample that is not finite (NaN in a structure is an absent atom); or a signal so large that the
+                network needs more memory for it than is free.
         """
         window = self._take_options(options, self.encode_options, "encode")
         x = self._check_signal(x)
@@ -132,13 +135,17 @@ class Tokenizer(HubMixin):
         """
         self.check_decodes()
         window = self._take_options(options, self.decode_options, "decode")
+
+        def signal_of(part: Tensor) -> Tensor:
+            return self._denormalize(self.from_latent(part, **options))
+
         latent = self.embed(codes)
-        if window is None:
-            signal = self._denormalize(self.from_latent(latent, **options))
-        else:
-            windows = latent.split(self.spec.code_length(window, window), dim=2)
-            parts = [self._denormalize(self.from_latent(part, **options))[:, :, :window] for part in windows]
-            signal = torch.cat(parts, dim=2)
+        windows = (latent,) if window is None else latent.split(self.spec.code_length(window, window), dim=2)
+        if "chunk_seconds" not in self.decode_options:
+            scale = self.spec.channels * math.prod(self.spec.downsample)
+            check_room(signal_of, windows[0], scale, f"{self.spec.name}: decoding codes of")
+        parts = [signal_of(part)[:, :, :window] for part in windows]
+        signal = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
         return self.modality.crop(self.modality.finish(signal), size)
 
     def embed(self, codes: Tensor) -> Tensor:
@@ -270,11 +277,14 @@ class Tokenizer(HubMixin):
     # The steps between
 
     def _encode_equal(self, x: Tensor, window: int | None, options: dict[str, Any]) -> Tensor:
-        codes = []
-        for part in self.modality.windows(x, window):
+        def codes_of(part: Tensor) -> Tensor:
             z = self.to_latent(self._normalize(self._pad(part)), **options)
-            codes.append(self.quantizer.encode(z.movedim(1, -1)).movedim(-1, 1))
-        return torch.cat(codes, dim=2)
+            return self.quantizer.encode(z.movedim(1, -1)).movedim(-1, 1)
+
+        windows = self.modality.windows(x, window)
+        if "chunk_seconds" not in self.encode_options:  # which bounds what is computed at once
+            check_room(codes_of, windows[0], self.spec.channels, f"{self.spec.name}: encoding")
+        return torch.cat([codes_of(part) for part in windows], dim=2)
 
     def _normalize(self, x: Tensor) -> Tensor:
         if self.input_mean == 0.0 and self.input_std == 1.0:

@@ -1,0 +1,60 @@
+"""Signals for which a network needs more memory than there is: refused before the memory is gone."""
+
+import pytest
+import torch
+
+import zoo
+from zoo import memory
+
+SIDE = 2400  # of an image that is large enough to be asked about
+
+
+@pytest.fixture
+def image():
+    return zoo.create("wetok-nano", small=True).eval()
+
+
+@pytest.fixture
+def little_memory(monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda: 2**20)
+
+
+def test_an_image_for_which_there_is_no_room_is_refused_before_it_is_encoded(image, little_memory):
+    message = rf"wetok-nano: encoding {SIDE} x {SIDE} needs about .* GiB of memory at once, and 0\.0 GiB are free"
+    with pytest.raises(zoo.InputError, match=message):
+        image.encode(torch.zeros(1, 3, SIDE, SIDE))
+
+
+def test_codes_for_whose_image_there_is_no_room_are_refused_before_they_are_decoded(image, little_memory):
+    codes = torch.zeros(1, image.spec.num_codebooks, SIDE // 8, SIDE // 8, dtype=torch.int64)
+    with pytest.raises(zoo.InputError, match="wetok-nano: decoding codes of 300 x 300 needs about"):
+        image.decode(codes)
+
+
+def test_small_images_are_encoded_without_the_question(image, little_memory):
+    assert image.encode(torch.zeros(1, 3, 64, 64)).shape[0] == 1
+
+
+def test_the_most_memory_at_once_counts_each_tensor_as_long_as_it_lives():
+    def three_then_one(x):
+        one = x + 1
+        two = one * 2
+        three = two.reshape(-1) - 1  # a view adds nothing
+        del one, two
+        return three.sum() + torch.zeros(1)
+
+    size = 4 * 1000
+    assert memory.peak_bytes(three_then_one, torch.zeros(10, 100)) == 3 * size
+
+
+def test_free_memory_is_the_systems_and_no_more_than_a_containers_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    assert memory.free_bytes() is None
+    (tmp_path / "meminfo").write_text("MemTotal:  9000 kB\nMemAvailable:    5000 kB\n")
+    assert memory.free_bytes() == 5000 * 1024
+    (tmp_path / "memory.current").write_text("1000\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.free_bytes() == 5000 * 1024
+    (tmp_path / "memory.max").write_text("3000\n")
+    assert memory.free_bytes() == 2000

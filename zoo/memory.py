@@ -1,0 +1,99 @@
+"""Memory that a network needs for a signal, found without running it, and memory that is free."""
+
+from __future__ import annotations
+
+import re
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from zoo.errors import InputError
+from zoo.tracing import values_are_readable
+
+LARGE = 2**24  # elements of a signal that is worth the question: the answer takes a second or two
+OPERATIONS = 1.5  # what a network takes at most beside its tensors, where it was measured: 1.3 to 1.5 times these
+GIB = 2**30
+MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+
+
+def check_room(function: Callable[[Tensor], Tensor], x: Tensor, scale: int, what: str) -> None:
+    """Raise InputError if `function(x)` needs more memory than is free, before the system ends the process.
+
+    Only for large signals on the CPU: a GPU that has no room raises an error itself.
+
+    Args:
+        scale: number of elements of the signal for each position of `x` `[B, channels, ...]`.
+        what: what is done, for the error.
+    """
+    if x.device.type != "cpu" or not values_are_readable(x) or scale * x[:, 0].numel() < LARGE:
+        return
+    free = free_bytes()
+    if free is not None and (needed := OPERATIONS * peak_bytes(function, x)) > free:
+        grid = " x ".join(map(str, x.shape[2:]))
+        raise InputError(
+            f"{what} {grid} needs about {needed / GIB:.1f} GiB of memory at once, and {free / GIB:.1f} GiB are free; "
+            "make it smaller, or take it in parts"
+        )
+
+
+def peak_bytes(function: Callable[[Tensor], Tensor], x: Tensor) -> int:
+    """Return the most bytes that the tensors of `function(x)` take at once, without computing any of them.
+
+    What a single operation needs for itself is not counted, and neither are weights and `x`.
+    """
+    with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
+        like = torch.empty_like(x)
+        with _Tensors() as tensors:
+            function(like)
+    return tensors.peak
+
+
+class _Tensors(TorchDispatchMode):
+    """Counts the bytes of the tensors that operations make, as long as each of them lives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self._count(tensor.untyped_storage())
+        self.peak = max(self.peak, self.now)
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key, size = id(storage), storage.nbytes()
+        if key not in self._known:
+            self._known.add(key)
+            self.now += size
+            weakref.finalize(storage, self._release, key, size)
+
+    def _release(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.now -= size
+
+
+def free_bytes() -> int | None:
+    """Return the memory that this process can still get; None where the system does not say (not Linux)."""
+    try:
+        found = re.search(r"^MemAvailable:\s+(\d+) kB", MEMINFO.read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    if found is None:
+        return None
+    free = int(found[1]) * 1024
+    try:  # of a container
+        limit, used = ((CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
+    except OSError:
+        return free
+    return min(free, int(limit) - int(used)) if limit.isdigit() else free
