@@ -206,7 +206,7 @@ def test_a_second_trainer_in_a_folder_is_told_and_a_killed_one_holds_nothing(ima
     holder = context.Process(target=hold, args=(tmp_path / "run", ready, done))
     holder.start()
     ready.wait()
-    with pytest.raises(InputError, match=rf"process {holder.pid} on .* trains here"):
+    with pytest.raises(InputError, match=rf"process {holder.pid} on .* is training here"):
         train({}, {**IMAGE, "steps": 1}, data=images / "train", run_dir=tmp_path / "run")
     holder.kill()
     holder.join()
