@@ -113,7 +113,7 @@ FAMILIES = {
         LEARNED,
     ),
     "sim-vq": Family(
-        partial(create, "sim-vq", 32, codebook_size=4096), "4096 vectors of 32, frozen, then a linear map", LEARNED
+        partial(create, "sim-vq", 32, codebook_size=4096), "4096 vectors of 32, frozen behind a linear map", LEARNED
     ),
     "fsq": Family(partial(create, "fsq", 4, levels=(8, 8, 8, 8)), "levels 8, 8, 8, 8"),
     "lfq": Family(partial(create, "lfq", 12, temperature=1.0), "12 signs", SIGNS),
