@@ -1,9 +1,9 @@
-"""Memory and time of loading weights: ours against building the network with storage and copying into it.
+"""Memory and time of loading weights: ours compared with building the network with storage and copying into it.
 
     python benchmarks/load.py [NAME ...] [--manifest FILE] [--json FILE]
 
-The published file is a synthetic one in the authors' layout: of the manifest, or of the variant's own key list. It is
-put where the Hub's client keeps downloads, so that nothing but the public `zoo.load` is measured, offline:
+The published file is a synthetic one in the authors' layout, from the manifest or from the variant's own key list. It
+is put where the Hub's client keeps downloads, so that nothing but the public `zoo.load` is measured, offline:
 
     published  weights=FILE: the authors' file through the key map, mapped
     first      the authors' file in the Hub's cache: converted to safetensors on disk, then loaded
@@ -129,13 +129,13 @@ def run(name: str, manifest: Path | None) -> dict[str, dict[str, float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", default=DEFAULT, metavar="NAME", help=f"variants; without: {DEFAULT}")
-    parser.add_argument("--manifest", type=Path, metavar="FILE", help="of the published file, as `zoo parity` takes it")
+    parser.add_argument("--manifest", type=Path, metavar="FILE", help="manifest, as `zoo parity` takes it")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every measurement to FILE")
     parser.add_argument("--write", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.manifest and len(arguments.names) != 1 and not arguments.write:
-        parser.error("a manifest is one variant's: name it")
+        parser.error("a manifest is for one variant; name that variant")
     if arguments.write:
         name, home = arguments.write
         manifest = json.loads(arguments.manifest.read_text()) if arguments.manifest else None

@@ -3,17 +3,17 @@
     python benchmarks/quantizer_ablation.py [--families NAME ...] [--seeds N ...] [--steps N] [--data DIR] [--json FILE]
     python benchmarks/quantizer_ablation.py --json FILE --markdown
 
-Encoder and decoder (convolutions, stride 8, 0.3 M parameters), crops, steps, optimizer and the squared error are those
-of all families, and for a seed so are the weights to start with and the batches. A linear map on either side of the
+Encoder and decoder (convolutions, stride 8, 0.3 M parameters), crops, steps, optimizer and the squared error are the
+same for all families, and for one seed so are the initial weights and the batches. A linear map on either side of the
 quantizer gives it the channels that it works with. Its own losses have the weights of our recipes: see `FAMILIES`.
-`dimensionwise` is trained without a quantizer and measured after `zoo.discretize`; its time is that of such a step.
+`dimensionwise` is trained without a quantizer and measured after `zoo.discretize`; its time is that of a training step.
 
-PSNR is the mean over the first validation pictures (256 pixels square from their middles), with averaged weights. Usage
-and perplexity are over the codes of all of them, means over the codebooks; bits are what the codes carry (the entropies
-of all codebooks together). Time is processor time, on one thread, of one step with everything in it, the median of the
-run. Every figure is a mean over seeds with its standard deviation behind ±.
+PSNR is the mean over the first validation images (squares of 256 pixels from their centres), with averaged weights.
+Usage and perplexity are counted over the codes of all of them and averaged over the codebooks; bits are what the codes
+carry (the entropies of all codebooks together). Time is the processor time of a whole step on one thread, the median of
+the run. Every figure is a mean over seeds, with the standard deviation after ±.
 
-Results go to the JSON file as each run ends; runs that it has already, with the same settings, are not repeated.
+Results go to the JSON file as each run ends; runs that the file already has, with the same settings, are not repeated.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ EMA_CODEBOOK = {"update": "ema", "kmeans_init": True, "revive_below": 0.03}
 class Family:
     """A quantizer and how it is trained.
 
-    setting: what the table says about it. weights: of its own losses.
+    setting: its description in the table. weights: weights of its own losses.
     """
 
     build: Callable[[], Quantizer]
@@ -66,7 +66,7 @@ class Family:
 
 
 class NoQuantizer(Quantizer):
-    """Latents pass as they are; the one code is 0."""
+    """Passes latents on unchanged; its one code is 0."""
 
     def __init__(self, dim: int):
         super().__init__(dim, (1,))
@@ -174,7 +174,7 @@ def make_decoder() -> nn.Sequential:
 
 
 class AblationTokenizer(Tokenizer):
-    """Image tokenizer with a quantizer of any family. What all share is built first, so that a seed makes it equal."""
+    """Image tokenizer with a quantizer of any family. Shared parts are built first, so that a seed makes them equal."""
 
     input_mean = 0.5
     input_std = 0.5
@@ -198,7 +198,7 @@ class AblationTokenizer(Tokenizer):
         self.encoder, self.decoder, self.quantizer = encoder, decoder, quantizer
         self.project_in = nn.Conv2d(WIDTH, quantizer.dim, 1)
         self.project_out = nn.Conv2d(quantizer.dim, WIDTH, 1)
-        # Latents start at about unit deviation: the mean square of a normal value behind a SiLU is 0.356.
+        # Latents start at about unit deviation: the mean square of a normal value after a SiLU is 0.356.
         nn.init.normal_(self.project_in.weight, std=(0.356 * WIDTH) ** -0.5)
 
     def to_latent(self, signal: Tensor) -> Tensor:
@@ -209,7 +209,7 @@ class AblationTokenizer(Tokenizer):
 
 
 def make_tokenizer(family: str, seed: int) -> AblationTokenizer:
-    """With random weights; encoder and decoder depend on the seed alone."""
+    """Return a tokenizer with random weights; those of encoder and decoder depend on the seed alone."""
     torch.manual_seed(seed)
     return AblationTokenizer(family, FAMILIES[family].build)
 
@@ -257,7 +257,7 @@ def run(recipe: Recipe, training: Signals, validation: Signals) -> dict[str, flo
 
 
 def settings(recipe: Recipe, data: Path) -> dict[str, object]:
-    """What decides a run's figures, and tells whether the file has it."""
+    """What decides a run's figures; a run with the same settings in the file is not repeated."""
     return {
         "family": recipe.tokenizer,
         "seed": recipe.seed,
@@ -325,10 +325,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES), metavar="NAME")
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS, metavar="N")
-    parser.add_argument("--steps", type=int, default=STEPS, metavar="N", help=f"of each run (default: {STEPS})")
-    parser.add_argument("--data", type=Path, default=DATA, metavar="DIR", help="with train and val in it")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where runs are kept, and looked for")
-    parser.add_argument("--markdown", action="store_true", help="only print what FILE has, as a README's table")
+    parser.add_argument("--steps", type=int, default=STEPS, metavar="N", help=f"steps of each run (default: {STEPS})")
+    parser.add_argument("--data", type=Path, default=DATA, metavar="DIR", help="folder with train and val in it")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="file for the runs, old and new")
+    parser.add_argument("--markdown", action="store_true", help="only print FILE as a table for the README")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
 

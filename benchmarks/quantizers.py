@@ -1,11 +1,11 @@
-"""Time and memory of zoo.quantizers against the plain formula and against vector-quantize-pytorch.
+"""Time and memory of zoo.quantizers compared with the plain formula and with vector-quantize-pytorch.
 
     python benchmarks/quantizers.py [--json FILE] [--only TEXT]
 
 Every measurement is a fresh process. Memory is the growth of its resident set while the operation runs once: the
 kernel's high-water mark (VmHWM), reset just before, minus the resident size at that moment. Inputs and codebooks
 exist before and do not count; less than 1 MiB counts as 1 MiB. Time is processor time on one thread, which other
-work on the machine disturbs least: the least of several further runs in that process. An operation whose estimated
+work on the machine disturbs least: the shortest of several further runs in that process. An operation whose estimated
 memory exceeds 60 % of what is free is not run. Ratios are theirs / ours: above 1, ours is better.
 """
 
@@ -193,7 +193,7 @@ def measure(case: Case, way: str) -> dict[str, float]:
     if case.vectors:
         build(replace(case, vectors=16), way)()  # so that code paged in at first use does not count
     operation = build(case, way)
-    ctypes.CDLL(None).malloc_trim(0)  # freed memory goes back, else it would be used again unseen
+    ctypes.CDLL(None).malloc_trim(0)  # returns freed memory, which would otherwise be used again uncounted
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM := VmRSS
     before = kernel_bytes("/proc/self/status", "VmRSS")
     started = time.process_time()
@@ -233,7 +233,7 @@ def cells(ours: dict[str, float], theirs: dict[str, float] | None) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every measurement to FILE")
-    parser.add_argument("--only", default="", metavar="TEXT", help="rows whose name holds TEXT")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only rows whose name contains TEXT")
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
@@ -252,7 +252,7 @@ def main() -> None:
         if arguments.only not in case.name:
             continue
         results = {way: measure_in_process(case, way) for way in case.ways}
-        if results["ours"]["seconds"] < 0.1:  # other work disturbs short ones most: in turn, twice more
+        if results["ours"]["seconds"] < 0.1:  # other work disturbs short ones most: run each twice more, in turn
             for way in 2 * case.ways:
                 again = measure_in_process(case, way)
                 results[way] = {key: min(value, again[key]) for key, value in results[way].items()}

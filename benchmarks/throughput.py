@@ -3,12 +3,12 @@
     python benchmarks/throughput.py NAME [NAME ...] [--device cuda] [--threads N] [--json FILE]
 
 The signal is noise of a usual size: ten seconds of audio, an image of the variant's resolution or 256x256, a window of
-video of 256x256, a chain of 256 residues. Weights are random: they do not change what is computed. Compiled means the
-encoder and the decoder through `torch.compile`, warmed up before.
+video of 256x256, a chain of 256 residues. Weights are random: they do not change what is computed. Compiled means that
+the encoder and the decoder go through `torch.compile` and are warmed up first.
 
-Every measurement is a fresh process. Speed is in signals a second, of the fastest of at least three runs. Memory is the
-peak of one encode or decode: on the CPU the kernel's high-water mark (VmHWM) above the resident size before it, on a
-GPU what PyTorch's allocator had reserved at most. The ratios are to eager float32 at the same batch size.
+Every measurement is a fresh process. Speed is in signals a second, from the fastest of at least three runs. Memory is
+the peak of one encode or decode: on the CPU the kernel's high-water mark (VmHWM) above the resident size before it, on
+a GPU the most that PyTorch's allocator had reserved. The ratios are to eager float32 at the same batch size.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="+", metavar="NAME", help="variants or aliases")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of the CPU")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="number of CPU threads")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every measurement to FILE")
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -1,18 +1,18 @@
-"""Speed, memory and waiting of zoo.trainers' loop beside a plain PyTorch loop of the same model, data and losses.
+"""Speed, memory and waiting of zoo.trainers' loop compared with a plain PyTorch loop of the same model and data.
 
     python benchmarks/training.py [--only TEXT] [--rounds N] [--block N] [--images DIR] [--speech DIR] [--json FILE]
 
-Ours is what `zoo.trainers.train` does at a step: Trainer, data, logging to TensorBoard, history and stderr; without
-validation and checkpoints. Plain is what one writes by hand for one model: a DataLoader of decoded crops, forward,
+Ours is what `zoo.trainers.train` does at a step: Trainer, data, logging to TensorBoard, history and stderr, but no
+validation and no checkpoints. Plain is what one writes by hand for one model: a DataLoader of decoded crops, forward,
 losses, backward, clipping, fused AdamW, a schedule, an average of the weights, the loss printed as often as ours. Both
-start from the same weights, with the recipes' data and optimizers, and losses that are fixed here.
+start from the same weights, with the recipes' data and optimizers, and with the same losses, which are fixed here.
 
-Both loops run in one process on one thread, in turn, a block of steps each, so that other work on the machine meets
-both. Time is processor time, which such work disturbs least: of a step the median over blocks; the ratio, plain / ours,
-is the median over pairs of neighbouring blocks: above 1, ours is faster; it should be 0.95 at least. Waiting is the
-share of wall clock time of our steps that goes by in `next(batches)`; it should be under 5 %. Memory is that of a fresh
-process each: the kernel's high-water mark (VmHWM) of building all and `MEMORY_STEPS` steps, minus the resident size
-before, data decoded and everything imported.
+Both loops run in one process on one thread, a block of steps each in turn, so that other work on the machine affects
+both. Time is processor time, which such work disturbs least. The time of a step is the median over blocks; the ratio,
+plain / ours, is the median over pairs of neighbouring blocks: above 1, ours is faster; it should be at least 0.95.
+Waiting is the share of the wall clock time of our steps that is spent in `next(batches)`; it should be under 5 %.
+Memory is measured in a fresh process for each loop: the kernel's high-water mark (VmHWM) of building everything and of
+`MEMORY_STEPS` steps, minus the resident size after the imports and the decoding of the data.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "data"
 ENVIRONMENT = {
     "PYTHONPATH": str(ROOT),
-    # Fixed, or what a process gives back would depend on what it happened to free before.
+    # Fixed; otherwise the memory that a process returns would depend on what it happened to free before.
     "MALLOC_MMAP_THRESHOLD_": str(2**25),
     "MALLOC_TRIM_THRESHOLD_": str(2**27),
 }
@@ -309,11 +309,15 @@ def memory_in_process(case: Case, way: str, data: Path) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default="", metavar="TEXT", help="rows whose name holds TEXT")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only rows whose name contains TEXT")
     parser.add_argument("--rounds", type=int, default=8, metavar="N", help="pairs of blocks (default: 8)")
     parser.add_argument("--block", type=int, default=10, metavar="N", help="steps of a block (default: 10)")
-    parser.add_argument("--images", type=Path, default=DATA / "images", metavar="DIR", help="of at least 128 pixels")
-    parser.add_argument("--speech", type=Path, default=DATA / "speech", metavar="DIR", help="of at least 1.28 seconds")
+    parser.add_argument(
+        "--images", type=Path, default=DATA / "images", metavar="DIR", help="at least 128 pixels a side"
+    )
+    parser.add_argument(
+        "--speech", type=Path, default=DATA / "speech", metavar="DIR", help="at least 1.28 seconds each"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every measurement to FILE")
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)

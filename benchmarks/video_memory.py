@@ -1,12 +1,12 @@
-"""Memory of video tokenizers: of one window at 1280 x 720, and of five windows against one at 256 x 256.
+"""Memory of video tokenizers: for one window at 1280 x 720, and for five windows compared with one at 256 x 256.
 
     python benchmarks/video_memory.py [NAME ...] [--json FILE]
 
-Weights are random, in float32, and so are clips and codes. Every measurement is a fresh process on one thread, and is
-the kernel's high-water mark of all of it (VmHWM): Python, PyTorch, weights, clip, codes and the work itself.
+Weights, in float32, clips and codes are random. Every measurement is a fresh process on one thread: the kernel's
+high-water mark (VmHWM) for Python, PyTorch, weights, clip, codes and the work itself.
 
-Exit status 1 if one window at 1280 x 720 takes more than 8 GiB to encode or to decode, or five windows more than 1.1
-times what one takes.
+The exit status is 1 if one window at 1280 x 720 takes more than 8 GiB to encode or to decode, or if five windows take
+more than 1.1 times as much as one.
 """
 
 from __future__ import annotations

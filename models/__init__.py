@@ -1,1 +1,1 @@
-"""The systems, one file each; `zoo.registry` is the way in."""
+"""The tokenizer systems, one file each; `zoo.load` and `zoo.create` build them by name."""

@@ -287,7 +287,7 @@ def test_a_discretized_tokenizer_of_zoo_is_saved_with_its_calibration(tmp_path):
 
 def test_saving_another_module_says_why_not_and_writes_nothing(tmp_path):
     tokenizer = zoo.discretize(diffusers_kl(), calibration=signal(1, 3, 16, 16))
-    message = "autoencoderkl-6bit: a file cannot say how to build its AutoencoderKL, which is no tokenizer of zoo"
+    message = "autoencoderkl-6bit: a file cannot say how to build its AutoencoderKL, which is not a tokenizer of zoo"
     with pytest.raises(zoo.CheckpointError, match=message):
         tokenizer.save_pretrained(tmp_path / "folder")
     assert not (tmp_path / "folder").exists()
@@ -341,8 +341,8 @@ X = signal(2, 3, 16, 16)
         (Patches(3, 4, 4), X, {"scale": 0.0}, "expected a positive scale"),
         (Patches(3, 4, 4), X, {"modality": "structure"}, "expected modality as one of image, audio, video"),
         (Patches(1, 4), X[:, :1, 0], {"modality": "audio"}, "expected a sample_rate for audio"),
-        (Patches(3, 4, 4, output="codes"), X, {}, r"Patches.encode to give a tensor .*, got SimpleNamespace"),
-        (Flattening(3, 4, 4), X, {}, r"Flattening.encode to give a tensor .* 2 axes\], got \[1, 6, 16\]"),
+        (Patches(3, 4, 4, output="codes"), X, {}, r"Patches.encode to return a tensor .*, got SimpleNamespace"),
+        (Flattening(3, 4, 4), X, {}, r"Flattening.encode to return a tensor .* 2 axes\], got \[1, 6, 16\]"),
         (Halving(3, 4, 4), X, {}, r"a latent of \(4, 4\) is decoded to \(16, 15\)"),
         (Causal(3, 4, 8, 8), signal(1, 3, 5, 8, 8), {"modality": "video"}, "decoded to .*, not causal: no whole"),
         (Causal(3, 4, 8, 8), signal(1, 3, 1, 8, 8), {"modality": "video", "causal": True}, "no whole number"),
@@ -355,7 +355,7 @@ def test_what_cannot_be_discretized_is_refused_with_the_reason(autoencoder, cali
 
 def test_a_tokenizer_of_zoo_says_its_own_modality_and_has_to_decode():
     tokenizer = zoo.create("tokenbridge", small=True)
-    with pytest.raises(zoo.InputError, match="tokenbridge-kl16 is a tokenizer of zoo, which says modality"):
+    with pytest.raises(zoo.InputError, match="tokenbridge-kl16 is a tokenizer of zoo, whose spec has modality"):
         zoo.discretize(tokenizer, calibration=signal(1, 3, 16, 16), input_mean=0.0)
     tokenizer.encode_only = "it was made for this test"
     with pytest.raises(zoo.InputError, match="cannot decode: it was made for this test"):

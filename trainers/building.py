@@ -24,7 +24,7 @@ from zoo.trainers.memory import check_fits, usable_memory
 from zoo.trainers.recipe import Recipe
 
 IDENTITY = ("name", "modality")  # facts of a variant that a recipe does not change
-MOST_TENSORS = 20_000  # of a network
+MOST_TENSORS = 20_000  # in a network
 
 
 def create_tokenizer(recipe: Recipe) -> Tokenizer:
@@ -51,7 +51,7 @@ def create_tokenizer(recipe: Recipe) -> Tokenizer:
             return build()
     except ZooError as error:
         raise InputError(f"recipe: {str(error).removeprefix('recipe: ')}") from error
-    except Exception as error:  # whatever a network's layers make of odd sizes
+    except Exception as error:  # a network's layers raise errors of many kinds for odd sizes
         given = " and ".join(f"{part} {shown(getattr(recipe, part))}" for part in ("config", "spec"))
         reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         raise InputError(f"recipe: {variant.name} cannot be built with {given}: {reason}") from error
@@ -59,7 +59,7 @@ def create_tokenizer(recipe: Recipe) -> Tokenizer:
 
 @contextmanager
 def limited(what: str) -> Iterator[None]:
-    """Context in which this thread builds a network, which is refused as soon as it is too large or has no values.
+    """Context in which this thread builds a network; it is refused as soon as it is too large or a parameter is empty.
 
     Raises:
         InputError: more tensors than any network has, more bytes than this machine's memory, or an empty parameter;

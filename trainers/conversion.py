@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from zoo.errors import InputError
 
-MOST_VALUES = 10_000  # of a recipe
+MOST_VALUES = 10_000  # in a recipe
 MOST_KEYWORD = 2**24  # greatest whole number among the keywords of a network
-MOST_LEVELS = 32  # of its nesting
+MOST_LEVELS = 32  # of nesting in a recipe
 MAY_BE_INFINITE = ("clip_norm", "cache_gib")  # keys whose number may be .inf: no limit
 
 
@@ -25,8 +25,8 @@ def plain(value: Any, origin: str = "recipe", key: str = "") -> Any:
         origin: file or other name that error messages start with. key: what the value is called in messages.
 
     Raises:
-        InputError: something other than keys and values, lists, text, numbers, booleans and None; a key that is no
-            text, text that no file can hold, a number that is none or too great, or too many values or levels.
+        InputError: something other than keys and values, lists, text, numbers, booleans and None; a key that is not
+            text, text with NUL or surrogates, NaN, a whole number of more than 63 bits, or too many values or levels.
     """
     count = 0
 
@@ -34,7 +34,7 @@ def plain(value: Any, origin: str = "recipe", key: str = "") -> Any:
         nonlocal count
         count += 1
         if count > MOST_VALUES:
-            raise InputError(f"{origin}: more than {MOST_VALUES} values, if those of aliases count each time")
+            raise InputError(f"{origin}: more than {MOST_VALUES} values, counting those of an alias each time")
         if level > MOST_LEVELS:
             raise InputError(
                 f"{origin}: {shown_key(key)} is nested deeper than {MOST_LEVELS} levels, or contains itself"
@@ -61,7 +61,7 @@ def plain(value: Any, origin: str = "recipe", key: str = "") -> Any:
 
     def check_text(text: str, key: str = "a key") -> str:
         if "\0" in text or (not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text)):
-            raise InputError(f"{origin}: expected {shown_key(key)} as text of Unicode without NUL, got {shown(text)}")
+            raise InputError(f"{origin}: expected {shown_key(key)} as Unicode text without NUL, got {shown(text)}")
         return text
 
     return walk(value, key, 0)
@@ -86,7 +86,7 @@ def fields_of(
     """The fields of a dataclass from plain values.
 
     Args:
-        cls: the dataclass. values: plain values by field; left out fields have the class's defaults.
+        cls: the dataclass. values: plain values by field; fields that are left out have the class's defaults.
         origin: file or other name that error messages start with.
         hints: type of each field. prefix: what error messages put before a field's name, such as `data.`.
 
@@ -133,7 +133,7 @@ def keywords_of(function: Callable[..., Any], values: Mapping[str, Any], prefix:
 
 
 def converted(values: Mapping[str, Any], hints: Mapping[str, Any], origin: str, prefix: str) -> dict[str, Any]:
-    """Plain values converted to the types of `hints`; InputError for a key without a type or a value of another."""
+    """Plain values converted to the types of `hints`; InputError for an unknown key or a value of another type."""
     for key in values:
         if key not in hints:
             raise InputError(f"{origin}: unknown key {shown_key(prefix + key)}; accepted: {', '.join(sorted(hints))}")

@@ -17,8 +17,8 @@ Network = TypeVar("Network", bound=nn.Module)
 class Frozen(nn.Module, Generic[Network]):
     """A frozen network inside another module, its owner, which it follows between devices and data types.
 
-    It stays in eval mode; its parameters are not among the owner's parameters, nor its tensors in the owner's state
-    dict. A gradient goes through it to its input.
+    It stays in eval mode. The owner's parameters do not include its parameters, nor the owner's state dict its tensors.
+    A gradient goes through it to its input.
     """
 
     def __init__(self, network: Network):
@@ -54,7 +54,7 @@ def freeze(tokenizer: Tokenizer, names: Sequence[str]) -> None:
     """Freeze the modules with these dotted names: no gradients, eval mode (no codebook changes, no dropout).
 
     Raises:
-        InputError: a name that no module has, a part of the quantizer, or nothing is left to train.
+        InputError: a name that no module has, a part of the quantizer, or names that leave nothing to train.
     """
     for name in names:
         try:

@@ -30,7 +30,7 @@ from zoo.trainers.trainer import Trainer
 from zoo.trainers.training_log import TrainingLog
 from zoo.trainers.validation import choose_metrics, validate
 
-MOST_PROCESSES = 4096  # on a machine, and machines
+MOST_PROCESSES = 4096  # on one machine; there may be as many machines
 
 
 def launch(
@@ -52,7 +52,7 @@ def launch(
             strategy=strategy,
             precision=recipe.precision,
         )
-    except Exception as error:  # of Fabric, torch and plug-ins, of many kinds
+    except Exception as error:  # Fabric, torch and plug-ins raise errors of many kinds
         reason = " ".join(str(error).split())
         raise InputError(f"{given} and strategy={shown(strategy)} cannot be used: {reason}") from error
     fabric.launch()
@@ -123,11 +123,11 @@ def run_to_the_end(
 
 
 def advance(trainer: Trainer, batches: Iterator[Tensor], *, is_first: bool) -> None:
-    """Take a step; `is_first`: whether it shows for the first time that the recipe's sizes go together.
+    """Take a step; `is_first`: whether the recipe's sizes have not been tried together before.
 
     Raises:
-        ZooError: training has diverged, which networks may notice before the losses are looked at; or memory is short;
-            or a process that reads data has died.
+        ZooError: training has diverged, which networks may notice before the losses are checked; there is too little
+            memory; or a process that reads data has died.
         InputError: the first step cannot be computed.
     """
     recipe, step = trainer.recipe, trainer.step + 1
@@ -139,8 +139,8 @@ def advance(trainer: Trainer, batches: Iterator[Tensor], *, is_first: bool) -> N
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
         if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
             raise ZooError(
-                f"step {step}: memory is short ({reason}); a smaller batch_size with more accumulate, smaller "
-                f"crops or a smaller config take less than this recipe (batch_size={recipe.batch_size})"
+                f"step {step}: out of memory ({reason}); a smaller batch_size with a greater accumulate, smaller "
+                f"crops or a smaller config need less than this recipe (batch_size={recipe.batch_size})"
             ) from error
         if "DataLoader worker" in str(error):
             raise ZooError(f"step {step}: a process that reads data has died ({reason}); try data.workers=0") from error
@@ -195,7 +195,7 @@ class Bookkeeper:
             self.log.exclude(time.monotonic() - begun)
 
     def finish(self) -> dict[str, float]:
-        """Validate, save and export; the metrics by name, on other processes than the first empty."""
+        """Validate, save and export; return the metrics by name, which are empty on all processes but the first."""
         self.trainer.check_finite()
         figures = self.validate() if self.validates else {}
         self.save()
@@ -212,7 +212,7 @@ class Bookkeeper:
             self.folder.save(state, self.recipe.checkpoint_keep)
 
     def validate(self) -> dict[str, float]:
-        """Validate, and save a checkpoint if it is the best; the metrics by name, as in `finish`."""
+        """Validate, and save a checkpoint if it is the best; return the metrics by name, as in `finish`."""
         self.trainer.check_finite()
         trainer = self.trainer
         figures: dict[str, float] = {}

@@ -31,9 +31,9 @@ def usable_memory() -> int:
 
 
 def check_fits(size: float, what: str, memory: int | None = None) -> None:
-    """Check that `size` bytes can be in this machine's memory; `what` has them, as the InputError says.
+    """Check that `what`, which has `size` bytes, fits into this machine's memory; if not, raise InputError.
 
-    `memory`: what `usable_memory` returned, for many checks in a row.
+    memory: what `usable_memory` returned, for many checks in a row; None: it is called.
     """
     memory = usable_memory() if memory is None else memory
     if size > memory:
@@ -41,7 +41,7 @@ def check_fits(size: float, what: str, memory: int | None = None) -> None:
 
 
 def check_batch(recipe: Recipe) -> None:
-    """Check that a batch of the recipe, of float32, can be in this machine's memory; InputError names its sizes."""
+    """Check that a float32 batch of the recipe fits into this machine's memory; if not, raise InputError."""
     spec = zoo.info(recipe.tokenizer).spec
     values = recipe.data.values(spec.channels, spec.sample_rate)
     sizes = "".join(f", data.{key}={getattr(recipe.data, key)}" for key in recipe.data.SIZES)

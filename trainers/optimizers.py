@@ -15,7 +15,7 @@ from zoo.trainers.recipe import AdamW
 
 
 def make_optimizer(network: nn.Module, options: AdamW) -> torch.optim.AdamW:
-    """AdamW of the parameters that are trained, without weight decay of vectors (biases, norms, gains)."""
+    """AdamW for the parameters that are trained, without weight decay for vectors (biases, norms, gains)."""
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     vectors = [parameter for parameter in parameters if parameter.numel() == max(parameter.shape, default=1)]
     others = [parameter for parameter in parameters if parameter.numel() > max(parameter.shape, default=1)]

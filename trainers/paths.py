@@ -11,7 +11,7 @@ from zoo.trainers.conversion import shown
 
 
 def named_path(path: Any, what: str) -> Path:
-    """`path` as a path; InputError, which calls it `what`, for another type and for text that is no path."""
+    """Return `path` as a `Path`; InputError, in which `what` names it, for another type or text that is no path."""
     if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
         raise InputError(f"expected {what} as a path, got {shown(path)}")
     text = os.fspath(path)

@@ -1,4 +1,4 @@
-"""Codes that are perturbed in training, so that the decoder learns to bear codes that a generator samples wrong."""
+"""Perturbation of codes in training, so that the decoder learns to tolerate wrong codes of a generator."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zoo.trainers.recipe import Perturbation
 
 
 class LatentPerturbation:
-    """A forward hook of a quantizer that replaces some of the vectors by near ones (RobusTok, arXiv 2503.08354).
+    """A forward hook of a quantizer that replaces some of the vectors by nearby ones (RobusTok, arXiv 2503.08354).
 
     As in its released code (lxa9867/ImageFolder at 76ddfb9a): the quantizer's losses and codes are those before the
     replacement; nearness is measured from the encoder's vector, not from its code; the gradient passes straight
@@ -51,7 +51,7 @@ class LatentPerturbation:
                 beta=options.beta,
                 latents=[quantizer.normalise(inputs[0].float())],
             )
-            # The others are kept, not looked up again: an EMA codebook has changed since.
+            # The others are kept, not looked up again, since an EMA codebook has changed meanwhile.
             changed = (perturbed != codes).movedim(1, -1)
             rows = quantizer.lookup(perturbed[:, 0]).to(quantized.dtype)
             values = torch.where(changed, rows, quantized)

@@ -128,9 +128,9 @@ class Teacher:
 
 @dataclass(frozen=True, kw_only=True)
 class Perturbation:
-    """Codes replaced by near ones before they are decoded, so that the decoder learns to bear wrong codes (RobusTok).
+    """Codes replaced by nearby ones before decoding, so that the decoder learns to tolerate wrong codes (RobusTok).
 
-    alpha, delta, beta: share of the codes, number of near codes to draw from, and share of a pass's items, as in
+    alpha, delta, beta: share of the codes, number of nearby codes to draw from, and share of a pass's items, as in
         `zoo.metrics.perturbation.perturb_codes`; nearness is measured from the encoder's vector.
     anneal: steps between which the factor of `alpha` and `delta` falls linearly from 1 to `final_factor`; None: the
         factor stays 1.
@@ -258,7 +258,7 @@ class Recipe:
     def digest(self) -> str:
         """Twelve hexadecimal digits that identify all values that shape the weights.
 
-        Values that equal their fields' defaults do not count, so that a field which is added later changes no digest.
+        Values that equal their fields' defaults do not count, so a field that is added later changes no digest.
         """
         content = json.dumps(_shaping_values(_departures(self)), sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]

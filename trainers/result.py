@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """Where a run has got to.
+    """The state of a run when `train` returns.
 
     run_dir: the run's folder. step: number of steps done. weights: the exported file.
     metrics: values of the last validation by name, on the first process; empty without validation data.

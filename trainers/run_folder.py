@@ -42,8 +42,8 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Context in which no other process trains in this folder.
 
-        The lock is the kernel's, which takes it from a process that ends, however it ends, even if processes that read
-        its data live on for a while. A folder that was made for it and in which nothing was written is removed again.
+        The kernel holds the lock and releases it when the process ends, however it ends, even if processes that read
+        its data live on for a while. A folder that was made for the lock and holds nothing else is removed again.
 
         Raises:
             InputError: another process trains here.
@@ -62,7 +62,7 @@ class RunFolder:
             except (BlockingIOError, PermissionError):
                 other = file.read(200).strip() or "another process"
                 raise InputError(
-                    f"{self.path}: {other} trains here; wait for its end, or name another folder"
+                    f"{self.path}: {other} is training here; wait until it ends, or name another folder"
                 ) from None
             except OSError as error:
                 raise MediaError(f"{self.lock_file}: cannot be locked: {error.strerror}") from error

@@ -76,7 +76,7 @@ class Trainer:
         for hook in self._hooks:
             tokenizer.quantizer.register_forward_hook(hook)
         if recipe.compile:
-            # Not the whole tokenizer: its checks of the input and a quantizer's counting are Python's to do.
+            # Not the whole tokenizer: its checks of the input and a quantizer's counting have to run in Python.
             tokenizer.encoder.compile()
             tokenizer.decoder.compile()
         optimizer = make_optimizer(nn.ModuleList([tokenizer, self.losses]), recipe.optimizer)
@@ -137,11 +137,11 @@ class Trainer:
         if adversary and not discriminators_first:
             self._watch("the discriminators' gradient", adversary.advance(self.step))
         self.step += 1
-        # At first the average follows fast, so that it soon forgets the weights of the start.
+        # At first the average follows fast, so that it soon forgets the initial weights.
         self._average(min(recipe.optimizer.ema_decay, (1 + self.step) / (10 + self.step)))
 
     def _seed(self, number: int) -> None:
-        # Called after the loader, which may draw too.
+        # Called after the loader, which may draw random numbers too.
         key = np.random.SeedSequence((self.recipe.seed, self.step, number, self.fabric.global_rank))
         torch.manual_seed(int(key.generate_state(1, np.uint64)[0] >> 1))
 
@@ -178,14 +178,14 @@ class Trainer:
         return dict(zip(self._sums, sums, strict=True))
 
     def _watch(self, name: str, value: Tensor) -> None:
-        # The first step at which it was not finite, counted from 1; on the device, which nobody waits for.
+        # Keep the first step, counted from 1, at which it was not finite; on the device, so that nothing waits for it.
         first = self._diverged.get(name)
         if first is None:
             first = torch.full((), NEVER, device=value.device)
         self._diverged[name] = torch.where(value.isfinite(), first, first.clamp(max=self.step + 1))
 
     def divergence(self) -> ZooError | None:
-        """The error that says what was first not finite on this process, and at which step; None: all was finite."""
+        """The error that names what was not finite first on this process, and the step; None: all was finite."""
         steps = {name: int(step) for name, step in self._diverged.items()}
         first = min(steps.values(), default=NEVER)
         if first == NEVER:
@@ -200,10 +200,10 @@ class Trainer:
         )
 
     def check_finite(self) -> None:
-        """Check that the losses and gradients of all steps so far were finite on all processes, all of which must call.
+        """Check that all losses and gradients so far were finite on all processes; every process must call this.
 
         Raises:
-            ZooError: one was not; with its name and step.
+            ZooError: one was not; the message has its name and step.
         """
         error = self.divergence()
         diverged = self.fabric.all_reduce(

@@ -36,15 +36,15 @@ def train(
     """Train a tokenizer; validate, save and export it at the end.
 
     Args:
-        recipe: name of a recipe that ships with zoo, path of a YAML file, or what else `load_recipe` takes.
+        recipe: name of a recipe that ships with zoo, path of a YAML file, or anything else that `load_recipe` takes.
         overrides: `{"optimizer.learning_rate": 1e-4}` or `["optimizer.learning_rate=1e-4"]`.
         data: folder of files, WebDataset shards or a data set of the Hub, as `zoo.trainers.data.locations.locate`
             takes it. A folder with `train` and `val` inside holds training and validation data.
         validation_data: as `data`; None: `val` (or `validation`) in `data`, or no validation if there is none.
         run_dir: folder of the run; None: `runs/` and the tokenizer's name.
-        resume: whether the run goes on from the folder's last checkpoint if there is one; if not, a new run takes the
-            place of the old one.
-        minutes: stop after so many minutes; the run is validated, saved and exported, and a later call goes on.
+        resume: whether the run continues from the folder's last checkpoint if there is one; if not, a new run replaces
+            the old one.
+        minutes: stop after this many minutes; the run is validated, saved and exported, and a later call continues it.
         accelerator, devices, num_nodes, strategy: options of Lightning Fabric. devices and num_nodes None: one process,
             or those that `torchrun` started, on one machine or several that share the run's folder. Each process takes
             `batch_size` items. A tokenizer of which a step leaves parameters unused (dplm2) takes

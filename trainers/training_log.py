@@ -28,7 +28,7 @@ class TrainingLog:
     """Context in which a run is logged.
 
     Args:
-        folder: the run's. recipe: the run's. spec: of the tokenizer. step: number of steps done before.
+        folder, recipe: those of the run. spec: that of the tokenizer. step: number of steps done before.
     """
 
     def __init__(self, folder: RunFolder, recipe: Recipe, spec: TokenizerSpec, step: int):
@@ -96,7 +96,7 @@ class TrainingLog:
                     self.writer.add_image(name, distance_image(signal), step)
 
     def exclude(self, seconds: float) -> None:
-        """Leave `seconds` in which nothing was trained out of the speed."""
+        """Leave out of the speed `seconds` in which nothing was trained."""
         step, last = self._last
         self._last = (step, last + seconds)
 

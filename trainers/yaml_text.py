@@ -1,6 +1,6 @@
-"""Recipes as YAML text: the core schema of version 1.2, in which 3e-4 is a number, and 010, yes and dates are no traps.
+"""Recipes as YAML text in the core schema of version 1.2: 3e-4 is a number, 010 is 10, and yes and dates are text.
 
-Of the values that YAML can hold only plain ones are read: keys and values, lists, text, numbers, true, false and null.
+Of the values that YAML can hold, only plain ones are read: keys and values, lists, text, numbers, true, false and null.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import yaml
 
 from zoo.errors import InputError
 
-MOST_BYTES = 2**16  # of a recipe's text; PyYAML reads so much in about a second
+MOST_BYTES = 2**16  # of a recipe's text; PyYAML reads this much in about a second
 MOST_DIGITS = 100  # of a number
 
 PREFIX = "tag:yaml.org,2002:"
@@ -52,8 +52,8 @@ def read_yaml(text: str | bytes, origin: str) -> Any:
     """The plain value that `text` stands for. What an alias repeats is one object, which may contain itself.
 
     Raises:
-        InputError: text that is too long, not UTF-8 or not YAML, a key that is given twice or is no text, or a value
-            that is not plain; with `origin` and, where there is one, the line.
+        InputError: text that is too long, not UTF-8 or not YAML, a key that is given twice or is not text, or a value
+            that is not plain; the message has `origin` and, where possible, the line.
     """
     if len(text) > MOST_BYTES:
         raise InputError(f"{origin}: expected a recipe of at most {MOST_BYTES} bytes, got more")

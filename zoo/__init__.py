@@ -4,8 +4,8 @@
     codes = tokenizer.encode(audio)          # int64 [batch, num_codebooks, frames]
     audio = tokenizer.decode(codes)
 
-What the terminal can do, Python can do with the same words: `zoo.encode_files`, `zoo.bench`, `zoo.train`, `zoo.pull`.
-`import zoo` is light: what a name needs is imported when the name is first used.
+The commands of the terminal are functions too: `zoo.encode_files`, `zoo.bench`, `zoo.train`, `zoo.pull` and so on.
+`import zoo` is light: modules are imported when a name that needs them is first used.
 """
 
 from importlib import import_module

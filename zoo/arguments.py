@@ -1,4 +1,4 @@
-"""Values against the type hints of what takes them: one check for specs and for the arguments of architectures."""
+"""Checks of values against type hints, for specs and for the arguments of architectures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GREATEST = 2**63 - 1
 
 
 def hints_of(function: Any) -> dict[str, Any]:
-    """Return the type hints of a class or function; none if they name what is only there for a type checker."""
+    """Return the type hints of a class or function; none if they use names that exist for type checkers only."""
     try:
         return get_type_hints(function)
     except NameError:
@@ -27,10 +27,10 @@ def check_types(values: Mapping[str, Any], hints: Mapping[str, Any], least: Mapp
     Integers are sizes and numbers of things, not bools. Floats are finite.
 
     Args:
-        values: by name. Those without a hint are not checked.
-        hints: types by name. One that is neither plain nor a container of plain ones is that of the object.
-        least: by name, the least integer; 1 where it says none.
-        source: what takes the values, for errors.
+        values: values by name. Those without a hint are not checked.
+        hints: types by name. A value whose hint is another class than these has to be an instance of it.
+        least: the least integer by name; 1 for a name that is not in it.
+        source: name of the class that takes the values, for errors.
     """
     for name, value in values.items():
         lowest = least.get(name, 1)

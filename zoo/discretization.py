@@ -85,8 +85,8 @@ def discretize(
     if isinstance(autoencoder, Tokenizer):
         if any(told is not None for told in (modality, input_mean, input_std, sample_rate, causal)):
             raise InputError(
-                f"{autoencoder.spec.name} is a tokenizer of zoo, which says modality, input_mean, input_std, "
-                "sample_rate and causal itself"
+                f"{autoencoder.spec.name} is a tokenizer of zoo, whose spec has modality, input_mean, input_std, "
+                "sample_rate and causal already"
             )
         autoencoder.check_decodes()
         network, spec, dim = autoencoder, autoencoder.spec, autoencoder.quantizer.dim
@@ -144,7 +144,7 @@ class Continuous(nn.Module):
             return result
         found = list(result.shape) if isinstance(result, Tensor) else type(result).__name__
         axes = f"[batch, channels and {argument.ndim - 2} axes]"
-        raise InputError(f"expected {type(self.module).__name__}.{method} to give a tensor {axes}, got {found}")
+        raise InputError(f"expected {type(self.module).__name__}.{method} to return a tensor {axes}, got {found}")
 
     @torch.no_grad()
     def probe(self, signal: Tensor, sample_rate: int | None, causal: bool) -> tuple[TokenizerSpec, int]:
@@ -224,8 +224,8 @@ class DiscretizedTokenizer(Tokenizer):
         if isinstance(self.autoencoder, Continuous):
             raise CheckpointError(
                 f"{self.spec.name}: a file cannot say how to build its {type(self.autoencoder.module).__name__}, which "
-                "is no tokenizer of zoo; save that by its own means, and zoo.discretize it again with the mean and "
-                "scale of this quantizer"
+                "is not a tokenizer of zoo; save that module by itself, and call zoo.discretize again with the mean "
+                "and scale of this quantizer"
             )
         return {**super().arguments(), "autoencoder": saved.configuration(self.autoencoder)}
 

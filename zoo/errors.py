@@ -2,7 +2,7 @@
 
 
 class ZooError(Exception):
-    """Base of every error that zoo raises because of what it was given."""
+    """Base class of the errors that zoo raises on purpose."""
 
 
 class InputError(ZooError, ValueError):

@@ -33,10 +33,10 @@ def variant_weights(
     metadata: Mapping[str, str],
     fits: Callable[[Path], bool],
 ) -> Path:
-    """Return the safetensors file with a variant's weights; what is on this machine goes before the network.
+    """Return the safetensors file with a variant's weights; files on this machine are preferred to the network.
 
-    Looked for, in this order: our converted repository and earlier conversions in the cache, published files in the
-    cache, our repository on the Hub, published files on the Hub. A published file is converted once.
+    The order is: our converted repository and earlier conversions in the cache, published files in the cache, our
+    repository on the Hub, published files on the Hub. A published file is converted once.
 
     Args:
         expected: the network's tensors.
@@ -44,7 +44,8 @@ def variant_weights(
         fits: returns whether a cached file is whole and holds this network.
 
     Raises:
-        WeightsUnavailableError, CheckpointError.
+        WeightsUnavailableError: there are no weights, or they cannot be fetched.
+        CheckpointError: a published file that is damaged or does not fit the network.
         MediaError: the converted file cannot be written.
     """
     published = [source for source in variant.sources if isinstance(source, HubSource)]
@@ -138,10 +139,10 @@ def fetch_saved(repo: str, *, revision: str | None = None, **options: Any) -> Pa
     Args:
         repo: `owner/name`.
         revision: branch, tag or commit; None: main.
-        options: of `hf_hub_download`: `token`, `cache_dir`, `force_download`, `local_files_only`.
+        options: options of `hf_hub_download`: `token`, `cache_dir`, `force_download`, `local_files_only`.
 
     Raises:
-        WeightsUnavailableError: with what is needed and how to get it.
+        WeightsUnavailableError: the files cannot be fetched; the message says what is needed and how to get it.
     """
     with fetching(HubSource(repo, CONFIG, revision or "main"), repo):
         folder = Path(hf_hub_download(repo, CONFIG, revision=revision, **options)).parent

@@ -22,7 +22,7 @@ from zoo.tokenizer import Tokenizer
 
 ENCODER, DECODER, CONFIG = "encoder.onnx", "decoder.onnx", "config.json"
 NEEDED = ("onnx", "onnxscript")
-BATCH, TOKENS = 2, 5  # of the examples that a tokenizer is traced with
+BATCH, TOKENS = 2, 5  # size of the examples that a tokenizer is traced with
 
 
 class Encode(nn.Module):
@@ -71,7 +71,7 @@ def export_onnx(tokenizer: Tokenizer | str | Path, out: str | Path) -> Path:
     Raises:
         ZooError: the packages onnx and onnxscript are not installed.
         MediaError: the folder has files in it or cannot be written; nothing is left of it then.
-        Those of `zoo.load`.
+        As `zoo.load`.
     """
     if missing := [package for package in NEEDED if find_spec(package) is None]:
         raise ZooError(f'export_onnx() needs {" and ".join(missing)}: pip install "tokenizer-zoo[export]"')

@@ -136,7 +136,8 @@ class HubMixin(ModelHubMixin, nn.Module):
             A tokenizer of the saved class, which has to be `cls` or derive from it.
 
         Raises:
-            WeightsUnavailableError, CheckpointError.
+            WeightsUnavailableError: a repository that cannot be fetched.
+            CheckpointError: no such folder, not a saved tokenizer, or one of another class.
             UnknownTokenizerError: a class that is not known.
         """
         check_placement(device, dtype)

@@ -48,8 +48,8 @@ def load(
             do.
         CheckpointError: a file that is truncated, unsafe to read or of another network; nothing is loaded.
         MediaError: the authors' file was fetched, but the converted one cannot be written beside the Hub's cache.
-        InputError: a name that is no text or path, a device that is not there, or a data type that networks do not run
-            in; nothing is read or fetched.
+        InputError: a name that is not text or a path, a device that is not there, or a data type that networks do not
+            run in; nothing is read or fetched.
     """
     check_placement(device, dtype)
     if weights is not None and not isinstance(weights, str | Path):
@@ -100,7 +100,8 @@ def resolve(name: str | Path) -> Variant | Path:
     A name that stands for nothing is reported before anything slow is imported.
 
     Raises:
-        UnknownTokenizerError, CheckpointError.
+        UnknownTokenizerError: a name that stands for nothing.
+        CheckpointError: a path that does not exist, or is not a file or folder.
         WeightsUnavailableError: a Hub repository that cannot be fetched.
     """
     path = None if registry.is_variant(name) else find_saved(name)
@@ -170,7 +171,9 @@ def pull(name: str) -> Path:
         The file that `load(name)` reads from now on, without the Hub.
 
     Raises:
-        UnknownTokenizerError, WeightsUnavailableError, CheckpointError.
+        UnknownTokenizerError: a name that stands for nothing.
+        WeightsUnavailableError: weights that cannot be fetched.
+        CheckpointError: a file that is damaged or of another network.
         MediaError: the converted file cannot be written.
     """
     if not registry.is_variant(_checked(name)) and REPOSITORY.fullmatch(name):

@@ -195,7 +195,7 @@ def register(
     """Add a variant: one that `replace` has made, or a new one.
 
     Args:
-        name: of the variant, which becomes that of its spec; or the whole `Variant`.
+        name: name of the variant, which its spec gets too; or the whole `Variant`.
         builder: the architecture.
         spec, config, weights, card, figures, package: as in `Variant`. A plug-in whose variant has an architecture of
             another package gives its own `package`, such as `__name__`.
@@ -205,7 +205,7 @@ def register(
         The variant, for `replace`.
 
     Raises:
-        ValueError: a name that is taken, by a variant of zoo's even before that is imported, or not the spec's.
+        ValueError: a name that is taken, also by a variant of zoo that is not imported yet, or that is not the spec's.
     """
     if isinstance(name, Variant):
         variant = name
@@ -239,11 +239,12 @@ def replace(
     """Return a variant that differs from `base` in what is given.
 
     Args:
-        name: of the new variant.
-        hub, weights, figures: its own; they are not taken over.
+        name: name of the new variant.
+        hub, weights, figures: those of the new variant; they are not taken over from `base`.
         keys: key map of `hub`; None: that of `base`.
         config: changes to the base's. card: None: that of `base`.
-        package: of a plug-in that changes another package's variant; a card is then its own. "": that of `base`.
+        package: package of a plug-in that changes another package's variant, such as `__name__`; the card is then in
+            this package. "": that of `base`.
         spec: fields of the spec that differ.
     """
     return Variant(

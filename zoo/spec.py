@@ -36,8 +36,8 @@ class TokenizerSpec:
     weights_license: as stated by the authors; "not stated" where they state none.
 
     Raises:
-        InputError: a field of another type, a size below 1, an unknown modality, a number of `downsample` that is not
-            that of the modality's axes, or one size alone without a `resolution`.
+        InputError: a field of another type, a size below 1, an unknown modality, a `downsample` that does not have one
+            number for each axis of the modality, or a single size without a `resolution`.
     """
 
     name: str = ""

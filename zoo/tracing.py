@@ -1,4 +1,4 @@
-"""What code that is traced has to know: whether the values of a tensor exist, and how sizes compare."""
+"""Helpers for code that may be traced: whether the values of a tensor exist, and how sizes compare."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def values_are_readable(tensor: Tensor) -> bool:
 
 
 def larger(one: int, other: int) -> int:
-    """Return the larger of two sizes, without a guard where an exported graph holds for any of them."""
+    """Return the larger of two sizes, without a guard where an exported graph has to work for any size."""
     if isinstance(one, int) and isinstance(other, int):
         return max(one, other)
     return torch.sym_max(one, other)
 
 
 def smaller(one: int, other: int) -> int:
-    """Return the smaller of two sizes, without a guard where an exported graph holds for any of them."""
+    """Return the smaller of two sizes, without a guard where an exported graph has to work for any size."""
     if isinstance(one, int) and isinstance(other, int):
         return min(one, other)
     return torch.sym_min(one, other)

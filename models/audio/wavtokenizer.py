@@ -43,7 +43,7 @@ class PaddedConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         length = x.shape[-1]
         right = self.right + -length % self.stride
-        # Reflection needs more samples than it adds: short input gets zeros first, which are cut off again.
+        # Reflection needs more samples than it adds, so short input is padded with zeros, which are cut off afterwards.
         zeros = larger(0, larger(self.left, right) + 1 - length)
         x = F.pad(F.pad(x, (0, zeros)), (self.left, right), mode="reflect")
         return self.conv(x.narrow(-1, 0, self.left + length + right))
@@ -78,7 +78,7 @@ class Encoder(nn.Module):
 
     @property
     def context(self) -> int:
-        """Samples on either side that a frame's convolutions see, at least."""
+        """An upper bound of the number of samples on either side that a frame's convolutions see."""
         rate, samples = 1, 3
         for stride in self.strides:
             samples += rate * (1 + stride)
@@ -116,7 +116,7 @@ class ResidualBlock(nn.Module):
         self.conv2 = nn.Conv1d(dim, dim, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        # One name for all steps: each intermediate is freed by the next, which long audio needs.
+        # All steps assign to one name, so that each intermediate result is freed by the next: long audio needs that.
         h = self.norm1(x)
         h = F.silu(h)
         h = self.conv1(h)
@@ -142,7 +142,7 @@ class AttentionBlock(nn.Module):
         return x + self.out(attended[:, 0]).mT
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        # Contiguous: otherwise PyTorch uses an attention that holds the matrix of all frames by all frames.
+        # Contiguous, because PyTorch otherwise uses a kernel that stores the matrix of all frames by all frames.
         h = self.norm(x).mT.contiguous()[:, None]
         return self.query(h), self.key(h), self.value(h)
 
@@ -212,7 +212,7 @@ class Decoder(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, latent: Tensor, chunk_frames: int) -> Tensor:
-        # All conditions stand for the same setting: training draws one, inference uses the first.
+        # All conditions mean the same: training draws one at random, inference uses the first.
         condition = int(torch.randint(self.num_conditions, ())) if self.training else 0
         x = self.global_blocks(self.embed(latent))
         frames, halo = x.shape[-1], 3 * len(self.blocks)
@@ -243,7 +243,7 @@ class Decoder(nn.Module):
 def overlapping(length: int, chunk: int, halo: int) -> Iterator[tuple[int, int, int, int]]:
     """Yield spans `(start, stop)` that tile `length`, each with the wider span `(first, last)` that its values need.
 
-    In a traced graph there is one, so that the graph holds for any length.
+    A traced graph has a single span, so that it works for any length.
     """
     if torch.compiler.is_compiling():
         yield 0, length, 0, length
@@ -254,7 +254,7 @@ def overlapping(length: int, chunk: int, halo: int) -> Iterator[tuple[int, int, 
 
 
 def overlap_add(frames: Tensor, hop_length: int) -> Tensor:
-    """`[B, T, n]` to the `[B, (T - 1) * hop_length + n]` signal they sum to."""
+    """Sum of frames `[B, T, n]` that start `hop_length` apart: `[B, (T - 1) * hop_length + n]`."""
     _, count, size = frames.shape
     length = (count - 1) * hop_length + size
     signal = F.fold(frames.mT, (1, length), kernel_size=(1, size), stride=(1, hop_length))
@@ -265,7 +265,8 @@ class WavTokenizer(Tokenizer):
     """Audio tokenizer with one Euclidean codebook.
 
     Audio `[B, 1, samples]` of any length at 24 kHz; codes `[B, 1, frames]`, `frames = ceil(samples / hop_length)`.
-    `encode` and `decode` take `chunk_seconds=`, how much is computed at once; the result does not depend on it.
+    `encode` and `decode` take `chunk_seconds=`, the length that is computed at once (at least one frame); the result
+    does not depend on it.
 
     Args:
         strides: strides of the encoder's stages, first to last; their product is the hop length.
@@ -342,7 +343,7 @@ def pointwise_to_linear(tensor: Tensor) -> Tensor:
 
 
 def encoder_rules(layers: str, conv: str) -> list[tuple[str, str]]:
-    """Rules for the encoder: `layers` holds its layers by number, `conv` is what a layer names its convolution."""
+    """Rules for the encoder; `layers` is the prefix of its numbered layers, `conv` names a layer's convolution."""
     stages = (
         (f"{layers}.{1 + 3 * stage + offset}.{published}", f"encoder.{ours}")
         for stage in range(4)
@@ -370,7 +371,7 @@ def quantizer_rules(codebook: str) -> list[tuple[str, str] | tuple[str, str, Cal
     ]
 
 
-# Both published layouts name the decoder alike.
+# Both published layouts use the same names for the decoder.
 BACKBONE = (
     ("backbone.embed.", "decoder.embed."),
     ("backbone.pos_net.{i}.q.", "decoder.global_blocks.{i}.query.", pointwise_to_linear),
@@ -419,8 +420,8 @@ TRANSFORMERS = KeyMap(
 MIT, NOT_STATED = "MIT", "not stated"
 HOP_600, HOP_320 = (4, 5, 5, 6), (2, 4, 5, 8)
 
-# Without a known commit the revision is the branch; what was fetched is recorded with the converted weights.
-# The figures are read off the one in the authors' README; ground truth is at about 4.06.
+# No commit is known, so the revision is the branch; the commit that was fetched is recorded with the converted weights.
+# The UTMOS figures are read off a plot in the authors' README, where the ground truth is at about 4.06.
 SMALL_320 = register(
     "wavtokenizer-small-320-24k-4096",
     WavTokenizer,
@@ -534,7 +535,7 @@ register(
         code_license="Apache-2.0",
         weights_license="CC BY 4.0",
         config={
-            # The other way round: a small network spends least time at the full rate if the first stride is long.
+            # The published order reversed: with a long first stride, a small network spends less time at the full rate.
             "strides": (8, 5, 4, 2),
             "encoder_width": 8,
             "dim": 32,

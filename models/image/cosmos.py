@@ -25,7 +25,7 @@ from zoo.spec import TokenizerSpec
 from zoo.tokenizer import Tokenizer
 
 WAVELET_LEVELS = 2
-WIDTH_HEIGHT = (3, 2)  # of `[B, channels, height, width]`
+WIDTH_HEIGHT = (3, 2)  # axes of `[B, channels, height, width]`
 
 
 class Encoder(nn.Module):
@@ -93,8 +93,8 @@ class Decoder(nn.Module):
 class CosmosDI(Tokenizer):
     """Image tokenizer on wavelet coefficients with finite scalar quantization.
 
-    Images `[B, 3, H, W]` in [0, 1] of any size; codes `[B, 1, h, w]`. Attention sees the whole image, so the codes
-    of a tile are not those of the whole.
+    Images `[B, 3, H, W]` in [0, 1] of any size; codes `[B, 1, h, w]`. Attention sees the whole image, so a tile that is
+    encoded by itself has other codes than it has as part of the image.
 
     Args:
         width: channels after the wavelets. multipliers: channels of each level as multiples of `width`, finest first.

@@ -1,10 +1,11 @@
-"""FQGAN: an image to two or three indices of 16384 per position, each from a codebook of its own, and back.
+"""FQGAN: an image to two or three codes per position, each from a codebook of its own with 16,384 entries, and back.
 
 Paper: Factorized Visual Tokenization and Generation (arXiv 2411.16681).
 Reference: showlab/FQGAN at dc34256.
 LlamaGen's encoder and decoder, with one small transformer per codebook between the encoder and the quantizer. The
-first codebook is the visual one, the others are trained towards features of CLIP and DINOv2. The transformers have
-learned positions for 256x256 pixels, so no other size is taken. The feature prediction heads of training are left out.
+first codebook is the visual one; the others are trained towards features of CLIP and DINOv2. The transformers have
+learned positions for 256x256 pixels, so no other size is taken. The heads that predict features in training are left
+out.
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ class Encoder(nn.Module):
 class FQGAN(Tokenizer):
     """Image tokenizer with factorized codebooks.
 
-    Images `[B, 3, 256, 256]` in [0, 1] (nano: 128x128); codes `[B, num_codebooks, h, w]`, the visual codebook first,
-    then the semantic one or the semantic ones of middle (DINOv2) and high level (CLIP).
+    Images `[B, 3, 256, 256]` in [0, 1] (nano: 128x128); codes `[B, num_codebooks, h, w]`. The visual codebook comes
+    first, then the semantic one, or the two semantic ones: mid-level (DINOv2), then high-level (CLIP).
 
     Args:
         multipliers: channels of each resolution as multiples of `width`, finest first.

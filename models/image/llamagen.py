@@ -1,10 +1,11 @@
-"""LlamaGen VQ: an image to one index of 16384 per position and back.
+"""LlamaGen VQ: an image to one of 16,384 codes per position, and back.
 
 Paper: Autoregressive Model Beats Diffusion: Llama for Scalable Image Generation (arXiv 2406.06525).
 Reference: FoundationVision/LlamaGen at ce98ec4.
 A VQGAN with eight latent channels, whose attention follows each residual block of the coarsest level, whatever the
-image size. Norms and attention see the whole image, so tiles are not parts of the whole. Latents and codebook rows are
-divided by their norms at every use: the stored rows have other lengths, and the decoder receives the unit row.
+image size. Norms and attention see the whole image, so an image coded in tiles is not the image coded at once. Latents
+and codebook rows are scaled to length 1 at every use: the stored rows have any length, and the decoder receives the
+scaled row.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ NECK = 256  # channels between the convolutions and the code space
 
 
 class Level(nn.Module):
-    """Residual blocks at one resolution, each followed by attention at the coarsest, then a change of size."""
+    """Residual blocks at one resolution, each followed by attention if `attention`, then `resample`."""
 
     def __init__(self, channels_in: int, channels_out: int, num_blocks: int, attention: bool, resample: nn.Module):
         super().__init__()

@@ -1,4 +1,4 @@
-"""One-D-Piece: an image of 256x256 to 256 tokens in the order of their importance, of which any first few decode.
+"""One-D-Piece: an image of 256x256 to 256 tokens in order of importance, the first few of which can be decoded alone.
 
 Paper: One-D-Piece: Image Tokenizer Meets Quality-Controllable Compression (arXiv 2501.10064).
 Reference: turingmotors/One-D-Piece at 473665d1.
@@ -22,20 +22,21 @@ from zoo.tokenizer import Tokenizer
 
 
 class OneDPiece(Tokenizer):
-    """Image tokenizer whose first tokens decode without the others.
+    """Image tokenizer whose first tokens can be decoded without the others.
 
     Images `[B, 3, 256, 256]` in [0, 1] (nano: 64x64); codes `[B, 1, tokens]`, all `spec.num_tokens` or the first
-    `num_tokens` that `encode` was asked for; latents and unit codebook rows `[B, 12, tokens]`. `decode` takes any first
-    codes, 1 to all of them; `num_tokens=` lets it use only the first of those given.
+    `num_tokens` that `encode` was asked for; latents and unit codebook rows `[B, 12, tokens]`. `decode` takes the first
+    codes of an image, from 1 to all of them; with `num_tokens=` it uses only that many of the codes it is given.
 
     Args:
-        width, num_layers, num_heads: of the transformers in encoder and decoder.
+        width, num_layers, num_heads: channels, blocks and heads of the transformers in encoder and decoder.
         pixel_width: channels of the pixel decoder at full resolution.
         patch: side of a patch in pixels.
         legacy: whether the encoder has the layout of the published weights (`zoo.models.image.titok.Encoder`), which
-            is hard to learn.
-        ema_codebook: in training, whether the codebook is a running average of the latents, starts from them and takes
-            unused rows from them; if not, gradients move it, which from random weights leaves only a few rows in use.
+            is hard to train.
+        ema_codebook: whether, in training, the codebook is a running average of the latents, is initialised from them
+            and has its unused rows replaced by them. If not, it is trained by gradients; from random weights, only a
+            few of its rows are then used.
     """
 
     drops_tail = True  # whether `forward` in training mode gives the decoder a random number of first tokens
@@ -73,8 +74,8 @@ class OneDPiece(Tokenizer):
     def forward(self, x: Tensor) -> TokenizerOutput:
         """As in `Tokenizer`; in training mode the decoder receives a random number of first tokens if `drops_tail`.
 
-        The number is the same for the whole batch, uniform from 1 to all; the output's `latent` is as long. Codes and
-        losses are those of all tokens.
+        The number is the same for the whole batch, uniform from 1 to all; the output's `latent` has that length. Codes
+        and losses are those of all tokens.
         """
         quantized, codes, losses = self.quantizer(self.to_latent(self._check_signal(x)).movedim(1, -1))
         latent = quantized.movedim(-1, 1)

@@ -1,11 +1,11 @@
-"""RobusTok and XQ-GAN's plain VQ: an image of 256x256 to one index for each of 16x16 positions, and back.
+"""RobusTok and XQ-GAN's plain VQ: an image of 256x256 to one code for each of 16x16 positions, and back.
 
 Papers: Robust Latent Matters (arXiv 2503.08354), Image Tokenizer Needs Post-Training (arXiv 2509.12474), XQ-GAN (arXiv
 2412.01762). Reference: lxa9867/ImageFolder at 76ddfb9a.
-Two vision transformers of DINOv2's kind. In each, learned tokens stand beside those that it is given, on the same grid
-and with the same positions: latents beside the patches, mask tokens beside the code vectors. What makes RobusTok is its
-training: some codes are replaced by near ones (`perturbation` in recipes), so that the decoder bears a generator's
-mistakes. The product and multi-scale quantizers of XQ-GAN (ImageFolder) are left out.
+Two vision transformers of DINOv2's kind. Each adds learned tokens to those that it is given, on the same grid and with
+the same positions: latents to the patches, mask tokens to the code vectors. RobusTok differs from the plain VQ only in
+its training: some codes are replaced by nearby ones (`perturbation` in recipes), so that the decoder tolerates a
+generator's mistakes. The product and multi-scale quantizers of XQ-GAN (ImageFolder) are left out.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ def learned_tokens(num_tokens: int, width: int) -> nn.Parameter:
 
 
 class Branch(nn.Module):
-    """What a block adds to its tokens: `layer` of their norm, times a learned gain per channel (LayerScale).
+    """Residual branch: adds to its input `layer` of the input's norm, times a learned gain per channel (LayerScale).
 
-    In training each item goes without it with the probability `drop_path`.
+    In training, nothing is added to an item with the probability `drop_path`.
     """
 
     def __init__(self, width: int, layer: nn.Module, drop_path: float):
         super().__init__()
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.layer = layer
-        # CaiT's start for a dozen blocks. The authors' 1e-5 has no effect: they start from DINOv2's weights.
+        # CaiT's initial value for a dozen blocks. The authors' 1e-5 has no effect: they start from DINOv2's weights.
         self.gain = nn.Parameter(torch.full((width,), 0.1))
         self.drop_path = drop_path
 
@@ -74,10 +74,10 @@ def block(width: int, num_heads: int, drop_path: float) -> nn.Sequential:
 
 
 class VisionTransformer(nn.Module):
-    """DINOv2's, without its patches: two groups of tokens on one grid of `positions`, told apart by a learned level.
+    """DINOv2's transformer, without patches, for two groups of tokens on one grid of `positions`.
 
-    `forward(first, second)` takes `[B, 1 + positions, width]` as `place` gives it and `[B, n, width]`, and gives
-    `[B, 1 + positions + n, width]`.
+    The groups are distinguished by a learned level. `forward(first, second)` takes `[B, 1 + positions, width]`, as
+    `place` returns it, and `[B, n, width]`; it returns `[B, 1 + positions + n, width]`.
     """
 
     def __init__(self, positions: int, width: int, num_layers: int, num_heads: int):
@@ -100,7 +100,7 @@ class VisionTransformer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """`[B, 3, patch * h, patch * w]` to `[B, dim, h, w]`: latent tokens that have attended to all patches."""
+    """`[B, 3, patch * h, patch * w]` to latent tokens `[B, dim, h, w]`, which have attended to all patches."""
 
     def __init__(self, grid: tuple[int, int], patch: int, dim: int, width: int, num_layers: int, num_heads: int):
         super().__init__()
@@ -118,7 +118,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """`[B, dim, h, w]` to `[B, 3, patch * h, patch * w]`: mask tokens that have attended to all code vectors."""
+    """`[B, dim, h, w]` to `[B, 3, patch * h, patch * w]`, through mask tokens that attend to all code vectors."""
 
     def __init__(self, grid: tuple[int, int], patch: int, dim: int, width: int, num_layers: int, num_heads: int):
         super().__init__()
@@ -223,7 +223,7 @@ ROBUSTOK = register(
         resolution=(256, 256),
         variable_size=False,
         code_license="Adobe Research License, noncommercial",
-        weights_license="no stated licence, taken as noncommercial",
+        weights_license="no stated license, taken as noncommercial",
         paper="https://arxiv.org/abs/2503.08354",
         source="https://github.com/lxa9867/ImageFolder",
     ),

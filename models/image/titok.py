@@ -43,11 +43,11 @@ def learned_tokens(num_tokens: int, width: int) -> nn.Parameter:
 
 
 def coarse_to_fine(num_tokens: int, grid: int) -> Tensor:
-    """Return `[num_tokens, grid * grid]`: rows of length 1 that name the cells of a grid that a token starts from.
+    """Return `[num_tokens, grid * grid]`: a row of norm 1 for each token, with the cells that it covers at first.
 
-    The first token starts from all cells, the next four from a quarter each, and so on to single cells, then again;
-    neighbours in the row are far from each other on the grid. A token whose position is the mean of its cells' is like
-    them, and attention starts between tokens that are alike.
+    The first token covers all cells, the next four a quarter each, and so on to single cells, over and over; successive
+    tokens are far from each other on the grid. A token gets the sum of its cells' positions, weighted by its row, so it
+    is similar to them; attention is at first between similar tokens.
     """
     cells = torch.arange(grid * grid)
     rows: list[Tensor] = []
@@ -61,9 +61,9 @@ def coarse_to_fine(num_tokens: int, grid: int) -> Tensor:
 
 
 def transformer(width: int, num_layers: int, num_heads: int, *, keys: float, values: float) -> nn.Sequential:
-    """Return blocks whose attention starts with queries equal to the keys: a token attends to those that are like it.
+    """Return blocks whose initial queries equal the keys, so that at first a token attends to those similar to it.
 
-    Queries and keys start `keys` times as large as PyTorch's, values and the projection after them `values` times.
+    Initial queries and keys are `keys` times as large as PyTorch's, values and their projection `values` times.
     """
     blocks = [TransformerBlock(width, num_heads) for _ in range(num_layers)]
     with torch.no_grad():
@@ -88,10 +88,10 @@ class Encoder(nn.Module):
 
     Args:
         num_tokens: latents of an image. resolution: its height and width in pixels.
-        width, num_layers, num_heads: of the transformer.
+        width, num_layers, num_heads: channels, blocks and heads of the transformer.
         patch: side of a patch in pixels.
         legacy: whether the last array `[tokens, width]` is read as `[width, tokens]` without transposing, so that a
-            latent mixes features of many tokens: the reference's first version, whose weights were trained so.
+            latent mixes features of many tokens. The reference's first version does so, and its weights need it.
     """
 
     def __init__(
@@ -117,9 +117,10 @@ class Encoder(nn.Module):
         self.blocks = transformer(width, num_layers, num_heads, keys=3, values=1)
         self.norm_out = nn.LayerNorm(width)
         self.head = nn.Conv2d(width, DIM, 1)
-        # Latents start different from image to image and from each other: pixels are centred, the residual stream is
-        # small beside what attention adds to it, and latents attend to patches by their places. With PyTorch's own
-        # start, all latents of all images are the same mean of patches, and training stays at the images' mean colours.
+        # These initial values make latents differ from image to image and from each other: pixels are centred, the
+        # residual stream is small compared with what attention adds, and latents attend to patches by their positions.
+        # With PyTorch's own, all latents of all images are the same mean of patches, and training gets no further than
+        # the images' mean colours.
         with torch.no_grad():
             self.patch_embed.weight.mul_(4)
             assert self.patch_embed.bias is not None
@@ -156,7 +157,7 @@ class ResidualBlock(nn.Module):
         h = self.conv1(F.silu(self.norm1(x)))
         h = self.conv2(F.silu(self.norm2(h)))
         # Where the number of channels changes, the JAX original adds the shortcut of the block's result, not of its
-        # input, to the result: the weights were trained so.
+        # input, to the result. The weights were trained that way.
         return h + (x if self.shortcut is None else self.shortcut(h))
 
 
@@ -180,8 +181,8 @@ class PixelDecoder(nn.Module):
         self.levels = nn.ModuleList(levels)
         self.norm = group_norm(channels[0])
         self.head = nn.Conv2d(channels[0], 3, 3, padding=1)
-        # The output starts grey, and convolutions start so that they keep the variance of their input and have no
-        # offset: PyTorch's own start lets hardly anything through, as blocks that change the width have no shortcut.
+        # At first the output is grey, and convolutions keep the variance of their input and have no bias. With
+        # PyTorch's own initial values, hardly any signal passes, since blocks that change the width have no shortcut.
         with torch.no_grad():
             for module in self.modules():
                 if isinstance(module, nn.Conv2d):
@@ -200,11 +201,11 @@ class PixelDecoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents `[B, DIM, tokens]` to images `[B, 3, resolution, resolution]`; `tokens` may be the first few only.
+    """Latents `[B, DIM, tokens]`, all or the first few of an image, to images `[B, 3, resolution, resolution]`.
 
     Args:
         num_tokens: latents of an image. resolution: its height and width in pixels.
-        width, num_layers, num_heads: of the transformer.
+        width, num_layers, num_heads: channels, blocks and heads of the transformer.
         pixel_width: channels of the pixel decoder at full resolution.
         patch: side of a patch in pixels.
     """
@@ -233,8 +234,8 @@ class Decoder(nn.Module):
         self.head = nn.Sequential(nn.Conv2d(width, 2 * width, 1), nn.Tanh(), nn.Conv2d(2 * width, PIXEL_CODES, 1))
         self.pixel_codebook = nn.Parameter(10 * torch.randn(PIXEL_CODES, 2 * pixel_width))
         self.pixel_decoder = PixelDecoder(pixel_width, patch)
-        # An image starts dependent on the latents, and each place of it most on those that start from its cell: as in
-        # the encoder, and with pixel codes that are not all equally likely.
+        # As in the encoder, these initial values make an image depend on the latents, and each cell most on the latents
+        # that cover it. The factor of 6 makes some pixel codes likelier than others.
         with torch.no_grad():
             self.embed.weight.mul_(4)
             self.positions.mul_(8)
@@ -251,7 +252,7 @@ class Decoder(nn.Module):
         x = self.blocks(self.norm_in(torch.cat([image_tokens, latents], dim=1)))
         x = self.norm_out(x[:, 1 : 1 + self.grid**2])
         logits = self.head(rearrange(x, "b (h w) c -> b c h w", h=self.grid))
-        # The mean row of the pixel codebook by these probabilities: no code is chosen here.
+        # The mean of the pixel codebook's rows, weighted by these probabilities: no code is chosen here.
         return self.pixel_decoder(torch.einsum("bkhw,kc->bchw", logits.softmax(dim=1), self.pixel_codebook))
 
 
@@ -262,7 +263,7 @@ class TiTok(Tokenizer):
     `[B, 12, num_tokens]`.
 
     Args:
-        width, num_layers, num_heads: of the transformers in encoder and decoder.
+        width, num_layers, num_heads: channels, blocks and heads of the transformers in encoder and decoder.
         pixel_width: channels of the pixel decoder at full resolution.
     """
 

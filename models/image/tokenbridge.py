@@ -1,4 +1,4 @@
-"""TokenBridge: an image to 16 codes of six bits per position, the channels of a continuous latent, and back.
+"""TokenBridge: an image to 16 codes of six bits per position, one for each channel of a continuous latent, and back.
 
 Paper: Bridging Continuous and Discrete Tokens for Autoregressive Visual Generation (ICCV 2025, arXiv 2503.16430).
 Reference: YuqingWang1029/TokenBridge at 3ede281; its autoencoder is KL-16 of MAR (LTH14/mar, arXiv 2406.11838).
@@ -35,7 +35,7 @@ class Encoder(nn.Module):
         self.stem = nn.Conv2d(3, width, 3, padding=1)
         self.levels = nn.ModuleList(residual_blocks(2, *ends) for ends in pairwise(channels))
         self.downsamples = nn.ModuleList(Downsample(c) for c in channels[1:-1])
-        # One after each of the two blocks of the last level, whatever the image size; the decoder's level has none.
+        # One after each of the two blocks of the last level, whatever the image size; the decoder has none there.
         self.attentions = nn.ModuleList(Attention(channels[-1]) for _ in range(2))
         self.mid = middle(channels[-1])
         self.norm = group_norm(channels[-1])
@@ -127,7 +127,7 @@ CHECKPOINT = KeyMap(
     ("decoder.conv_in.", "decoder.stem."),
     ("decoder.up.{i}.block.{j}.nin_shortcut.", "decoder.levels.{i}.{j}.shortcut."),
     ("decoder.up.{i}.block.", "decoder.levels.{i}."),
-    # The lowest resolution that is upsampled to is level 0, the first that is upsampled from is level 1.
+    # The published number of an upsampling is the level it starts from, ours the level it leads to.
     *((f"decoder.up.{i + 1}.upsample.", f"decoder.upsamples.{i}.") for i in range(len(MULTIPLIERS) - 1)),
     ("decoder.norm_out.", "decoder.norm."),
     ("decoder.conv_out.", "decoder.head."),

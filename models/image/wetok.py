@@ -2,9 +2,10 @@
 
 Paper: WeTok: Powerful Discrete Tokenization for High-Fidelity Visual Reconstruction (arXiv 2508.05599).
 Reference: zhuangshaobin/WeTok at caa2ad7.
-Convolutions only. Every normalisation and the decoder's adaptive ones use statistics of the whole image, so the
-codes of a tile are not those of the whole. The variant with the highest compression decodes with Gaussian noise beside
-the latent: two decodings differ unless `generator` or `noise` is given.
+The network has convolutions only. All normalisations, also the decoder's adaptive ones, use statistics of the whole
+image, so a tile that is encoded by itself has other codes than it has as part of the image. The variant with the
+highest compression decodes with Gaussian noise beside the latent: two decodings differ unless `generator` or `noise` is
+given.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class AdaptiveGroupNorm(nn.Module):
         self.norm = group_norm(norm_groups, channels, affine=False)
         self.gamma = nn.Linear(dim, channels)
         self.beta = nn.Linear(dim, channels)
-        # A plain norm to start with: PyTorch's own start would scale channels by random numbers around zero.
+        # A plain norm at first: PyTorch's own initial values would scale channels by random numbers around zero.
         for linear, start in ((self.gamma, 1.0), (self.beta, 0.0)):
             nn.init.zeros_(linear.weight)
             nn.init.constant_(linear.bias, start)
@@ -185,7 +186,7 @@ class WeTok(Tokenizer):
     def to_latent(self, signal: Tensor) -> Tensor:
         height, width = self.spec.downsample
         if values_are_readable(signal) and signal.shape[2] <= height and signal.shape[3] <= width:
-            # Their codes could not be decoded; an exported graph holds for any size.
+            # The codes of smaller images could not be decoded. An exported graph works for any size.
             raise InputError(f"{self.spec.name} takes images larger than {height}x{width} pixels")
         return self.encoder(signal)
 
@@ -214,7 +215,7 @@ CHECKPOINT = KeyMap(
     ("decoder.mid_block.", "decoder.mid."),
     ("decoder.up.{i}.block.{j}.nin_shortcut.", "decoder.levels.{i}.{j}.shortcut."),
     ("decoder.up.{i}.block.", "decoder.levels.{i}."),
-    # The lowest resolution that is upsampled to is level 0, the first that is upsampled from is level 1.
+    # The published number of an upsampling is the level it starts from, ours the level it leads to.
     *((f"decoder.up.{i + 1}.upsample.conv1.", f"decoder.upsamples.{i}.conv.") for i in range(5)),
     ("decoder.norm_out.", "decoder.norm."),
     ("decoder.conv_out.", "decoder.head."),

@@ -1,8 +1,8 @@
-"""Foldseek 3Di: one of 20 letters for each residue of a protein, for how it lies relative to its nearest partner.
+"""Foldseek 3Di: for each residue of a protein, one of 20 letters for its place relative to its nearest partner.
 
 Paper: Fast and accurate protein structure search with Foldseek (Nature Biotechnology 42, 2024,
 doi 10.1038/s41587-023-01773-0). Reference: steineggerlab/foldseek, and althonos/mini3di at 4632109, its port.
-The encoder half of a VQ-VAE of 282 values, whose decoder was never published: no letter decodes. What it sees are
+The encoder, of 282 values, of a VQ-VAE whose decoder was never published, so letters cannot be decoded. Its input is
 ten angles and distances of a pair of residues, so that moving a chain changes nothing. Residues without such a pair
 (both ends, neighbours of absent atoms) have the letter D, which others have too: `valid` distinguishes them.
 
@@ -34,7 +34,7 @@ LETTERS = "ACDEFGHIKLMNPQRSTVWY"
 INVALID = LETTERS.index("D")
 IDEAL_BETA_LENGTH = 1.5336  # angstrom, from CA to a CB that is absent
 CENTER_FACTOR = 2.0  # distance of the virtual centre, in distances from CA to CB
-PAIRS_AT_ONCE = 2**21  # distances in memory while partners are sought, 16 MiB
+PAIRS_AT_ONCE = 2**21  # distances in memory (16 MiB) during the search for partners
 
 CENTROIDS = (
     *((-1.0729, -0.3600), (-0.1356, -1.8914), (0.4948, -0.4205), (-0.9874, 0.8128), (-1.6621, -0.4259)),
@@ -49,7 +49,7 @@ def unit(vectors: Tensor) -> Tensor:
 
 
 def ideal_beta(nitrogen: Tensor, alpha: Tensor, carbon: Tensor) -> Tensor:
-    """CB of an L-amino acid with the angles of a tetrahedron, `[..., 3]`."""
+    """CB `[..., 3]` of an L-amino acid with the angles of a tetrahedron."""
     to_carbon = unit(carbon - alpha)
     between = unit(unit(nitrogen - alpha) + to_carbon / 3)
     across = unit(torch.linalg.cross(to_carbon, between))
@@ -59,7 +59,7 @@ def ideal_beta(nitrogen: Tensor, alpha: Tensor, carbon: Tensor) -> Tensor:
 def virtual_centers(atoms: Tensor) -> Tensor:
     """Atoms `[..., 5, 3]` to the points `[..., 3]` whose distances decide partners; NaN without N, CA or both CB and C.
 
-    In the plane of N, CA and CB, at a right angle to CA-CB on the side away from N.
+    A point lies in the plane of N, CA and CB, seen from CA at a right angle to CB and on the side away from N.
     """
     nitrogen, alpha, carbon, beta, _ = atoms.unbind(dim=-2)
     to_beta = torch.where(beta.isnan(), ideal_beta(nitrogen, alpha, carbon), beta) - alpha
@@ -68,24 +68,24 @@ def virtual_centers(atoms: Tensor) -> Tensor:
 
 
 def find_partners(centers: Tensor, complete: Tensor) -> tuple[Tensor, Tensor]:
-    """The nearest other residue by virtual centre; complete residues other than both ends are candidates.
+    """The partner of each residue: the one with the nearest virtual centre, of all complete residues but both ends.
 
     Args:
         centers: `[B, residues, 3]`.
         complete: bool `[B, residues]`.
 
     Returns:
-        int64 `[B, residues]`, the first on a tie, and bool `[B, residues]`, whether there is one.
+        Number of the partner, int64 `[B, residues]`, the lowest on a tie; whether there is one, bool `[B, residues]`.
     """
     batch, residues, _ = centers.shape
     centers = centers.nan_to_num()
     index = torch.arange(residues, device=centers.device)
     candidate = complete & (index > 0) & (index < residues - 1)
-    # A traced graph holds for any number of residues, and so takes all at once.
+    # A traced graph has to work for any number of residues, so it takes all of them at once.
     traced = torch.compiler.is_compiling()
     partners, found = [], []
     for some in [index] if traced else index.split(max(1, PAIRS_AT_ONCE // (batch * residues))):
-        # By differences: products of vectors, which are faster, lose the digits that decide far from the origin.
+        # From differences: products of vectors are faster, but far from the origin they lose the digits that decide.
         pairs = zip(centers[:, some].unbind(dim=2), centers.unbind(dim=2), strict=True)
         distances = reduce(torch.add, [(one[:, :, None] - other[:, None]).square() for one, other in pairs]).sqrt()
         distances = distances.masked_fill(~candidate[:, None] | (some[:, None] == index), torch.inf)
@@ -174,17 +174,17 @@ class Foldseek(Tokenizer):
         self.quantizer = VectorQuantizer(2, len(LETTERS))
 
     def to_latent(self, signal: Tensor) -> Tensor:
-        # In float64, so that coordinates far from the origin lose nothing that the file has.
+        # In float64, so that coordinates far from the origin keep the precision of the file.
         contacts = describe_contacts(signal.double())
         latent = self.encoder(contacts.features.to(self.dtype))
-        # The reference has one letter for invalid residues: the centroid itself is what becomes that letter.
+        # The reference gives invalid residues a fixed letter. The latent is the centroid that becomes this letter.
         invalid = self.quantizer.codes_to_latent(torch.full_like(contacts.partners, INVALID)[..., None])
         latent = torch.where(contacts.valid[..., None], latent, invalid)
         return latent.movedim(-1, 1)
 
     @torch.no_grad()
     def valid(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Return for which residues the code describes a contact, as opposed to the D that stands for "unknown".
+        """Return which residues have a code that describes a contact, as opposed to the D that stands for "unknown".
 
         Args:
             x: floating `[B, residues, 5, 3]`, as in `encode`.
@@ -194,7 +194,7 @@ class Foldseek(Tokenizer):
             bool `[B, residues]`, false after an item's length.
 
         Raises:
-            InputError: as `encode`.
+            InputError: as for `encode`.
         """
         x = self._check_signal(x)
         if lengths is None:
@@ -205,12 +205,15 @@ class Foldseek(Tokenizer):
         return valid
 
     def to_letters(self, codes: Tensor) -> list[str]:
-        """Codes `[B, 1, residues]` to a string an item, in the letters of Foldseek; InputError as `embed`."""
+        """Return codes `[B, 1, residues]` as one string per item, in Foldseek's letters; InputError as for `embed`."""
         codes = self.quantizer.check_codes(self._check_codes(codes).movedim(1, -1))[..., 0]
         return ["".join(LETTERS[code] for code in item) for item in codes.tolist()]
 
     def from_letters(self, letters: str | Sequence[str]) -> Tensor:
-        """Strings of one length, in capitals or not, to codes int64 `[B, 1, residues]`; one string is a batch of one.
+        """Return strings of equal length, in upper or lower case, as codes int64 `[B, 1, residues]`.
+
+        Args:
+            letters: a string for each item; a single string is a batch of one.
 
         Raises:
             InputError: no string, an empty one, lengths that differ, or a letter outside the alphabet.
@@ -218,7 +221,7 @@ class Foldseek(Tokenizer):
         strings = [letters.upper()] if isinstance(letters, str) else [string.upper() for string in letters]
         lengths = sorted({len(string) for string in strings})
         if len(lengths) != 1 or lengths[0] == 0:
-            raise InputError(f"expected strings of one length of at least 1, got lengths {lengths}")
+            raise InputError(f"expected strings of equal length, at least 1, got lengths {lengths}")
         if unknown := sorted(set("".join(strings)) - set(LETTERS)):
             raise InputError(f"expected the letters {LETTERS}, got {', '.join(unknown)}")
         codes = [[LETTERS.index(letter) for letter in string] for string in strings]

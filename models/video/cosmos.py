@@ -26,8 +26,8 @@ from zoo.spec import TokenizerSpec
 from zoo.tokenizer import Tokenizer
 
 WAVELET_LEVELS = 2
-TIME_HEIGHT_WIDTH = (2, 3, 4)  # of `[B, channels, frames, height, width]`
-BEFORE_FIRST = 2**WAVELET_LEVELS - 1  # copies of the first frame in front of it, for a patch of its own
+TIME_HEIGHT_WIDTH = (2, 3, 4)  # axes of `[B, channels, frames, height, width]`
+BEFORE_FIRST = 2**WAVELET_LEVELS - 1  # copies of the first frame before it, so that it fills a patch by itself
 
 Strides = tuple[tuple[int, int], ...]
 
@@ -53,7 +53,7 @@ class SpaceConv(nn.Conv2d):
     def reset_parameters(self) -> None:
         super().reset_parameters()
         assert self.bias is not None
-        nn.init.zeros_(self.bias)  # the signal would be lost among the biases of so many convolutions in a row
+        nn.init.zeros_(self.bias)  # random biases of so many convolutions in a row would drown the signal
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.flatten(0, 1)).unflatten(0, x.shape[:2])
@@ -70,7 +70,7 @@ class TimeConv(nn.Conv1d):
         assert self.bias is not None
         nn.init.zeros_(self.bias)
         with torch.no_grad():
-            self.weight[:, :, -1].diagonal().add_(1)  # at the start, each frame is passed on
+            self.weight[:, :, -1].diagonal().add_(1)  # before training, each frame passes through
 
     def forward(self, x: Tensor) -> Tensor:
         assert self.bias is not None
@@ -198,7 +198,7 @@ class Encoder(nn.Module):
         self.norm = FrameNorm(channels[-1])
         self.head = Convs(channels[-1], latent_width)
         self.project = SpaceConv(latent_width, dim, 1)
-        # Seven times PyTorch's own start, so that latents reach the quantizer's levels: else nearly all share one code.
+        # Seven times PyTorch's initial values, so that latents reach the quantizer's levels and do not share one code.
         with torch.no_grad():
             self.project.weight.mul_(7)
 
@@ -234,7 +234,8 @@ class Decoder(nn.Module):
         self.upsamples = nn.ModuleList(resample(Upsample, *pair) for pair in strides)
         self.norm = FrameNorm(channels[-1])
         self.head = Convs(channels[-1], 3 * 8**WAVELET_LEVELS)
-        # The output starts near grey: from far off, the first steps push all latents beyond the quantizer's levels.
+        # At first the output is nearly grey. If it were far off, the first steps would push all latents beyond the
+        # quantizer's levels.
         with torch.no_grad():
             for weight in (conv.weight for conv in self.head if isinstance(conv, SpaceConv | TimeConv)):
                 weight.mul_(0.3)
@@ -253,7 +254,7 @@ class CosmosDV(Tokenizer):
     """Causal video tokenizer on wavelet coefficients with finite scalar quantization.
 
     Video `[B, 3, T, H, W]` in [0, 1]; codes `[B, 1, t, h, w]`, `t = 1 + ceil((T - 1) / temporal stride)` for each
-    window of `spec.chunk_frames`. The first codes of a window decode alone, to the frames that all of them decode to.
+    window of `spec.chunk_frames`. The first codes of a window can be decoded alone, to the same frames.
 
     Args:
         downsamples: strides `(time, space)`, 1 or 2, after each level of the encoder but the last; time is halved only

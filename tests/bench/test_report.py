@@ -125,4 +125,4 @@ def test_report_without_figures_is_written_too(tmp_path):
     nothing = make_point("t", 1.0, {"a": 1.0}, baseline=False, metrics={"psnr": Interval(value=None)}, items=[])
     write_report(make_results([nothing]), tmp_path, tmp_path / "report.html")
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
-    assert "Nobody has a figure." in page.texts["verdict"] and "examples" not in page.texts
+    assert "No method has a figure." in page.texts["verdict"] and "examples" not in page.texts

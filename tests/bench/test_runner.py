@@ -160,7 +160,7 @@ def test_what_cannot_be_had_is_said_before_the_work(tiny_wetok, image_folder, tm
 
 
 def test_what_does_not_compare_is_refused(tiny_wetok, tiny_wavtokenizer, image_folder, tmp_path):
-    with pytest.raises(InputError, match="compare apart"):
+    with pytest.raises(InputError, match="compare them separately"):
         bench(["tiny-wetok", "tiny-wavtokenizer"], image_folder, out=tmp_path)
     with pytest.raises(InputError, match="unknown image metric 'pesq'"):
         bench(["tiny-wetok"], image_folder, out=tmp_path, metrics=["pesq"])

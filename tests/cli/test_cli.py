@@ -222,7 +222,7 @@ def test_the_names_of_outputs_do_not_depend_on_the_order_of_inputs(tiny_wetok, p
     inputs = [pictures / "a.bmp", pictures / "a.png"]
     run("encode", "tiny-wetok", *inputs, "--out", tmp_path / "codes")
     result = run("encode", "tiny-wetok", *reversed(inputs), "--out", tmp_path / "codes")
-    assert "2 of 2 done before" in result.stderr
+    assert "2 of 2 were done before" in result.stderr
     assert sorted(path.name for path in (tmp_path / "codes").iterdir()) == ["a.bmp.npz", "a.png.npz"]
 
 

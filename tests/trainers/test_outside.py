@@ -102,8 +102,8 @@ def contains_itself() -> dict:
         ({"optimizer.learning_rate": math.inf}, "optimizer.learning_rate as a finite number"),
         ({"data.scale": [1e-9, 1.0]}, "expected data.scale from 0.001"),
         ({"data.workers": 10**6}, "expected data.workers of at most 256"),
-        ({"weights": "a\0b"}, "expected weights as text of Unicode without NUL"),
-        ({"weights": "\ud800"}, "expected weights as text of Unicode without NUL"),
+        ({"weights": "a\0b"}, "expected weights as Unicode text without NUL"),
+        ({"weights": "\ud800"}, "expected weights as Unicode text without NUL"),
         ({"config": contains_itself()}, "contains itself"),
         ({"config": {3: 4}}, "expected text as a key of config, got 3"),
         ({"config.width": object()}, "as a plain value, got a object"),
@@ -206,7 +206,7 @@ def test_a_second_trainer_in_a_folder_is_told_and_a_killed_one_holds_nothing(ima
     holder = context.Process(target=hold, args=(tmp_path / "run", ready, done))
     holder.start()
     ready.wait()
-    with pytest.raises(InputError, match=rf"process {holder.pid} on .* trains here"):
+    with pytest.raises(InputError, match=rf"process {holder.pid} on .* is training here"):
         train({}, {**IMAGE, "steps": 1}, data=images / "train", run_dir=tmp_path / "run")
     holder.kill()
     holder.join()

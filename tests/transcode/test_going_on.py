@@ -191,7 +191,7 @@ def end_while_writing(number: int, pictures: Path, out: Path) -> subprocess.Comp
 def test_a_stop_says_what_is_done_and_leaves_no_hidden_file(pictures, tmp_path, number, status):
     result = end_while_writing(number, pictures, tmp_path / "codes")
     assert result.returncode == status
-    assert "stopped: 1 of 3 files are done; the same command goes on with the others\n" in result.stderr
+    assert "stopped: 1 of 3 files are done; the same command does the others\n" in result.stderr
     assert [path.name for path in (tmp_path / "codes").iterdir()] == ["a.npz"]
 
 

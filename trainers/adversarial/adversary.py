@@ -31,16 +31,16 @@ class Discriminators(nn.Module):
     `forward(*signals)` takes signals that `scaled` returned and returns, for each, the judgements by discriminator.
 
     Args:
-        discriminators: by name. is_visual: whether they judge images or video.
+        discriminators: networks by name. is_visual: whether they judge images or video.
     """
 
     def __init__(self, discriminators: Mapping[str, nn.Module], *, is_visual: bool):
         super().__init__()
-        self.families = nn.ModuleDict(discriminators)  # the name that runs' checkpoints have
+        self.families = nn.ModuleDict(discriminators)  # the name in the checkpoints of runs
         self.is_visual = is_visual
 
     def scaled(self, signal: Tensor) -> Tensor:
-        """A signal from the public range to that of the discriminators: [-1, 1] for images; audio is unchanged."""
+        """Scale a signal from the public range to the discriminators': [-1, 1] for images; audio is unchanged."""
         return 2 * signal - 1 if self.is_visual else signal
 
     def forward(self, *signals: Tensor) -> list[dict[str, Judgements]]:
@@ -50,7 +50,7 @@ class Discriminators(nn.Module):
 class Adversary:
     """Discriminators, their optimizer and the running means of LeCAM.
 
-    Every process has the whole discriminators, whatever Fabric's strategy does with the tokenizer, and averages their
+    Every process has all of the discriminators, whatever Fabric's strategy does with the tokenizer, and averages their
     gradients over processes. A batch norm's statistics are those of its own process's part of the batch.
 
     Args:
@@ -80,7 +80,7 @@ class Adversary:
     def judge(
         self, reconstruction: Tensor, original: Tensor, reconstruction_loss: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The addition to the tokenizer's loss, and its terms by name, each a sum over a discriminator's networks."""
+        """Return what is added to the tokenizer's loss, and its terms by name, each summed over networks."""
         discriminators = self.options.discriminators
         self.network.requires_grad_(False)
         (fake,) = self._judgements(self.network.scaled(reconstruction))
@@ -100,7 +100,7 @@ class Adversary:
                 matching.append(options.feature_matching * distance)
         adversarial = reduce(add, weighted)
         if self.options.adaptive_weight:
-            # Of the judgements without their weights: a weight would cancel.
+            # Computed from the judgements without their weights: a weight would cancel.
             with autograd_beside_fabric():
                 factor = adaptive_weight(reconstruction_loss, reduce(add, judgements), self.last_layer, ADAPTIVE_LIMIT)
             terms["adaptive_weight"] = factor
@@ -108,7 +108,7 @@ class Adversary:
         return adversarial + reduce(add, matching) if matching else adversarial, terms
 
     def learn(self, reconstruction: Tensor, original: Tensor) -> dict[str, Tensor]:
-        """Add to the discriminators' gradients; the terms of their loss by name."""
+        """Add to the discriminators' gradients, and return the terms of their loss by name."""
         reconstruction, original = (self.network.scaled(signal.detach()) for signal in (reconstruction, original))
         discriminators = self.options.discriminators
         if any(options.r1 for options in discriminators.values()):
@@ -132,7 +132,7 @@ class Adversary:
         return terms
 
     def advance(self, step: int) -> Tensor:
-        """Take the optimizer's step with this number, counted from 0; the norm of the gradient."""
+        """Take the optimizer's step with this number, counted from 0, and return the norm of the gradient."""
         start = self.options.start_step
         rate = learning_rate(step - start, self.options.optimizer, self.recipe.steps - start)
         set_learning_rate(self.optimizer, rate)
@@ -143,7 +143,7 @@ class Adversary:
         return norm
 
     def _judgements(self, *signals: Tensor) -> list[dict[str, Judgements]]:
-        # In float32, whatever the precision of the networks.
+        # Judgements are in float32, whatever the precision of the networks.
         with self.fabric.autocast():
             of_signals = self.network(*signals)
         return [

@@ -30,7 +30,7 @@ def clamped_hinge_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -
 
 
 def clamped_hinge_generator_loss(fake_logits: Tensor) -> Tensor:
-    """mean max(0, 1 - fake): no loss from what is clearly taken for real already (WavTokenizer, after Vocos)."""
+    """mean max(0, 1 - fake): no loss from fakes that are clearly judged real already (WavTokenizer, after Vocos)."""
     return functional.relu(1 - fake_logits).mean()
 
 
@@ -88,11 +88,11 @@ def feature_matching_loss(real: Judgements, fake: Judgements) -> Tensor:
 def adaptive_weight(reconstruction_loss: Tensor, adversarial_loss: Tensor, last_layer: Tensor, limit: float) -> Tensor:
     """Factor that makes the adversarial gradient as large as the reconstruction's at the decoder's last layer.
 
-    VQGAN's (arXiv 2012.09841): |g of reconstruction| / (|g of adversarial| + 1e-4), at most `limit`, with g the
+    It is VQGAN's (arXiv 2012.09841): |g of reconstruction| / (|g of adversarial| + 1e-4), at most `limit`, with g the
     gradient with respect to `last_layer`, the weight of that layer. The graphs of both losses are kept.
 
     Returns:
-        Scalar without a gradient.
+        A scalar without a gradient.
     """
     ours, theirs = (
         torch.autograd.grad(loss, last_layer, retain_graph=True)[0].norm()

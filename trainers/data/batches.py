@@ -1,6 +1,6 @@
-"""Crops of signals in batches, in an order that the seed and the sample's number alone decide.
+"""Crops of signals in batches, in an order that depends on the seed and the sample's number alone.
 
-Sample n of a run is the same whatever came before it, so that a resumed run goes on with the next number.
+Sample n of a run is the same whatever came before it, so a resumed run continues with the next number.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def validation_batches(excerpts: Excerpts, recipe: Recipe) -> DataLoader:
 
 
 def batching(options: DataOptions) -> Callable[[list[Tensor]], Tensor] | None:
-    """The function that makes a batch of crops which differ in length; None: the crops have one length."""
+    """The function that makes a batch of crops which differ in length; None: all crops have the same length."""
     if isinstance(options, StructureData):
         return padded
     return shortened if isinstance(options, AudioData) and options.bucket else None

@@ -31,7 +31,7 @@ def crop(signal: Tensor, options: DataOptions, spec: TokenizerSpec, random: np.r
 
 
 def excerpt(signal: Tensor, options: DataOptions, spec: TokenizerSpec) -> Tensor:
-    """A fixed part of a signal, in the form of `crop`: the centre of an image, the start of what has a length."""
+    """A fixed part of a signal, in the form of `crop`: the centre of an image, the start of any other signal."""
     if isinstance(options, ImageData):
         return centre_square(signal, options.crop)
     if isinstance(options, AudioData):
@@ -52,7 +52,7 @@ def crop_image(image: Tensor, options: ImageData, random: np.random.Generator) -
 
 
 def crop_audio(audio: Tensor, options: AudioData, sample_rate: int, random: np.random.Generator) -> Tensor:
-    """int16 `[channels, samples]` to a random float32 crop of `options.seconds`; with `bucket`, of at most as many."""
+    """int16 `[channels, samples]` to a random float32 crop of `options.seconds`; with `bucket` it may be shorter."""
     length = round(options.seconds * sample_rate)
     peak = 10 ** (random.uniform(*options.peak_db) / 20)
     audio = repeated(audio, min(length, round(options.min_seconds * sample_rate)) if options.bucket else length)

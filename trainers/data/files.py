@@ -1,4 +1,4 @@
-"""Media files in folders, in WebDataset shards and in tables: lists whose order depends on the data alone."""
+"""Media files in folders, in WebDataset shards and in tables, in an order that depends on the data alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from zoo.modalities import MediaBytes, media_files
 from zoo.trainers.data.locations import Location
 from zoo.trainers.data.tables import Table, TableFiles
 
-METADATA = re.compile(r"__[^/]*__($|/)")  # members of a shard that webdataset passes over
+METADATA = re.compile(r"__[^/]*__($|/)")  # members of a shard that webdataset skips
 
 
 class MediaFiles(Protocol):
@@ -37,7 +37,7 @@ class MediaFiles(Protocol):
 
 
 def open_files(location: Location, modalities: Sequence[str], first: int | None = None) -> MediaFiles:
-    """The files of any of `modalities`; `first`: only so many of them, from the start.
+    """Open the files of any of `modalities`; `first`: how many of them, from the start; None: all.
 
     Raises:
         InputError: a table that cannot be loaded, or that has no column or several columns of `modalities`.
@@ -94,9 +94,9 @@ class ShardFiles:
     A sample is the members in a row whose names are the same up to the first dot (WebDataset's rule). Its file is the
     first member whose whole suffix is one of the modalities': of `0.json`, `0.mask.png` and `0.jpg` the last. A sample
     in which only the end of a suffix is one, as in `photo v2.0.png` or `a.left.jpg`, has no such file, and opening it
-    says so: name the files without other dots (`photo v2_0.png`, `a_left.jpg`) when the shards are written, or unpack
-    the shards, since every file of a folder counts. Hidden members (`.x.png`) do not count. The shards' headers are
-    read once, without the contents (25 to 50 microseconds a member); from then on any sample can be read.
+    is an error: name the files without other dots (`photo v2_0.png`, `a_left.jpg`) when the shards are written, or
+    unpack the shards, since every file of a folder counts. Hidden members (`.x.png`) do not count. The shards' headers
+    are read once, without the contents (25 to 50 microseconds a member); from then on any sample can be read.
     """
 
     def __init__(self, shards: Sequence[Path], modalities: Sequence[str], first: int | None = None):
@@ -129,7 +129,7 @@ class ShardFiles:
 
 
 def samples(shard: Path, modalities: Sequence[str]) -> Iterator[Member]:
-    """The file of each sample; in place of the rest of a damaged shard one member with the problem."""
+    """The file of each sample; a damaged shard ends with one member that holds the problem, in place of the rest."""
     headers, modality_of = Headers(shard), by_suffix(modalities)
     for key, members in groupby(headers, key=lambda member: base_plus_ext(member.name)[0]):
         if key is not None:
@@ -161,9 +161,9 @@ def files_of(members: Iterable[tarfile.TarInfo], shard: Path, modality_of: Mappi
 
 
 class Headers:
-    """Iterable, once, of the headers of a shard's members; then `is_whole` says whether all of the shard was read.
+    """The headers of a shard's members, for one iteration, after which `is_whole` is whether all of it was read.
 
-    end: byte behind the last header that was read, and its content.
+    end: number of the byte after the last header that was read and its content.
     """
 
     def __init__(self, shard: Path):
@@ -186,7 +186,7 @@ class Headers:
 
 
 def size_of(path: Path) -> int:
-    """Size of a file in bytes; 0 if it is gone, of which reading it tells."""
+    """Size of a file in bytes; 0 if it is gone, which is reported when it is read."""
     try:
         return path.stat().st_size
     except OSError:
@@ -194,5 +194,5 @@ def size_of(path: Path) -> int:
 
 
 def by_suffix(modalities: Sequence[str]) -> dict[str, str]:
-    """The modality of each suffix, of those given."""
+    """The modality of each suffix of the given modalities."""
     return {suffix: modality for modality in modalities for suffix in zoo.modalities.get(modality).suffixes}

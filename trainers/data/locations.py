@@ -28,8 +28,8 @@ def locate(data: str | Path) -> Location:
     """Find out what kind of data a user named: a folder of files, shards, or a table.
 
     Args:
-        data: a folder of media files; one with `.tar` shards directly in it, a shard, or several as
-            `train-{0000..0099}.tar`; a folder that `datasets` has saved or one of parquet files, a parquet file, or
+        data: a folder of media files; a folder with `.tar` shards directly in it, a shard, or several shards as
+            `train-{0000..0099}.tar`; a folder that `datasets` has saved, a folder of parquet files, a parquet file, or
             `hf://owner/name[/configuration][@revision][:split[:column]]`, where `hf:///folder` and `hf://./folder`
             are on this machine.
 
@@ -75,7 +75,7 @@ def _locate_in_folder(folder: Path) -> Location:
 
 
 def check_pattern(pattern: str) -> str:
-    """`pattern` again, names of shards in braces; InputError if it stands for more than `MOST_SHARDS`."""
+    """Return `pattern`, names of shards with braces; InputError if it stands for more than `MOST_SHARDS` shards."""
     ranges = [abs(int(end) - int(start)) + 1 for start, end in re.findall(r"\{(-?\d{1,18})\.\.(-?\d+)", pattern)]
     lists = [group.count(",") + 1 for group in re.findall(r"\{([^{}]*)\}", pattern)]
     if pattern.count("{") > 8 or len(pattern) > 4096 or math.prod(ranges + lists) > MOST_SHARDS:

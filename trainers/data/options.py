@@ -35,7 +35,7 @@ class ReadingOptions:
             raise InputError(f"recipe: expected data.workers of at most {MOST_WORKERS}, got {self.workers}")
 
     def values(self, channels: int, sample_rate: int | None) -> float:
-        """Number of values of a crop of signals with so many channels; where crops differ, of the smallest."""
+        """Number of values in a crop of a signal with `channels` channels; where crops differ in size, the least."""
         return channels
 
 
@@ -114,11 +114,11 @@ class VideoData(ReadingOptions):
     """How training clips are cut; `ReadingOptions` has the other fields.
 
     frames: frames of a clip; the last frame of a shorter file is repeated.
-    frame_stride: frame step: 2 takes every second frame of a file.
+    frame_stride: frame step; 2 takes every second frame of a file.
     crop: height and width in pixels; smaller frames are resized to it.
     flip: whether each clip is mirrored with a probability of one half.
-    stills: whether images in the data become clips too: a camera moves over the image at constant speed, and comes
-        closer or goes farther, at random.
+    stills: whether images in the data become clips too: a camera moves over the image at constant speed, and zooms in
+        or out, at random.
     max_frames: frames of a file that are read, from its start; later frames are not used.
     """
 

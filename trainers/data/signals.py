@@ -35,8 +35,8 @@ class Signals:
 
     Args:
         data: what `zoo.trainers.data.locations.locate` takes or returns.
-        spec: of the tokenizer that is trained.
-        options: how the data are read; of the spec's modality.
+        spec: spec of the tokenizer that is trained.
+        options: how the data are read; an options class of the spec's modality.
         first: number of files that are used, from the start; None: all.
 
     Raises:
@@ -105,9 +105,9 @@ class Signals:
             name = str(file)
             signal = self._decode(modality, file)
             if signal.numel() == 0:
-                raise MediaError(f"{file}: holds nothing")
+                raise MediaError(f"{file}: holds no values")
             return signal
-        except Exception as error:  # also of the libraries that decode: one file must not end a run
+        except Exception as error:  # of the libraries that decode as well: one file must not end a run
             reason = " ".join(str(error).split()) or "no reason given"
             if not isinstance(error, ZooError):
                 reason = f"{type(error).__name__}: {reason}"

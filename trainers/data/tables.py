@@ -54,7 +54,7 @@ class TableFiles:
         self.modality, self.column = choose_column(rows, table, modalities)
         try:
             rows = rows.select_columns(self.column).cast_column(self.column, media_types()[self.modality](decode=False))
-        except Exception as error:  # whatever pyarrow makes of a column of another type
+        except Exception as error:  # pyarrow raises errors of many kinds for a column of another type
             raise InputError(
                 f"{table}: column {self.column!r} holds no {self.modality}: {first_line(error)}"
             ) from error

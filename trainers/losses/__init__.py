@@ -1,1 +1,1 @@
-"""Losses of reconstructions and of codes' vectors, and their weighted sum."""
+"""Losses of reconstructions and of code vectors, and their weighted sum."""

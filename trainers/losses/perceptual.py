@@ -1,4 +1,4 @@
-"""Losses that compare images as an eye would: through published networks or, without any network, through edges.
+"""Perceptual losses of images: through published networks or, without any network, through edges.
 
 All take reconstruction and original as float `[B, 3, H, W]` or `[B, 3, T, H, W]` in [0, 1], where frames count as
 items, and return a scalar.
@@ -79,7 +79,7 @@ class ConvNeXtLogits(nn.Module):
 
 
 def multi_scale_gradient_loss(reconstruction: Tensor, original: Tensor) -> Tensor:
-    """Mean absolute difference of the gradients of two images, on four scales; nothing in it is learned.
+    """Mean absolute difference of the gradients of two images, on four scales, without any learned weights.
 
     A scale's gradients are the differences of neighbours along rows and along columns; each scale is half the one
     before, by means of 2 by 2 pixels (an odd last row or column is dropped). Mean over rows and columns of the mean

@@ -53,8 +53,8 @@ def mel_loss(
 ) -> Tensor:
     """Mean absolute difference of log mel spectrograms of float audio `[..., samples]` at `sample_rate` Hz.
 
-    WavTokenizer's: HTK bands up to half the sample rate, not normalised; Hann window, reflected ends; magnitudes;
-    natural log of at least 1e-7.
+    As in WavTokenizer: HTK bands up to half the sample rate, not normalised; Hann window and reflected ends;
+    magnitudes; natural log, of at least 1e-7.
     """
     spectrogram = mel_spectrogram(sample_rate, window, hop, bands, original.device)
     ours, theirs = (spectrogram(audio).clamp(min=1e-7).log() for audio in (reconstruction, original))
@@ -91,8 +91,8 @@ def stft_loss(reconstruction: Tensor, original: Tensor) -> Tensor:
 def convergence_loss(reconstruction: Tensor, original: Tensor, *, window: int = 768) -> Tensor:
     """Spectral convergence of float audio `[B, C, samples]` (Arik 2019, arXiv 1808.06719).
 
-    Norm of the difference of the magnitude spectra over the norm of the original's (at least 0.1). The logarithmic
-    losses count every level the same; this one counts mostly what is loud.
+    It is the norm of the difference of the magnitude spectra over the norm of the original's (at least 0.1). The
+    logarithmic losses give every level the same weight; this one gives most weight to what is loud.
     """
     ours, theirs = (square_magnitude(audio, window).sqrt() for audio in (reconstruction, original))
     return ((ours - theirs).norm(dim=(1, 2)) / theirs.norm(dim=(1, 2)).clamp(min=0.1)).mean()

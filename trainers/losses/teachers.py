@@ -1,4 +1,4 @@
-"""Losses that make codes' vectors resemble the features of a frozen, published network: their teacher."""
+"""Losses that make code vectors resemble the features of a frozen, published network, their teacher."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ class SpeechTeacher(nn.Module):
 def distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Difference of each feature's course over time: SpeechTokenizer's loss along the feature axis, a scalar.
 
-    -mean over items and features of log sigmoid(cosine of the two courses); the longer one is cut to the shorter.
+    It is -mean over items and features of log sigmoid(cosine of the two courses); the longer one is cut to the shorter.
 
     Args:
         student, teacher: `[B, frames, width]`, at most one frame apart in length.

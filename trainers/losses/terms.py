@@ -80,7 +80,10 @@ RECONSTRUCTION_LOSSES: dict[str, dict[str, LossMaker]] = {
 
 
 def quantizer_losses(tokenizer: Tokenizer) -> list[str]:
-    """Names of the terms that the tokenizer's quantizer returns in its mode; it and the random state do not change."""
+    """Names of the losses that the tokenizer's quantizer returns in its current mode.
+
+    The quantizer and the state of the random generators do not change.
+    """
     quantizer = copy.deepcopy(tokenizer.quantizer)
     latent = torch.zeros(2, 8, quantizer.dim, device=tokenizer.device)
     with torch.random.fork_rng(), torch.no_grad():

@@ -1,4 +1,4 @@
-"""The classical codecs that people would use instead, through well-kept libraries, each at a few settings, one thread.
+"""The classical codecs that people would use instead, through well-kept libraries, at a few settings, on one thread.
 
 Bytes are the codec's own, so that they can be compared with those of codes: without a container, and without headers
 that cost little in a longer signal. Each codec's `note` says what is counted.
@@ -58,7 +58,7 @@ class Codec(Candidate):
     Args:
         method: name of the codec.
         setting: as `Candidate.setting`.
-        version: of the libraries that decide its output.
+        version: versions of the libraries that decide its output.
         note: what is counted as its bytes.
     """
 
@@ -97,9 +97,9 @@ class ImageCodec(Codec):
     """A codec for still images, through Pillow.
 
     Args:
-        method, quality, note, version: as of `Codec`; `quality` is its setting.
-        format: as Pillow names it.
-        options: for Pillow, besides the quality.
+        method, quality, note, version: as in `Codec`; `quality` is its setting.
+        format: Pillow's name of the file format.
+        options: options for Pillow besides the quality.
         payload_bytes: counts the bytes of a file without its container.
     """
 
@@ -181,8 +181,8 @@ class SoundCodec(Codec):
     """A sound codec, in a container that tells the decoder where the sound begins.
 
     Args:
-        method, setting, version, note: as of `Codec`.
-        preprocessing: what the signals are.
+        method, setting, version, note: as in `Codec`.
+        preprocessing: facts about the signals.
         rates: sample rates in Hz that the codec takes; audio of any other is resampled to 48 kHz and back. None: all.
         delay: decoded samples at the start that the container does not count.
     """
@@ -350,9 +350,9 @@ class VideoCodec(Codec):
     """A video codec through PyAV, at a nominal 25 frames per second; odd sides are padded by repeating the last pixels.
 
     Args:
-        method, note: as of `Codec`.
+        method, note: as in `Codec`.
         factor: constant rate factor, its setting.
-        settings: of encoder and decoder, the same at each factor.
+        settings: settings of encoder and decoder, the same at each factor.
     """
 
     def __init__(self, method: str, factor: int, note: str, settings: VideoSettings):

@@ -37,12 +37,12 @@ def file_sha256(path: Path) -> str:
 
 
 class Entry:
-    """What is known under one key.
+    """The record, reconstruction and codes under one key.
 
     Args:
-        folder: of the cache.
-        key: of the entry, as `content_key` returns it.
-        suffix: of the lossless file.
+        folder: folder of the cache.
+        key: key of the entry, as `content_key` returns it.
+        suffix: suffix of the lossless file.
 
     Attributes:
         reconstruction: path of the lossless file.

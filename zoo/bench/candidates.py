@@ -54,7 +54,7 @@ class Candidate(ABC):
 
     @abstractmethod
     def identity(self) -> str:
-        """Return a text that names everything that decides what the candidate makes of a signal."""
+        """Return a text that names everything that the candidate's result for a signal depends on."""
 
     @abstractmethod
     def compress(self, signal: Tensor) -> tuple[float, Any]:
@@ -72,13 +72,13 @@ class LazyTokenizer:
     """A tokenizer that is loaded when it is needed and can be released.
 
     Attributes:
-        spec, parameters: of the tokenizer; `parameters` is their number.
-        weights_sha256: over names, types, shapes and values of all tensors.
-        network_sha256: over the spec and the arguments of the architecture.
+        spec, parameters: the tokenizer's spec and number of parameters.
+        weights_sha256: hash over names, types, shapes and values of all tensors.
+        network_sha256: hash over the spec and the arguments of the architecture.
         settings: one for each rate that the tokenizer supports.
 
     Args:
-        name: as `zoo.load` takes it.
+        name: the tokenizer, as `zoo.load` takes it.
         device: where the tokenizer runs.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What eye and ear can judge: originals beside reconstructions, held by the report itself and of limited size."""
+"""Examples to look at and listen to: originals beside reconstructions, of limited size, inside the report itself."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def exhibits(results: Results, folder: Path, data: Path, palette: Palette) -> Ma
         results: the points with their items.
         folder: the folder of the results, which the paths of the items' reconstructions are relative to.
         data: folder of the originals.
-        palette: of the results' methods.
+        palette: colours of the results' methods.
 
     Returns:
-        None where no item has a figure.
+        The section of the page; None where no item has a figure.
     """
     metric = next((name for name in results.metrics if _is_ranked(results, name)), None)
     if metric is None:

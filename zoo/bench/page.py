@@ -29,7 +29,7 @@ def table(caption: str, columns: list[str], rows: list[list[str]], *, numeric_fr
     Args:
         caption: what the table holds.
         columns: headings.
-        rows: of cells; the first cell of a row is its heading.
+        rows: the cells of each row, of which the first is its heading.
         numeric_from: index of the first column of numbers.
     """
 

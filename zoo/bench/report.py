@@ -26,7 +26,7 @@ def write_report(results: Results, folder: Path, target: Path, data: Path | None
     """Write the results as a page that opens from disk; an older file is replaced.
 
     Args:
-        results: of `zoo.bench`.
+        results: as `zoo.bench` returns them.
         folder: the folder of the results, which the paths of the items' reconstructions are relative to.
         target: the HTML file, written whole or not at all.
         data: folder of the originals; the page then shows originals and reconstructions, or says in their place why it

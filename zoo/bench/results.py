@@ -1,4 +1,4 @@
-"""What a benchmark found, as plain values: written as JSON, read by the report."""
+"""The results of a benchmark as plain values, which are written as JSON and read by the report."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ class Point:
         peak_bytes: memory beyond what the process held before the candidate ran.
         codes: statistics of the codes of all items, for tokenizers. One entry per codebook have `usage` (share of the
             entries that occur), `perplexity`, `entropy_bits` and `paid_bits` (of a token), and `histogram` (counts, a
-            list of at most 256 bars of equally many neighbouring entries). `tokens` is their number per item, and
-            `statistics` has the fields of `zoo.metrics.codes.CodeSummary`.
+            list of at most 256 bars of equally many neighbouring entries). `tokens` is the number of tokens per item,
+            and `statistics` has the fields of `zoo.metrics.codes.CodeSummary`.
         note: what is counted in `bytes`, where that needs to be said.
         items: one for each file; empty in results whose items are not kept (see `Results.load`).
     """
@@ -94,9 +94,9 @@ class Results:
     """A whole benchmark.
 
     Attributes:
-        modality: of the files.
-        rate_unit: of the points' rates.
-        metrics: of each metric that was computed, `label`, `unit`, `digits`, `higher_is_better` (None: neither), and
+        modality: modality of the files.
+        rate_unit: unit of the points' rates.
+        metrics: for each metric that was computed, `label`, `unit`, `digits`, `higher_is_better` (None: neither), and
             `per_item`: whether it is a mean over items.
         points: one for each candidate.
         left_out: metrics and candidates that are not available, by their label, each with the reason.
@@ -108,16 +108,17 @@ class Results:
             all).
         machine: `processor`, `cores`, `threads`, `memory_bytes`, `system`, `device`, and `peak_memory`: how it was
             measured.
-        versions: of Python, zoo and the packages that decide figures.
-        seeds: of the intervals (`bootstrap`) and of decoders that sample (`generator`).
+        versions: versions of Python, zoo and the packages that decide figures.
+        seeds: seeds of the intervals (`bootstrap`) and of decoders that sample (`generator`).
         comparisons: for each metric of items, each tokenizer and each other method, a dictionary with `metric`,
             `method`, `reference` (the other method), `reference_is_baseline` and
             `kind` "bd": `bd_rate`, how many percent more bytes `method` needs for the same figure (negative: fewer),
                 and `bd_metric`, by how much its figure is greater for the same bytes; or
             `kind` "point", where `method` has one setting: `label` of its point, and `rate_ratio`, how many times its
                 bytes `reference` needs for the same figure.
-            A value is None where the curves do not overlap or are no curves; `reason` says why, otherwise it is None.
-        variants: of each tokenizer, by method, its spec, `weights_sha256`, `network_sha256` and `parameters`.
+            A value is None where the curves do not overlap or have a single point; `reason` then says why, and is None
+            otherwise.
+        variants: for each tokenizer, by method, its spec, `weights_sha256`, `network_sha256` and `parameters`.
     """
 
     modality: str
@@ -137,8 +138,8 @@ class Results:
         """Write the results as JSON and their items, one a line, as `items.jsonl` beside it; older files are replaced.
 
         Args:
-            path: of the JSON file. It names the items' file by its hash, so that one can be kept without the other but
-                not mixed with another.
+            path: path of the JSON file, which has the hash of the items' file. Either can be kept without the other,
+                but files of different results cannot be mixed.
 
         Raises:
             MediaError: a file that cannot be written.

@@ -1,4 +1,4 @@
-"""The benchmark: a folder of files through every candidate, measured; what is in the cache is not computed again.
+"""The benchmark: every candidate encodes and decodes a folder of files, except for what is in the cache already.
 
 Files and candidates are taken one by one and no signal is kept in memory, so that memory does not grow with them.
 """
@@ -45,7 +45,7 @@ class DataFile:
 
 
 class Benchmark:
-    """What `bench` does in two steps: what is not available is known before `run` starts.
+    """`bench` in two steps, so that it is known what is not available before `run` starts.
 
     Attributes:
         left_out: metrics and candidates that are not available, by their label, each with the reason.
@@ -403,17 +403,17 @@ def bench(
         metrics: names in `zoo.metrics.METRICS`; default: all.
         limit: number of files, the first by name; default: all.
         baselines: whether the classical codecs are run as well.
-        resolution: of images and video: the short side is resized to it and the centre cropped square; default: as
-            the files have it, or the only size that a variant takes.
-        seconds: how much of audio and video is taken from the start; default: all.
-        seed: of the intervals, and of decoders that sample.
+        resolution: side in pixels of the square that images and video are resized and cropped to (short side resized,
+            centre kept); default: as the files have it, or the only size that a variant takes.
+        seconds: length of audio and video that is taken from the start; default: all.
+        seed: random seed of the intervals, and of decoders that sample.
         device: where the tokenizers run; the metrics run on the CPU.
         examples: whether the report shows originals and reconstructions.
 
     Raises:
         InputError: variants that cannot be compared, an unknown metric, or an option that they do not take.
         MediaError: no such folder, no file of the modality in it, or none that can be read.
-        As `zoo.load`, where no tokenizer is available; one of several that is not is left out.
+        As `zoo.load`, if no tokenizer is available; if only some are not, they are left out.
     """
     return Benchmark(
         names,

@@ -1,4 +1,4 @@
-"""What every candidate is given: files, preprocessed the same for all, and lossless files of what comes back."""
+"""The candidates' input, preprocessed in the same way for all, and lossless files of their reconstructions."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from zoo.spec import TokenizerSpec
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """What files become before a candidate sees them, the same for all candidates.
+    """The form that files are brought to before a candidate sees them, the same for all candidates.
 
     Attributes:
         modality: name of the files' modality.
-        resolution: of images and video; the short side is resized to it and the centre cropped square; None: as the
-            file has it.
-        sample_rate, channels: of audio, to which it is resampled and mixed.
-        seconds: of audio and video, how much is taken from the start; None: all.
+        resolution: side in pixels of the square that images and video are resized and cropped to; None: as the file
+            has it.
+        sample_rate, channels: rate and channels that audio is resampled and mixed to.
+        seconds: length of audio and video that is taken from the start; None: all.
     """
 
     modality: str
@@ -47,7 +47,9 @@ class Preprocessing:
         """
         first = specs[0]
         if other := next((spec for spec in specs if spec.modality != first.modality), None):
-            raise InputError(f"{first.name} is for {first.modality}, {other.name} for {other.modality}; compare apart")
+            raise InputError(
+                f"{first.name} is for {first.modality}, {other.name} for {other.modality}; compare them separately"
+            )
         kind = modalities.get(first.modality)
         for name, value in (("resolution", resolution), ("seconds", seconds)):
             if value is not None and name not in kind.options:
@@ -107,7 +109,7 @@ class Preprocessing:
         return amount / max(seconds, 1e-9) * self.kind.speed_scale
 
     def write(self, path: Path, signal: Signal) -> None:
-        """Write a file that is lossless but for the rounding to 8 bits per colour or 16 bits per sample."""
+        """Write a file that is lossless except for rounding to 8 bits per colour or 16 bits per sample."""
         self.kind.write_lossless(path, signal, self.spec)
 
     def read(self, path: Path, like: Signal) -> Tensor:
@@ -139,7 +141,7 @@ def common_resolution(specs: Sequence[TokenizerSpec], resolution: int | None) ->
     sizes = {spec.resolution: spec.name for spec in specs if spec.resolution is not None and not spec.variable_size}
     if len(sizes) > 1:
         taken = ", ".join(f"{name} {height}x{width}" for (height, width), name in sizes.items())
-        raise InputError(f"these variants take different sizes ({taken}); compare them apart")
+        raise InputError(f"these variants take different sizes ({taken}); compare them separately")
     for (height, width), name in sizes.items():
         if height != width or resolution not in (None, height):
             raise InputError(f"{name} takes {height}x{width}, got resolution {resolution}")

@@ -25,11 +25,11 @@ def bootstrap_interval(values: Sequence[float | None], *, seed: int = 0, resampl
 
     Args:
         values: one for each item; None is left out.
-        seed: of the draws.
+        seed: random seed of the draws.
         resamples: number of means.
 
     Returns:
-        No interval for a single item, and no value for none.
+        Mean and interval; without an interval for a single item, and without a value for none.
     """
     known = np.array([value for value in values if value is not None], float)
     if len(known) == 0:
@@ -63,7 +63,8 @@ def jackknife_interval(groups: Sequence[Metric], new: Callable[[], Metric]) -> I
         new: makes a metric that has seen nothing.
 
     Returns:
-        No interval for a single group or where a figure is not finite, and no value where the value is not finite.
+        Figure and interval; without an interval for a single group or where a figure is not finite, and without a
+        value where the value is not finite.
     """
 
     def figure(parts: Sequence[Metric]) -> float:
@@ -71,7 +72,7 @@ def jackknife_interval(groups: Sequence[Metric], new: Callable[[], Metric]) -> I
         for part in parts:
             whole.merge_state(part)
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "The ``compute`` method")  # torchmetrics overlooks what was merged
+            warnings.filterwarnings("ignore", "The ``compute`` method")  # torchmetrics does not count what was merged
             return float(whole.compute())
 
     value = figure(groups)
@@ -93,7 +94,7 @@ class Curve(NamedTuple):
 
 
 def bd_rate(curve: Curve, reference: Curve) -> float:
-    """Return Bjontegaard's rate: by how many percent `curve` needs more than `reference` for the same figure.
+    """Return Bjontegaard's rate: how many percent more `curve` needs than `reference` for the same figure.
 
     It is negative where it needs less.
 

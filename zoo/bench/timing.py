@@ -1,4 +1,4 @@
-"""One candidate on one signal after the other: time, memory, and what came back."""
+"""A candidate on one signal after the other: time, memory and reconstructions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class CodecFailure(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a candidate made of one signal: `payload` is what it restores from, `bytes` the size of that."""
+    """The result of a candidate for one signal: it restores the signal from `payload`, of which `bytes` is the size."""
 
     bytes: float
     payload: Any

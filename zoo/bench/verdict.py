@@ -17,7 +17,7 @@ from zoo.bench.results import Interval, Point, Results
 STEPS = 240  # rates that are examined, from the lowest to the highest
 NARROWEST = 0.02  # share of all rates; a narrower range is joined to its neighbour
 RESAMPLES = 1000
-MOST_ELSEWHERE = 4  # tokenizers that win nowhere and are named all the same
+MOST_ELSEWHERE = 4  # tokenizers that win nowhere but are named nevertheless
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ def sentence(results: Results, metric: str, ranges: Sequence[Span]) -> list[str 
     if results.metrics[metric]["higher_is_better"] is None:
         return ["Neither direction is better, so there is nothing to win; see the plot."]
     if not ranges:
-        return ["Nobody has a figure."]
+        return ["No method has a figure."]
     if len(ranges) == 1 and ranges[0].alone:
         return ["Only ", (ranges[0].methods[0],), " has a figure: there is nothing to compare."]
     pieces: list[str | tuple[str]] = []

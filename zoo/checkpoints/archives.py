@@ -1,6 +1,6 @@
-"""Files that torch writes: zip archives, also of TorchScript, and the pickles of before torch 1.6.
+"""Files that torch writes: zip archives, also of TorchScript, and the pickles from before torch 1.6.
 
-The tensors of an archive stay where they are in the file, which is mapped; nothing of what it states is allocated.
+The tensors of an archive stay in the file, which is mapped; no memory is allocated for sizes that a file only states.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from zoo.checkpoints.pickles import ScriptObject, read_pickle
 from zoo.checkpoints.torchscript import declared_tensors, named_tensors
 from zoo.errors import CheckpointError
 
-MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # what the files of before torch 1.6 begin with
+MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # the first values in files from before torch 1.6
 PICKLE_BYTES = 2**26  # of a pickle or of the source code in an archive; the largest published ones have a few million
 
 
 def read_torch_file(path: Path) -> Any:
-    """Return what `torch.save` or `torch.jit.save` put into a file; of a TorchScript module, its state dict.
+    """Return what `torch.save` or `torch.jit.save` put into a file; for a TorchScript module, its state dict.
 
     Raises:
         CheckpointError: a file that asks for something that could run code.
@@ -56,7 +56,7 @@ class _Archive:
         self.archive, self.mapped, self.source = archive, mapped, source
         self.members = {info.filename: info for info in archive.infolist()}
         if len(self.members) != len(archive.infolist()):
-            raise ValueError("two members of one name")
+            raise ValueError("two members with the same name")
         roots = [name.removesuffix("/data.pkl") for name in self.members if name.endswith("/data.pkl")]
         if len(roots) != 1:
             raise ValueError(f"{len(roots)} members data.pkl")
@@ -90,7 +90,7 @@ class _Archive:
         return content
 
     def start(self, info: zipfile.ZipInfo) -> int:
-        """Return where in the file the content of a member that is not compressed begins; it is checked to be whole."""
+        """Return where the content of an uncompressed member begins in the file; it is checked to be complete."""
         if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
             raise ValueError(f"{info.filename} is compressed")
         signature, names, extra = struct.unpack_from("<4s22xHH", self.mapped, info.header_offset)
@@ -100,7 +100,7 @@ class _Archive:
         return start
 
     def check(self, info: zipfile.ZipInfo, start: int) -> None:
-        """Compare the checksum of a member with what the archive says, where it says one: torch may leave it out."""
+        """Compare a member's checksum with the one in the archive, if there is one: torch may leave it out."""
         with memoryview(self.mapped) as view, view[start : start + info.file_size] as content:
             if info.CRC not in (0, zlib.crc32(content)):
                 raise ValueError(f"{info.filename} is damaged: its checksum differs")
@@ -118,7 +118,7 @@ class _Archive:
         return texts
 
     def storage(self, dtype: torch.dtype, key: str, count: int) -> Tensor:
-        """Return the memory of tensors where it lies in the file."""
+        """Return the memory of tensors, mapped from the file."""
         if key not in self.storages:
             info = self.members.get(f"{self.root}/data/{key}")
             if info is None:
@@ -129,7 +129,7 @@ class _Archive:
             self.storages[key] = _tensor(self.mapped, torch.uint8, info.file_size, start)
         memory = self.storages[key]
         if len(memory) != count * dtype.itemsize:
-            raise ValueError(f"memory {key} has {len(memory):,} bytes, stated are {count:,} elements of {dtype}")
+            raise ValueError(f"memory {key} has {len(memory):,} bytes, expected {count:,} elements of {dtype}")
         if memory.data_ptr() % dtype.itemsize:  # an archive that torch did not write: it aligns them
             memory = self.storages[key] = memory.clone()
         return memory.view(dtype)
@@ -166,12 +166,12 @@ def _read_old_file(mapped: mmap.mmap, source: str) -> Any:
     content = read_pickle(mapped, storage, source)
     keys = read_pickle(mapped, none, source)
     if not isinstance(keys, list) or sorted(keys) != sorted(storages):
-        raise ValueError("the memory of the tensors is not all there")
+        raise ValueError("a part of the tensors' memory is missing")
     for key in keys:
         (count,) = struct.unpack("<q", mapped.read(8))
         memory = storages[key]
         if count != len(memory):
-            raise ValueError(f"memory {key} has {count:,} elements, stated are {len(memory):,}")
+            raise ValueError(f"memory {key} has {count:,} elements, expected {len(memory):,}")
         size = count * memory.dtype.itemsize
         if mapped.tell() + size > len(mapped):
             raise ValueError(f"memory {key} is cut short")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from zoo.tokenizer import Tokenizer
 
 LARGE = 2**22  # elements; no buffer that has to be computed is larger
-COMPUTED = 2**29  # bytes that are computed from other tensors in all, 4,096 at least each time
+COMPUTED = 2**29  # bytes that may be computed from other tensors in all; each operation counts as at least 4,096
 PARTS = 10_000  # modules and parameters of a network; the largest here has about 1,300
 RANGES = {torch.arange, torch.linspace, torch.eye, torch.hann_window}
 FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.full} | RANGES
@@ -31,10 +31,10 @@ FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torc
 
 @contextmanager
 def without_storage() -> Iterator[None]:
-    """Build networks, in this thread, whose parameters have no memory or initialisation; `assign` sets them.
+    """Build networks, in this thread, whose parameters have neither memory nor initial values; `assign` sets them.
 
     Buffers are real, so that those that are computed once and not saved (windows, positions) have their values; but
-    large tensors are never made, so that sizes from a file ask for no memory.
+    large tensors are never made, so that sizes from a file cannot ask for memory.
 
     Raises:
         InputError: a network of more than `PARTS` modules and parameters, or that computes more than `COMPUTED`
@@ -67,9 +67,10 @@ def without_storage() -> Iterator[None]:
 
 
 class _Building(TorchFunctionMode):
-    """Makes large tensors without storage, and computes what initialisation asks of these.
+    """Makes large tensors without storage, and limits the bytes that are computed.
 
-    torch would import SymPy for some of it, which is slow.
+    Some operations of initialisation are skipped on tensors without storage, since torch would import SymPy for them,
+    which is slow.
     """
 
     def __init__(self) -> None:
@@ -102,7 +103,7 @@ def _shares(result: Tensor, args: tuple) -> bool:
 
 
 def _stated(func: Callable, args: tuple, kwargs: Mapping[str, Any]) -> float:
-    """Return the number of elements that a call of one of `FACTORIES` asks for; at least, of a range by steps."""
+    """Return the number of elements that a call of one of `FACTORIES` asks for, or for a range its greatest number."""
     size = kwargs.get("size", args)
     numbers = list(size) if isinstance(size, list | tuple) else [size]
     if len(numbers) == 1 and isinstance(numbers[0], list | tuple):

@@ -52,7 +52,7 @@ class KeyMap:
         return ours, None
 
     def found(self, checkpoint: Mapping[str, Any], expected: Iterable[str]) -> int:
-        """Return how many of our keys `expected` the published `checkpoint` has, which tells layouts apart."""
+        """Return how many of our keys `expected` the published `checkpoint` has, which distinguishes layouts."""
         for key in self.layout:
             checkpoint = checkpoint.get(key, {}) if isinstance(checkpoint, Mapping) else {}
         if not isinstance(checkpoint, Mapping):
@@ -137,10 +137,10 @@ def descend(checkpoint: Mapping[str, Any], layout: tuple[str, ...], source: str)
 
 
 def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str) -> State:
-    """Return the tensors of a file of ours by their names in `expected`, which earlier versions of zoo named otherwise.
+    """Return the tensors of a file of ours by their names in `expected`; earlier versions of zoo had other names.
 
     Raises:
-        CheckpointError: `state` has not exactly the tensors of `expected`, by name, shape and data type.
+        CheckpointError: `state` does not have exactly the tensors of `expected`, by name, shape and data type.
     """
     return KeyMap().convert(state, expected, source)
 
@@ -155,7 +155,8 @@ def check_finite(state: Mapping[str, Tensor], source: str) -> None:
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    # The extremes are NaN where there is one; in parts, since the types of 8 bits have no extremes and are widened.
+    # The extremes are NaN if a value is. Tensors are taken in parts, since types of 8 bits have no extremes: they are
+    # widened.
     for part in tensor.flatten().split(2**22):
         least, greatest = (part if part.dtype.itemsize > 1 else part.float()).aminmax()
         if not bool(least.isfinite() & greatest.isfinite()):
@@ -183,7 +184,7 @@ def _listed(keys: list[str], what: str) -> str:
 
 
 def _same_kind(found: torch.dtype, expected: torch.dtype) -> bool:
-    """Whether a tensor of one data type may stand for another's: of floating point, any; else the same alone."""
+    """Whether a tensor's data type may replace another: any floating type may replace any other, else only the same."""
     return found == expected or (found.is_floating_point and expected.is_floating_point)
 
 

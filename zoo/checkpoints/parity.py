@@ -61,7 +61,9 @@ def parity(
         seed: seed of the checkpoint; None: the manifest's.
 
     Raises:
-        UnknownTokenizerError, CheckpointError, InputError.
+        UnknownTokenizerError: no such variant.
+        CheckpointError: a manifest whose tensors do not fit the network.
+        InputError: a manifest or golden that cannot be read or does not fit, or a variant without a published file.
     """
     if not isinstance(manifest, Mapping):
         manifest = read_manifest(manifest)
@@ -130,7 +132,7 @@ def read_golden(path: str | Path) -> list[dict[str, Tensor]]:
     try:
         with np.load(path) as file:
             arrays = {key: file[key] for key in file.files}
-    except Exception as error:  # a damaged archive makes NumPy's reader raise nearly anything
+    except Exception as error:  # for a damaged archive, NumPy's reader raises errors of many kinds
         raise InputError(f"{path}: not a golden ({error})") from None
     names = arrays.get("names")
     tensors = {key: torch.from_numpy(array) for key, array in arrays.items() if array.dtype.kind in "biuf"}

@@ -1,8 +1,8 @@
 """Pickles as data: a reader of the format's instructions that makes plain values and tensors, and calls nothing else.
 
-Neither Python's unpickler nor torch's is used. Theirs call what a file names, and also what torch allows can be made to
-ask for any amount of memory or time. Here a name stands for one of the few things in `_made`, is one of training's
-leftovers (`BYSTANDERS`), or is refused.
+Neither Python's unpickler nor torch's is used. Those call what a file names, and even the few names that torch allows
+can be made to take any amount of memory or time. Here a name is one of the few that this module knows, is one of
+training's leftovers (`BYSTANDERS`), or is refused.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BYSTANDERS = re.compile(
     r"(argparse|omegaconf|pytorch_lightning|lightning|lightning_fabric|numpy|pathlib|collections|typing|enum)\."
     r"|(builtins|__builtin__)\.(list|dict|tuple|int|float|bool|str|object|bytearray|complex)$"
 )
-INSTRUCTIONS = 2_000_000  # that a pickle may have; a tensor takes about 30
+INSTRUCTIONS = 2_000_000  # most instructions of a pickle; a tensor takes about 30
 DTYPES = {
     "DoubleStorage": torch.float64,
     "FloatStorage": torch.float32,
@@ -60,11 +60,11 @@ class Name:
 
 
 class Dropped(OrderedDict):
-    """An object that was pickled beside the tensors: what it was made of is left out, but for items of a mapping."""
+    """An object that was pickled beside the tensors; its contents are left out, except for the items of a mapping."""
 
 
 class OtherTensor:
-    """A tensor that is not plain memory: sparse, quantized, nested."""
+    """A tensor that is not plain memory but sparse, quantized or nested."""
 
     def __init__(self, kind: str):
         self.kind = kind
@@ -79,12 +79,13 @@ class ScriptObject:
 
 
 def read_pickle(file: Any, storage: Storage, source: str) -> Any:
-    """Return the object of the pickle that `file` is at, and leave it after the pickle.
+    """Read the pickle that begins at the position of `file`, and leave the position after it.
 
     Args:
-        file: binary, with `read`, `readline` and `tell`.
-        storage: data type, key and number of elements to the memory of a tensor, as a tensor `[elements]`.
-        source: what the file is called in errors.
+        file: binary file with `read`, `readline` and `tell`.
+        storage: function of data type, key and number of elements that returns the memory of a tensor, as a tensor
+            `[elements]`.
+        source: name of the file for errors.
 
     Raises:
         CheckpointError: a pickle that asks for something that could run code.
@@ -184,7 +185,7 @@ class _Machine:
     def made(self, called: Any, arguments: tuple[Any, ...]) -> Any:
         """Return what a call in the pickle stands for."""
         if not isinstance(called, Name) or not isinstance(arguments, tuple):
-            raise ValueError("a call of what is no function")
+            raise ValueError("a call of something that is not a function")
         name = called.name
         if name in REBUILT:
             dtype = arguments[6] if name.endswith("v3") else None
@@ -197,7 +198,7 @@ class _Machine:
         if name in _PLAIN:
             self.copied += sum(len(items) for items in arguments if isinstance(items, list | tuple | dict | set))
             if self.copied > INSTRUCTIONS:
-                raise ValueError("the same items many times over")
+                raise ValueError("the same items too many times")
             return _PLAIN[name](*arguments)
         if name.startswith("__torch__."):
             return ScriptObject(name)
@@ -226,7 +227,7 @@ class _Machine:
         if view and view[0] is not None:
             _, offset, size = view[0]
             if not _is_count(offset) or not _is_count(size) or offset + size > len(memory):
-                raise ValueError(f"a part of memory {key} that it has not")
+                raise ValueError(f"a part outside memory {key}")
             memory = memory[offset : offset + size]
         self.push(memory)
 
@@ -238,7 +239,7 @@ def rebuilt(
     if not isinstance(memory, Tensor) or not isinstance(size, tuple) or not isinstance(stride, tuple):
         raise ValueError("a tensor without memory, size and strides")
     if not all(map(_is_count, (offset, *size, *stride))) or len(size) != len(stride) or len(size) > 64:
-        raise ValueError("a tensor whose size and strides are no numbers or do not fit each other")
+        raise ValueError("a tensor whose size and strides are not numbers or do not match")
     if dtype is not None:
         memory = memory.view(dtype)
     if 0 in size:
@@ -274,7 +275,7 @@ def _never(*_: Any) -> None:
     raise ValueError("a call of a class that stands for a type")
 
 
-# Names that stand for themselves or are called, and what then comes of their arguments.
+# Names that a pickle may call, and what a call makes of its arguments.
 _PLAIN: dict[str, Callable[..., Any]] = {
     "collections.OrderedDict": _ordered,
     "collections.Counter": _ordered,
@@ -306,7 +307,7 @@ def _last(count: int) -> Callable[[_Machine, Any], None]:
 def _stack_name(machine: _Machine, _: Any) -> None:
     module, name = machine.pop(2)
     if not isinstance(module, str) or not isinstance(name, str):
-        raise ValueError("a name that is no text")
+        raise ValueError("a name that is not text")
     machine.name(f"{module}.{name}")
 
 

@@ -12,7 +12,7 @@ import torch
 
 from zoo.errors import CheckpointError
 
-# The end of a tensor's name tells how the layer uses it, and so how it is filled.
+# The end of a tensor's name shows how the layer uses it, and so how it is filled.
 POSITIVE = ("running_var",)
 GAINS = ("weight_g", "gamma", "original0", ".alpha", ".scale")
 CODEBOOKS = ("codebook", "embed", "embedding.weight", "embed_avg", "embeddings")

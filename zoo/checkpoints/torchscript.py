@@ -1,8 +1,8 @@
 """TorchScript modules as data: their tensors, with the names that they have in the `state_dict`.
 
 An archive holds a pickle of the module's attributes and the source code of its classes. Loading it with torch would
-run the `__setstate__` of these classes. Here of the code only the lists of each class's parameters and buffers are
-read, as text.
+run the `__setstate__` of these classes. Here only the lists of each class's parameters and buffers are read from the
+code, as text.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from zoo.checkpoints.pickles import ScriptObject
 
 DECLARED = re.compile(r"^  __(?:parameters|buffers)__ = \[([^\]\n]*)\]", re.MULTILINE)
 CLASS = re.compile(r"^class (\w+)\(", re.MULTILINE)
-DEPTH, MODULES = 100, 100_000  # that a module has inside it; one that is in two places counts twice
+DEPTH, MODULES = 100, 100_000  # of modules inside a module; one that is in two places counts twice
 
 
 def declared_tensors(code: Mapping[str, str]) -> dict[str, set[str]]:
@@ -41,7 +41,7 @@ def named_tensors(module: ScriptObject, declared: Mapping[str, set[str]]) -> dic
     """Return the parameters and buffers of a module by their dotted names.
 
     Raises:
-        ValueError: modules inside each other without an end.
+        ValueError: modules that contain themselves, or too many.
     """
     return dict(_tensors(module, "", declared, iter(range(MODULES))))
 
@@ -50,7 +50,7 @@ def _tensors(
     module: ScriptObject, prefix: str, declared: Mapping[str, set[str]], numbers: Iterator[int]
 ) -> Iterator[tuple[str, Tensor]]:
     if prefix.count(".") > DEPTH or next(numbers, None) is None:
-        raise ValueError("modules inside each other without an end")
+        raise ValueError("modules that contain themselves, or too many")
     if not isinstance(module.attributes, Mapping):
         return
     names = declared.get(module.kind, set())

@@ -28,14 +28,14 @@ from zoo.cli.terminal import TRACEBACKS, print_error
 from zoo.cli.train import train
 from zoo.errors import ZooError
 
-FOR_DEVELOPERS = (DeprecationWarning, FutureWarning, RuntimeWarning)  # what libraries say to who calls them
+FOR_DEVELOPERS = (DeprecationWarning, FutureWarning, RuntimeWarning)  # warnings of libraries to those who call them
 STOPPED_BY_CTRL_C = 130  # exit statuses as shells have them: 128 and the number of the signal
 
 
 class Commands(TyperGroup):
     """Turns an error into one line on stderr and exit status 1; usage errors stay Typer's, with exit status 2.
 
-    Ctrl-C has exit status 130, SIGTERM 143.
+    The exit status is 130 after Ctrl-C and 143 after SIGTERM.
     """
 
     def invoke(self, ctx: Any) -> Any:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def bench(
     names: Annotated[list[str], typer.Argument(metavar="NAMES", help="Variants of one modality.")],
     data: Annotated[Path, typer.Option(help="Folder of files.")],
-    out: Annotated[Path, typer.Option(help="Folder of results.json, report.html and the cache.")] = Path("zoo-bench"),
+    out: Annotated[Path, typer.Option(help="Folder for results.json, report.html and the cache.")] = Path("zoo-bench"),
     limit: Annotated[int | None, typer.Option(min=1, help="Number of files; default: all.")] = None,
     metrics: Annotated[str | None, typer.Option(help="Metrics to compute, such as psnr,ssim; default: all.")] = None,
     baselines: Annotated[bool, typer.Option(help="Run the classical codecs as well.")] = True,

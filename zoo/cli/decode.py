@@ -14,7 +14,7 @@ from zoo.cli.terminal import parse_device, parse_dtype
 
 def decode(
     inputs: Annotated[list[Path], typer.Argument(metavar="INPUTS", help="Code files, and folders of them.")],
-    out: Annotated[Path, typer.Option(help="Folder of the signals; for one input also the file.")],
+    out: Annotated[Path, typer.Option(help="Folder for the signals, or a file if there is one input.")],
     name: Annotated[
         str | None, typer.Option(help="The tokenizer; default: the one that a file names.", autocompletion=names)
     ] = None,
@@ -25,7 +25,8 @@ def decode(
 ) -> None:
     """Decode code files to images, audio, video or protein structures.
 
-    The same command again goes on: files that are there and newer than their code file are skipped and counted.
+    An interrupted run continues when the same command is given again: files that exist and are newer than their code
+    file are skipped and counted.
     """
     import zoo
 

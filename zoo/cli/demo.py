@@ -23,8 +23,8 @@ def demo(
 ) -> None:
     """Encode and decode samples with the shipped weights.
 
-    Prints figures of what that costs and loses, and writes images, audio, video and structures to compare. Needs no
-    network.
+    The demo prints what the codes cost and what is lost, and writes images, audio, video and structures to compare. It
+    needs no network.
     """
     from zoo import modalities
     from zoo.demo import Demo

@@ -29,7 +29,7 @@ from zoo.cli.options import (
 def encode(
     name: NameArgument,
     inputs: InputsArgument,
-    out: Annotated[Path, typer.Option(help="Folder of the code files; for one input also the file.")],
+    out: Annotated[Path, typer.Option(help="Folder for the code files, or a file if there is one input.")],
     format: Annotated[CodeFormat, typer.Option(help="Format of the code files in a folder.")] = CodeFormat.npz,
     batch_size: Annotated[int, typer.Option(min=1, help="Signals of one size encoded at once.")] = 1,
     resolution: ResolutionOption = None,
@@ -45,7 +45,8 @@ def encode(
 ) -> None:
     """Encode images, audio, video or protein structures to code files.
 
-    The same command again goes on: files with codes of the same tokenizer, options and source are skipped and counted.
+    An interrupted run continues when the same command is given again: files with codes of the same tokenizer, options
+    and source are skipped and counted.
     """
     import zoo
 

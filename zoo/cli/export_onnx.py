@@ -12,7 +12,7 @@ from zoo.cli.options import NameArgument
 
 def export_onnx(
     name: NameArgument,
-    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    out: Annotated[Path, typer.Option(help="Folder to write to.")],
 ) -> None:
     """Write a tokenizer as encoder.onnx and decoder.onnx, which run without PyTorch."""
     import zoo

@@ -32,9 +32,9 @@ def load(name: str, device: str, dtype: Dtype) -> Tokenizer:
 
 
 def run(description: str, results: FileResults, json: bool, modality: str | None = None) -> None:
-    """Do the work and print what came of each file when it is done, figures if there is a `modality`.
+    """Do the work and print the result of each file when it is done, with figures if there is a `modality`.
 
-    JSON is one array at the end, also after a stop. Exit status 1 if a file failed.
+    JSON is printed as one array at the end, even if the work is stopped. The exit status is 1 if a file failed.
     """
     done: list[FileResult] = []
     rows = None if modality is None else FigureRows("file", map(str, results.sources), modality)
@@ -50,15 +50,13 @@ def run(description: str, results: FileResults, json: bool, modality: str | None
                     print_result(result, rows)
     except (KeyboardInterrupt, SystemExit):
         good = [result for result in done if result.error is None]
-        typer.echo(
-            f"stopped: {len(good)} of {len(results)} files are done; the same command goes on with the others", err=True
-        )
+        typer.echo(f"stopped: {len(good)} of {len(results)} files are done; the same command does the others", err=True)
         raise
     finally:
         if json:
             print_json([as_json(result) for result in done])
     if before := sum(result.done_before for result in done):
-        typer.echo(f"{before} of {len(done)} done before and kept; --overwrite replaces them", err=True)
+        typer.echo(f"{before} of {len(done)} were done before and are kept; --overwrite replaces them", err=True)
     if failed := sum(result.error is not None for result in done):
         typer.echo(f"{failed} of {len(done)} files failed", err=True)
         raise typer.Exit(1)

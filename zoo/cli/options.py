@@ -48,9 +48,7 @@ NameArgument = Annotated[
 ]
 InputsArgument = Annotated[list[Path], typer.Argument(metavar="INPUTS", help="Files, and folders of them.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-OverwriteOption = Annotated[
-    bool, typer.Option("--overwrite", help="Replace files that are there already, instead of taking them for done.")
-]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing files instead of keeping them.")]
 ResolutionOption = Annotated[
     int | None, typer.Option(min=1, help="Images, video: resize the short side to this, and keep the centre square.")
 ]
@@ -58,15 +56,19 @@ CropOption = Annotated[
     int | None,
     typer.Option(min=0, help="Images, video: side of the centre square; default: --resolution; 0: keep all."),
 ]
-SecondsOption = Annotated[float | None, typer.Option(help="Audio, video: length to take from the start; default: all.")]
+SecondsOption = Annotated[
+    float | None, typer.Option(help="Audio, video: seconds to take from the start; default: all.")
+]
 ResampleOption = Annotated[
     bool | None,
-    typer.Option("--resample/--no-resample", help="Audio: resample other sample rates (default), or refuse them."),
+    typer.Option("--resample/--no-resample", help="Audio: resample files of another rate (default), or refuse them."),
 ]
 ChainOption = Annotated[
     str | None,
-    typer.Option(help="Structures: id of the chain to take; default: the only one, and an error where there are more."),
+    typer.Option(help="Structures: id of the chain to take; needed if a file has more than one."),
 ]
-AllChainsOption = Annotated[bool, typer.Option("--all-chains", help="Structures: take each chain, to NAME_CHAIN.")]
+AllChainsOption = Annotated[
+    bool, typer.Option("--all-chains", help="Structures: take every chain; outputs are called NAME_CHAIN.")
+]
 DeviceOption = Annotated[str, typer.Option(help="Where the network runs, such as cuda.")]
 DtypeOption = Annotated[Dtype, typer.Option(help="Data type of the weights.")]

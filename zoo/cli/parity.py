@@ -15,7 +15,7 @@ from zoo.cli.terminal import print_json, print_table, progress_bar
 def parity(
     name: VariantArgument,
     manifest: Annotated[Path, typer.Option(help="JSON file with the published tensors, axes and tolerance.")],
-    golden: Annotated[Path, typer.Option(help="NPZ file with input and outputs of the reference.")],
+    golden: Annotated[Path, typer.Option(help="NPZ file with an input and the reference's outputs.")],
     seed: Annotated[int | None, typer.Option(help="Seed of the synthetic checkpoint; default: the manifest's.")] = None,
     json: JsonOption = False,
 ) -> None:

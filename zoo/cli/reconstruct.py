@@ -28,7 +28,7 @@ from zoo.cli.options import (
 def reconstruct(
     name: NameArgument,
     inputs: InputsArgument,
-    out: Annotated[Path, typer.Option(help="Folder of the reconstructions; for one input also the file.")],
+    out: Annotated[Path, typer.Option(help="Folder for the reconstructions, or a file if there is one input.")],
     resolution: ResolutionOption = None,
     crop: CropOption = None,
     seconds: SecondsOption = None,
@@ -42,8 +42,8 @@ def reconstruct(
 ) -> None:
     """Encode and decode images, audio, video or protein structures, and measure what is lost.
 
-    The same command again goes on: files that are there and newer than their source are skipped and counted, so that
-    each tokenizer and its options need a folder of their own.
+    An interrupted run continues when the same command is given again: files that exist and are newer than their source
+    are skipped and counted. So use a different folder for each tokenizer and each choice of options.
     """
     import zoo
 

@@ -35,7 +35,7 @@ def print_error(message: object, of: object = "") -> None:
 
 
 def print_failure(error: Exception, of: object) -> None:
-    """The error of one item of several, with `zoo -v` with its traceback."""
+    """Print the error of one item of several, under `zoo -v` with its traceback."""
     if TRACEBACKS.get():
         traceback.print_exception(error)
     print_error(error, of)
@@ -59,7 +59,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: 
 
 
 def print_figures(columns: Sequence[str], rows: Sequence[tuple[list[str], Figures]], modality: str) -> None:
-    """A table of what signals of one modality cost and lost, after the cells of `columns`."""
+    """Print a table of the cost and loss of signals of one modality, after the cells of `columns`."""
     titles = figure_titles(rows[0][1], modality)
     print_table([*columns, *titles], [[*labels, *figure_cells(figures, modality)] for labels, figures in rows], titles)
 
@@ -68,7 +68,7 @@ class FigureRows:
     """The table of `print_figures` whose rows are printed one by one, as their signals are done.
 
     Args:
-        column: title of the first column. labels: all that may come in it, for its width.
+        column: title of the first column. labels: all its possible entries, which decide its width.
     """
 
     def __init__(self, column: str, labels: Iterable[str], modality: str):
@@ -128,7 +128,7 @@ def progress_bar(description: str, total: int | None = None) -> Iterator[Callabl
         TimeElapsedColumn(),
         console=console,
         transient=True,
-        redirect_stdout=sys.stdout.isatty(),  # to above the bar; a pipe gets what is printed as it is
+        redirect_stdout=sys.stdout.isatty(),  # to above the bar; a pipe gets the output unchanged
         disable=not console.is_terminal,
     )
     task = progress.add_task(description, total=total)

@@ -84,7 +84,7 @@ def check_pixel_aspect(pixel_aspect: Any) -> float:
 def check_against_spec(
     codes: Tensor, sizes: tuple[int, ...], size: tuple[int, ...] | None, lengths: Tensor | None, spec: TokenizerSpec
 ) -> None:
-    """InputError unless the variant of `spec` gives such codes for signals of `size` and `lengths`."""
+    """Raise InputError unless the variant of `spec` gives such codes for signals of `size` and `lengths`."""
     if sizes != spec.codebook_sizes:
         raise InputError(f"expected codebook_sizes {spec.codebook_sizes} of {spec.name}, got {reprlib.repr(sizes)}")
     grid = tuple(codes.shape[2:])

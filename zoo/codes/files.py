@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 FORMAT = "zoo-codes-1"
 ENTRIES = ("zoo_codes", "codes", "lengths")
 LONGEST_HEADER, LONGEST_NAME = 2**20, 256  # characters
-# NumPy packs nothing; what others packed may unfold to so much, whatever it states.
+# Bytes, and ratio of compression, of an entry that another program compressed; the greater of both limits counts.
 MOST_INFLATED, LARGEST_RATIO = 2**24, 100
 NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
@@ -159,7 +159,7 @@ def _read_npz(path: Path) -> tuple[str | None, dict[str, np.ndarray]]:
 
 
 def _read_npy(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """An array of an archive, whose stated shape is compared with the bytes that are there before any are taken."""
+    """Read an array of an archive; its stated shape is compared with the size of the entry before memory is taken."""
     member = archive.getinfo(name)
     if member.file_size > max(MOST_INFLATED, LARGEST_RATIO * member.compress_size):
         raise InputError(f"{name}: states {member.file_size} bytes, packed to {member.compress_size}")

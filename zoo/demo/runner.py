@@ -1,4 +1,4 @@
-"""The demo works offline and writes what can be judged by eye and ear.
+"""The demo, which works offline and writes files to look at and listen to.
 
 Each original is shown beside its reconstruction, as images, spectrograms, frames, or traces and distances of a protein;
 sound, clips and proteins are written as files too.
@@ -28,7 +28,7 @@ from zoo.transcode.paths import find_sources
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# How much of each input is taken, so that the demo stays quick. A network of one size gets that size instead.
+# How much of each input is taken, so that the demo stays quick. A network of fixed size gets that size instead.
 LIMITS: dict[str, dict[str, float]] = {
     "image": {"resolution": 256},
     "audio": {"seconds": 10.0},
@@ -42,7 +42,7 @@ class DemoInput:
     """One input of the demo.
 
     Attributes:
-        name: shown, and the stem of the files that are written.
+        name: name that is shown, and the stem of the files that are written.
         modality: name of the source's modality.
         source: a file, or an image in memory.
         chain: id of the chain to take from a structure; None: the only one.
@@ -60,10 +60,10 @@ class DemoResult:
 
     Attributes:
         input: name of the input.
-        modality: of the input.
+        modality: modality of the input.
         variant: name of the variant.
-        figures: what the codes cost and lost; None where there is an `error`.
-        files: what was written, the comparison first; none where there is an `error`.
+        figures: cost of the codes and loss; None where there is an `error`.
+        files: the files that were written, the comparison first; empty where there is an `error`.
         error: why there is no result; None: there is one.
     """
 
@@ -175,7 +175,7 @@ def demo(
     chain: str | None = None,
     overwrite: bool = False,
 ) -> list[DemoResult]:
-    """Run the whole demo and return its results, those that failed with their `error`.
+    """Run the whole demo and return its results; those that failed have an `error`.
 
     Args, Raises:
         As `Demo`.
@@ -198,7 +198,7 @@ def on_original(result: Reconstruction) -> Reconstruction:
 
 # How a reconstruction is moved before it is shown and written, where it can lie anywhere.
 ALIGNMENTS: dict[str, Callable[[Reconstruction], Reconstruction]] = {"structure": on_original}
-SHOWN_WHOLE = ("image",)  # the comparison shows all there is, so that no signal is written besides
+SHOWN_WHOLE = ("image",)  # the comparison shows the whole signal, so no other file is written
 
 
 def numbered(name: str) -> Iterator[Path]:

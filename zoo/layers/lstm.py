@@ -16,7 +16,7 @@ class LSTM(nn.RNNBase):
         super().__init__("LSTM", width, width, num_layers, batch_first=True)
 
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Return what the last layer says at each step, and the state after the last step.
+        """Return the last layer's output at each step, and the state after the last step.
 
         Args:
             x: `[B, time, width]`.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Return a norm of 32 groups, or in small networks fewer, of four channels: one alone would lose its mean."""
+    """Return a norm of 32 groups or, in small networks, fewer, of four channels: a single one would lose its mean."""
     return nn.GroupNorm(min(32, max(1, channels // 4)), channels, eps=1e-6)
 
 

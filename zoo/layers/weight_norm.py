@@ -10,9 +10,9 @@ from torch import Tensor, nn
 class WeightNormConv1d(nn.Module):
     """Convolution over time, each of whose output channels has a kernel of a learned direction and a learned norm.
 
-    Takes `[B, channels_in, time]`. The norms start at 1, which keeps the variance of what passes through: the norms of
-    PyTorch's own start shrink it threefold at every layer, until a deep encoder returns little but the sum of its
-    biases, which start at 0.
+    Takes `[B, channels_in, time]`. The norms start at 1, which keeps the variance of what passes through: PyTorch's own
+    initial norms divide it by three at every layer, until a deep encoder returns little but the sum of its biases,
+    which start at 0 here.
 
     Parameters: `weight_g`, the norms, `[channels_out, 1, 1]`; `weight_v`, the directions, of any length,
     `[channels_out, channels_in, kernel_size]`; `bias`, `[channels_out]`.

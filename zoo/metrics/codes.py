@@ -80,7 +80,7 @@ class CodeStatistics(torchmetrics.Metric):
         max_counts: counts of 8 bytes in the tables of one kind (entries, pairs, n-grams of each n).
 
     Raises:
-        InputError: a size, `longest` or `max_counts` that is no positive integer.
+        InputError: a size, `longest` or `max_counts` that is not a positive integer.
     """
 
     full_state_update = False
@@ -239,7 +239,7 @@ class _Tables(Generic[Key]):
 
 @dataclass(frozen=True)
 class _Figure:
-    """Bits, about how much too many they are, and how probable the values seen are; all None: not counted."""
+    """An entropy in bits, its approximate bias, and the coverage; all None: not counted."""
 
     bits: float | None = None
     bias: float | None = None
@@ -276,7 +276,7 @@ def _entropy(counts: Tensor | None) -> _Figure:
 
 @dataclass(frozen=True)
 class Shift:
-    """A signal moved along its last axes, its border repeated where nothing is left.
+    """A signal moved along its last axes, with its border repeated in the gap.
 
     steps: samples, or pixels `(down, right)`, one number for each of the last axes; negative: the other way.
     """

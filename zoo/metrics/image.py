@@ -119,7 +119,7 @@ def lpips(reconstruction: Tensor, original: Tensor) -> Tensor:
 
     Raises:
         InputError: a wrong type, shape or dtype, or two shapes that differ.
-        WeightsUnavailableError: VGG16's weights are not on this machine; it names the file and its source.
+        WeightsUnavailableError: VGG16's weights are not on this machine; the message names the file and its source.
     """
     _check_pair(reconstruction, original)
     networks.VGG16.require()

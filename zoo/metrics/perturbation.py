@@ -40,7 +40,7 @@ def perturb_codes(
     latents: Sequence[Tensor] | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Return codes of which some are replaced by near ones, as if wrongly sampled.
+    """Return codes of which some are replaced by nearby ones, as if wrongly sampled.
 
     With probability `alpha`, each token is replaced by one of the `delta` codes nearest to it (Euclidean, between rows
     of its codebook), all equally likely and itself among them, so a share of `alpha (1 - 1 / delta)` changes. That is

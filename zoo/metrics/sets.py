@@ -89,7 +89,7 @@ class InceptionScore(torchmetrics.Metric):
         self.add_state("probability", torch.zeros(classes, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, reconstruction: Tensor, original: Tensor) -> None:
-        """Add images `[B, ...]`, as `logits` takes them; the originals are not looked at."""
+        """Add images `[B, ...]`, as `logits` takes them; the originals are not used."""
         if len(reconstruction) == 0:
             return
         logits = self.logits(reconstruction).double().to(self.device)

@@ -211,11 +211,11 @@ def _pitch(clip: bytes) -> np.ndarray:
 def speaker_similarity(reconstruction: Tensor, original: Tensor, sample_rate: int) -> Tensor:
     """Cosine similarity of speaker embeddings by Resemblyzer's voice encoder (GE2E, Wan et al. 2018).
 
-    Computed at 16 kHz. Clips quieter than -30 dB of full scale are raised to it; the input is the squared magnitudes of
-    a Hann-windowed STFT of 400 samples every 160, in 40 bands on Slaney's scale. Windows of 1.6 seconds, 1.3 a second,
-    go through three LSTM layers of 256, and their embeddings are averaged, as in Resemblyzer's `normalize_volume` and
-    `embed_utterance`. Its `preprocess_wav`, which cuts silences out of each clip on its own, is left out, so that both
-    clips are embedded over the same stretches.
+    It is computed at 16 kHz. Clips quieter than -30 dB of full scale are raised to it; the input is the squared
+    magnitudes of a Hann-windowed STFT of 400 samples every 160, in 40 bands on Slaney's scale. Windows of 1.6 seconds,
+    1.3 a second, go through three LSTM layers of 256, and their embeddings are averaged, as in Resemblyzer's
+    `normalize_volume` and `embed_utterance`. Its `preprocess_wav`, which cuts silences out of each clip on its own, is
+    left out, so that both clips are embedded over the same stretches.
 
     The weights are those in the package resemblyzer, of which nothing else is used.
 

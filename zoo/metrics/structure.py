@@ -27,7 +27,7 @@ ROUNDS, LAST_ROUNDS, FINALISTS = 5, 50, 8
 def rmsd(reconstruction: Tensor, original: Tensor, atoms: tuple[str, ...] = BACKBONE) -> Tensor:
     """Root mean square distance of atoms, after the rotation and shift that minimise it (Kabsch 1976), by biotite.
 
-    Taken over the residues that have all of `atoms` in both. Chains are not mirrored.
+    It is taken over the residues that have all of `atoms` in both. Chains are not mirrored.
 
     Args:
         reconstruction, original: floating point `[B, residues, 5, 3]`, or `[residues, 5, 3]` for one, in angstrom,

@@ -43,7 +43,7 @@ def frame_lpips(reconstruction: Tensor, original: Tensor) -> Tensor:
     """Mean of `zoo.metrics.image.lpips` over the frames of a clip, `[B]`; arguments and errors as in `frame_psnr`.
 
     Raises:
-        WeightsUnavailableError: VGG16's weights are not on this machine; it names the file and its source.
+        WeightsUnavailableError: VGG16's weights are not on this machine; the message names the file and its source.
     """
     return _mean_of_frames(image.lpips, reconstruction, original)
 
@@ -84,7 +84,7 @@ def rfvd() -> FrechetDistance:
     dropped nor repeated, so sets of different frame rates cannot be compared. NaN for fewer than two windows.
 
     Raises:
-        WeightsUnavailableError: I3D's file is not on this machine; it names the file and its source.
+        WeightsUnavailableError: I3D's file is not on this machine; the message names the file and its source.
     """
     networks.I3D.require()
     from zoo.metrics.sets import FrechetDistance

@@ -337,7 +337,7 @@ def as_lengths(lengths: Any) -> Tensor:
 
 def replicate(x: Tensor, pads: Sequence[int]) -> Tensor:
     """Return `x` with its last values repeated at the end of its last `len(pads)` axes."""
-    if values_are_readable(x) and not any(pads):  # a traced graph holds for any size, whole or not
+    if values_are_readable(x) and not any(pads):  # a traced graph has to work for any size
         return x
     return F.pad(x, [n for pad in reversed(pads) for n in (0, pad)], mode="replicate")
 

@@ -96,8 +96,8 @@ class ImageModality(Modality):
 def read_image(path: MediaFile) -> Tensor:
     """Read an image file as uint8 `[3, H, W]`.
 
-    The image is rotated as EXIF says. Of an animation the first frame is read. Grey is repeated, palettes are looked
-    up, transparency is composited on white, and 16 bits are reduced to 8.
+    The image is rotated as its EXIF data says. The first frame of an animation is read. Grey is repeated, palettes are
+    looked up, transparency is composited on white, and 16 bits are reduced to 8.
 
     Raises:
         MediaError: a file that is missing or damaged, is not an image, is larger than Pillow's limit against

@@ -46,13 +46,13 @@ def resample(audio: Tensor, from_rate: int, to_rate: int) -> Tensor:
 
 
 def check_rate(sample_rate: int) -> None:
-    """InputError unless the rate is a positive integer."""
+    """Raise InputError unless the rate is a positive integer."""
     if not isinstance(sample_rate, int) or isinstance(sample_rate, bool) or sample_rate < 1:
         raise InputError(f"expected a sample rate as a positive integer in Hz, got {sample_rate!r}")
 
 
 def check_resampling(from_rate: int, to_rate: int) -> None:
-    """InputError unless audio can be resampled from one rate to the other."""
+    """Raise InputError unless audio can be resampled from one rate to the other."""
     for rate in (from_rate, to_rate):
         check_rate(rate)
         if from_rate != to_rate and not LEAST_RATE <= rate <= MOST_RATE:

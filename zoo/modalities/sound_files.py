@@ -1,4 +1,4 @@
-"""Sound files to blocks of samples, each with its rate, whatever changes on the way."""
+"""Reading of sound files as blocks of samples, each with its rate; rate and channels may change within a file."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def _decode_with_av(path: MediaFile, stated: int | None = None) -> Blocks:
             if rate < 1:
                 raise MediaError(f"{path}: states a sample rate of {rate} Hz")
             if form != (form := (frame.format.name, frame.layout.name, rate)):
-                to_float = av.AudioResampler(format="fltp")  # takes one form of frame only
+                to_float = av.AudioResampler(format="fltp")  # accepts only one format of frames
             for part in to_float.resample(frame):
                 block = torch.from_numpy(part.to_ndarray())
                 _check_channels(path, len(block))

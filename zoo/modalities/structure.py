@@ -168,7 +168,7 @@ def read_structure(path: MediaFile, chain: str | None = None, model: int = 1) ->
         InputError: another suffix, a chain that has no residues, no chain where there are several, or a model that is
             not in the file.
         MediaError: a file that is missing, damaged, cut short or holds no residue. A PDB or mmCIF file that was cut
-            after a whole atom cannot be told from a whole one, since no length is stated there.
+            after a whole atom cannot be distinguished from a whole one, since these formats state no length.
     """
     path, first_atoms, coordinates = _read_residues(path, model)
     wanted = first_atoms.chain_id == _choose_chain(path, first_atoms.chain_id.tolist(), chain)

@@ -1,4 +1,4 @@
-"""Video files to frames, with the rate and the pixel aspect of the whole."""
+"""Reading of video files as frames, with the frame rate and the pixel aspect of the whole video."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def _rate(stream: VideoStream, container: InputContainer) -> float:
         before, last = sorted((before, last, packet.pts))[1:]
     if count < 2 or last <= first or stream.time_base is None:
         return stated or DEFAULT_RATE
-    seconds = (last - first + (last - before)) * float(stream.time_base)  # the last frame lasts as the one before it
+    seconds = (last - first + (last - before)) * float(stream.time_base)  # the last frame is as long as the one before
     if stated and abs(count / stated - seconds) < 1 / stated:
         return stated  # timestamps are rounded
     return _usable(count / seconds) or stated or DEFAULT_RATE

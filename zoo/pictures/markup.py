@@ -21,10 +21,10 @@ def element(name: str, /, *children: str | None, **attributes: str | float | boo
     """Write an element.
 
     Args:
-        name: of the element.
+        name: name of the element.
         children: `Markup`, or text that is escaped; None is left out.
-        attributes: escaped too. `class_` and `for_` stand for `class` and `for`, and `_` in a name for `-`. True is an
-            attribute without a value; None and False leave it out.
+        attributes: values by name, which are escaped too. `class_` and `for_` stand for `class` and `for`, and `_` in a
+            name for `-`. True is an attribute without a value; None and False leave it out.
     """
     written = "".join(
         f" {key.rstrip('_').replace('_', '-')}" + ("" if value is True else f'="{escape(str(value))}"')

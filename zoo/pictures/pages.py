@@ -29,7 +29,7 @@ PLOT_SIDE, PLOT_BOTTOM = 440, 56
 WAVE_HEIGHT, SPECTROGRAM_HEIGHT = 88, 264
 STILLS = 4  # of a clip
 DOTS_PER_INCH, POINTS_PER_INCH = 100, 72
-SOFT, FRAME = "0.35", "0.6"  # greys of matplotlib, of text and of frames
+SOFT, FRAME = "0.35", "0.6"  # matplotlib's greys for text and for frames
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def image_page(title: str, subtitle: str, panels: Sequence[Panel]) -> Figure:
     """Show images of one size in a row.
 
     Args:
-        title, subtitle: of the page.
+        title, subtitle: title of the page, and the line below it.
         panels: from left to right. Small images are enlarged by a whole number, so that each pixel is a square.
     """
     room = (WIDTH - 2 * MARGIN + GAP) // len(panels) - GAP
@@ -94,7 +94,7 @@ def clip_page(title: str, subtitle: str, clips: Mapping[str, Tensor]) -> Figure:
     """Show a few frames of each clip from the first to the last, one clip below the other.
 
     Args:
-        title, subtitle: of the page.
+        title, subtitle: title of the page, and the line below it.
         clips: float `[3, T, H, W]` in [0, 1] of one size, by label.
     """
     room = (WIDTH - 2 * MARGIN + STILL_GAP) // STILLS - STILL_GAP
@@ -116,9 +116,9 @@ def sound_page(title: str, subtitle: str, sounds: Mapping[str, Tensor], sample_r
     """Show the waveform and the spectrogram of the first channel of two sounds, on the scale of the first one.
 
     Args:
-        title, subtitle: of the page.
+        title, subtitle: title of the page, and the line below it.
         sounds: float `[channels, samples]`, by label.
-        sample_rate: in Hz.
+        sample_rate: sample rate in Hz.
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
@@ -153,7 +153,7 @@ def structure_page(title: str, subtitle: str, original: Tensor, reconstruction: 
     """Show the CA atoms of two structures: their traces on one another, and a map of their distances.
 
     Args:
-        title, subtitle: of the page.
+        title, subtitle: title of the page, and the line below it.
         original, reconstruction: float `[residues, 5, 3]` in angstrom, in one frame of reference.
     """
     bottom, left = 48, 2 * MARGIN + PLOT_SIDE + 40

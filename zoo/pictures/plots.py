@@ -112,7 +112,7 @@ def curve_plot(
     Args:
         curves: points by name, each curve from its smallest `x` to its largest; at least one point in all. The first
             curves are drawn last, on top.
-        palette: of these names.
+        palette: colours and marks of these names.
         x_label: what the horizontal axis counts.
         description: what the drawing shows, for readers who cannot see it.
     """
@@ -214,7 +214,7 @@ def usage_plot(histogram: Sequence[float], color: str, description: str) -> Mark
 
     Args:
         histogram: counts of the entries, or of groups of equally many.
-        color: in the words of a style.
+        color: a colour as CSS has it.
         description: what the drawing shows, for readers who cannot see it.
 
     Returns:
@@ -255,7 +255,7 @@ def trace_plot(chains: Sequence[tuple[Tensor, str]], description: str) -> Markup
     What is nearer is drawn wider and over what is farther away; the first chain is a wide band below the others.
 
     Args:
-        chains: CA atoms as `zoo.pictures.structures` has them, each chain with its colour in the words of a style.
+        chains: CA atoms as `zoo.pictures.structures` has them, each chain with its colour as CSS has it.
         description: what the drawing shows, for readers who cannot see it.
     """
     bonds = trace_bonds([chain for chain, _ in chains])

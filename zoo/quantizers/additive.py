@@ -49,7 +49,7 @@ class AdditiveVQ(Quantizer):
             if values_are_readable(vectors):
                 chunk = max(1, 2**22 // (self.beam_width * max(self.codebook_sizes)))
                 codes = torch.cat([self._search(some) for some in vectors.split(chunk)])
-            else:  # a traced graph holds for any number of vectors
+            else:  # a traced graph works for any number of vectors
                 codes = self._search(vectors)
             return codes.reshape(*z.shape[:-1], self.num_codebooks)
 

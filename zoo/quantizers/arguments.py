@@ -11,7 +11,7 @@ from zoo.errors import InputError
 
 
 def parameters_of(*functions: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Return the named parameters of functions, as the first that has one describes it, without `dim`."""
+    """Return the named parameters of functions without `dim`; of parameters with the same name, the first."""
     parameters: dict[str, inspect.Parameter] = {}
     for function in functions:
         for name, parameter in inspect.signature(function).parameters.items():

@@ -114,7 +114,7 @@ class Quantizer(nn.Module):
 def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
     """Return a context in which operations on `tensor`'s device keep their dtype, also inside `torch.autocast`."""
     device = "cpu" if tensor.is_meta else tensor.device.type
-    # Nothing is entered where nothing is to be left, so that an exported graph has no region of its own for it.
+    # Where autocast is off, the context does nothing, so that an exported graph has no region of its own for it.
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 

@@ -1,4 +1,4 @@
-"""Sign vectors and the integers that name them, the first channel the least significant bit."""
+"""Sign vectors and the integers that stand for them; the first channel is the least significant bit."""
 
 from __future__ import annotations
 

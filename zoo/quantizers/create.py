@@ -50,7 +50,7 @@ def create(name: str, dim: int, **arguments: Any) -> Quantizer:
         name: of a family of zoo, as `TokenizerSpec.quantizer` has it ("vq", "fsq", "lfq", "residual-vq", ...), or
             "vector-quantize-pytorch/" and the name of a class of that package ("vector-quantize-pytorch/ResidualFSQ").
         dim: length of a vector.
-        arguments: the others of the family's class.
+        arguments: the other arguments of the family's class.
 
     Raises:
         InputError: an unknown name or argument, one that is missing, or a value that the family refuses.

@@ -22,7 +22,8 @@ class FSQ(Quantizer):
     Nothing is learned or stored, and there are no losses.
 
     Args:
-        levels: number of levels of each channel, at least 3 (of 2 levels, the published bound never reaches one).
+        levels: number of levels of each channel, at least 3 (one of 2 levels would never be reached, because of the
+            published bound).
     """
 
     def __init__(self, levels: Sequence[int]):

@@ -18,7 +18,7 @@ def nearest_code(z: Tensor, codebook: Tensor, *, chunk: int | None = None) -> Te
     `chunk` × `chunk` numbers at a time, so memory does not grow with vectors × rows; and since a tile stays
     in the cache between its product and its minimum, all tiles take less time than the whole matrix.
     In a traced graph (`torch.compile`, `torch.export`) a tile is all vectors by 16,384 rows, so that the graph
-    holds for any number of vectors.
+    works for any number of vectors.
 
     Args:
         z: floating `[..., dim]`.
@@ -38,7 +38,8 @@ def nearest_code(z: Tensor, codebook: Tensor, *, chunk: int | None = None) -> Te
             tiles = list(zip(codebook.split(TRACED_ROWS), square_norms.split(TRACED_ROWS), strict=True))
             return nearest_in_tiles(vectors, tiles).reshape(z.shape[:-1])
         width = max(chunk, chunk**2 // max(len(vectors), 1))
-        # Results go to memory allocated beforehand: in the gaps that tiles leave, they would keep the next tile out.
+        # Results go to memory allocated beforehand. Otherwise they would take gaps that tiles leave, and the next tile
+        # would not fit there.
         square_norms = codebook.new_empty(len(codebook))
         for rows, target in zip(codebook.split(chunk), square_norms.split(chunk), strict=True):
             torch.sum(rows.square(), dim=1, out=target)

@@ -113,11 +113,11 @@ class VectorQuantizePytorch(Quantizer):
 
     @property
     def family(self) -> Family:
-        """What the adapter knows of the class."""
+        """The adapter's facts about the class."""
         return FAMILIES[self.name]
 
     def train(self, mode: bool = True) -> VectorQuantizePytorch:
-        """As in `torch.nn.Module`; in eval mode no codebook is started by k-means."""
+        """As in `torch.nn.Module`; in eval mode no codebook is initialised by k-means."""
         super().train(mode)
         hold_kmeans(self.module, not mode)
         return self
@@ -192,7 +192,7 @@ class VectorQuantizePytorch(Quantizer):
 
 @dataclass(frozen=True)
 class Family:
-    """What the adapter knows of a class.
+    """The adapter's facts about a class.
 
     sizes: returns the number of entries of each codebook.
     decode: codes `[1, positions, num_codebooks]`, -1 for none, to latents `[1, positions, dim]`.
@@ -317,11 +317,11 @@ def decode_projections(module: Any, codes: Tensor) -> Tensor:
     return decode_heads(module.vq, codes) @ projections.T
 
 
-# Start by k-means
+# Initialisation by k-means
 
 
 def hold_kmeans(module: nn.Module, hold: bool) -> None:
-    """Set whether codebooks wait with their k-means start: the package would start them in eval mode too."""
+    """Set whether codebooks put off their initialisation by k-means, which the package would do in eval mode too."""
     for codebook in module.modules():
         if hasattr(type(codebook), "init_embed_"):
             if hold:

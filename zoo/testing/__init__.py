@@ -1,4 +1,4 @@
-"""What every tokenizer promises, as checks that run on any: zoo's own, a plug-in's, or one just trained.
+"""The contracts of every tokenizer, as checks that run on any tokenizer: zoo's own, a plug-in's, or one just trained.
 
     zoo.testing.check("my-tokenizer")            # raises AssertionError with every contract that does not hold
 

@@ -18,8 +18,8 @@ def check(tokenizer: Tokenizer | str) -> None:
             is checked.
 
     Raises:
-        AssertionError: contracts that do not hold, one a line, each with its name and what came instead.
-        UnknownTokenizerError: a name that stands for nothing.
+        AssertionError: the contracts that do not hold, one a line, each with its name and what came instead.
+        UnknownTokenizerError: a name that is not registered.
     """
     failures = []
     for contract in CONTRACTS:
@@ -36,7 +36,7 @@ def parameters(*names: str) -> list[tuple[str, Contract]]:
     """Return what `pytest.mark.parametrize(("name", "contract"), ...)` takes.
 
     Args:
-        names: of variants; none: all that are registered, those of plug-ins too.
+        names: names of variants; without any: all that are registered, also those of plug-ins.
 
     Returns:
         Each name with each contract that applies to it.

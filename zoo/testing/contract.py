@@ -1,4 +1,4 @@
-"""What a contract is, and what the contracts are written with. Nothing here is an `assert`, which `python -O` drops."""
+"""The class of contracts, and the checks in them. None is an `assert` statement, which `python -O` drops."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Contract:
             tokenizer: name of a variant, whose network is made small; or a tokenizer, which stays as it is.
 
         Raises:
-            AssertionError: it does not hold; with its name and what came instead.
-            UnknownTokenizerError: a name that stands for nothing.
+            AssertionError: the promise does not hold; the message has its name and what came instead.
+            UnknownTokenizerError: a name that is not registered.
         """
         subject = Subject.of(tokenizer)
         try:
@@ -55,18 +55,18 @@ class Contract:
 def contract(
     condition: Callable[[Subject], bool] = lambda subject: True,
 ) -> Callable[[Callable[[Tokenizer], None]], Contract]:
-    """Make a function that raises AssertionError into a contract of the tokenizers for which `condition` is true."""
+    """Turn a function that raises AssertionError into a contract of the tokenizers for which `condition` is true."""
     return lambda holds: Contract(holds, condition)
 
 
 def expect(holds: object, message: str) -> None:
-    """AssertionError with `message` unless `holds`."""
+    """Raise AssertionError with `message` unless `holds`."""
     if not holds:
         raise AssertionError(message)
 
 
 def expect_equal(got: Tensor, expected: Tensor, what: str) -> None:
-    """AssertionError unless two tensors are equal in shape and in every value."""
+    """Raise AssertionError unless two tensors are equal in shape and in every value."""
     if got.shape != expected.shape:
         raise AssertionError(f"{what}: expected shape {list(expected.shape)}, got {list(got.shape)}")
     if not torch.equal(got, expected):
@@ -74,7 +74,7 @@ def expect_equal(got: Tensor, expected: Tensor, what: str) -> None:
 
 
 def expect_refused(call: Callable[[], object], message: str, what: str) -> None:
-    """AssertionError unless the call raises InputError with a text in which the pattern `message` is found."""
+    """Raise AssertionError unless the call raises InputError with a text that matches the pattern `message`."""
     try:
         call()
     except InputError as error:

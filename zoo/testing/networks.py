@@ -1,4 +1,4 @@
-"""Contracts about the network: that it is what its spec says, trains, and runs in half precision."""
+"""Contracts about the network: that it agrees with its spec, can be trained, and runs in half precision."""
 
 from __future__ import annotations
 

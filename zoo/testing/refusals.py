@@ -1,4 +1,4 @@
-"""Contracts about what is refused: each wrong input is an InputError that says what came."""
+"""Contracts about wrong inputs: each raises an InputError that says what came."""
 
 from __future__ import annotations
 

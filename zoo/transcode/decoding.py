@@ -28,7 +28,7 @@ def decode_files(
 ) -> FileResults:
     """Decode code files to signals: PNG, WAV, MP4 or PDB, or, for one file, the format of the suffix of `out`.
 
-    A signal that is there already and newer than its code file is taken for done.
+    An output that exists and is newer than its code file is kept and counted as done.
 
     Args:
         inputs: code files, and folders of them.
@@ -71,7 +71,7 @@ class Decoders:
     """The tokenizers of code files, of which the last is kept; what cannot be loaded is not tried again.
 
     Args:
-        name: the only one; None: whichever a file names.
+        name: the only tokenizer that is used; None: the one that each file names.
     """
 
     def __init__(self, name: str | Path | None, device: str | torch.device, dtype: torch.dtype | None):

@@ -37,9 +37,8 @@ def encode_files(
 ) -> FileResults:
     """Encode signals to code files; video is read and encoded window by window, in constant memory.
 
-    A code file that is there already is kept, and its signal is not encoded again, if it is newer than its source and
-    states the same tokenizer, options and size of the source; any other is an error for this file. Weights are not
-    compared.
+    An existing code file is kept, and its signal is not encoded again, if it is newer than its source and states the
+    same tokenizer, options and size of the source. Otherwise it is an error for this file. Weights are not compared.
 
     Args:
         tokenizer: the tokenizer, or its name as `zoo.load` takes it.
@@ -104,10 +103,10 @@ def encode_files(
 
 
 def codes_shape_of(task: Task, spec: TokenizerSpec) -> tuple[int, ...]:
-    """Return the shape of the codes in the target of a task, if it holds what encoding would write again.
+    """Return the shape of the codes in the target of a task, if encoding would write the same again.
 
     Raises:
-        MediaError: it does not.
+        MediaError: it would not.
     """
     try:
         file = load_codes(task.target)
@@ -166,7 +165,7 @@ def encode_windows(tokenizer: Tokenizer, task: Task, overwrite: bool) -> FileRes
 def save(
     tokenizer: Tokenizer, task: Task, codes: Tensor, size: tuple[int, ...], window: Signal | None, overwrite: bool
 ) -> FileResult:
-    """Write the codes of one signal with everything that is needed to decode them and to go on.
+    """Write the codes of one signal with everything that decoding and a later run need.
 
     window: one of its windows, where it has some.
     """

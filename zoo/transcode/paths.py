@@ -28,7 +28,7 @@ def code_files(path: Path) -> list[Path]:
 def find_sources(inputs: Sequence[str | Path], files_of: Callable[[Path], list[Path]]) -> list[tuple[Path, Path]]:
     """Return every file that `files_of` finds for an input, with its path relative to that input, if it is a folder.
 
-    A file that is named twice, or beside its folder, is taken once.
+    A file that is named twice, or both by itself and through its folder, is taken once.
     """
     found: dict[tuple[Path, Path], Path] = {}
     for path in map(Path, inputs):
@@ -46,8 +46,8 @@ def find_sources(inputs: Sequence[str | Path], files_of: Callable[[Path], list[P
 def output_names(relatives: Iterable[Path]) -> dict[Path, Path]:
     """Return the path of each source's output without its suffix.
 
-    It is that of the source without its own, or with it where two sources of a folder would come to share one:
-    `same.wav` and `same.flac` keep their names whole, in whatever order they come.
+    It is the path of the source without its suffix, or with it where two sources would otherwise share an output:
+    `same.wav` and `same.flac` keep their suffixes, in whatever order they come.
     """
     names = {relative: relative.with_name(relative.stem) for relative in relatives}
     while True:
@@ -81,10 +81,10 @@ class Outputs:
         self._folders: set[Path] = set()
 
     def claim(self, source: Path, relative: Path, suffix: str, part: str | None = None) -> Path:
-        """Return the path to write, in a folder that exists and from which what killed runs left is removed.
+        """Return the path to write; its folder is made, and files that killed runs left there are removed.
 
         Args:
-            part: of the source, to follow its name after an underscore, as A in `entry_A.npz`.
+            part: part of the source, which follows its name after an underscore, as A in `entry_A.npz`.
 
         Raises:
             MediaError: the path is taken, or its folder cannot be made.
@@ -106,7 +106,7 @@ class Outputs:
 
 
 def check_made_after(target: Path, source: Path) -> None:
-    """MediaError unless `target`, which is there, is a file that was written after `source`."""
+    """Raise MediaError unless `target`, which exists, is a file that was written after `source`."""
     if not target.is_file():
         raise MediaError(f"{target}: exists already, and is not a file")
     if target.stat().st_mtime < source.stat().st_mtime:

@@ -36,8 +36,8 @@ def reconstruct_files(
 ) -> FileResults:
     """Encode and decode signals, and measure cost and loss; arguments and files are as in `encode_files`.
 
-    A file that is there already and newer than its source is taken for done: it says nothing of the tokenizer and the
-    options that it was made with, so that each of them needs a folder of its own.
+    An output that exists and is newer than its source is kept and counted as done. It does not record the tokenizer and
+    the options that it was made with, so use a different folder for each choice of them.
 
     Raises:
         As `encode_files`; InputError for a system that only encodes.

@@ -46,11 +46,11 @@ class Reconstruction:
 
 @dataclass(frozen=True)
 class FileResult:
-    """What became of one file: `target` was written, now or by an earlier run, or there is an `error`.
+    """The result for one file: `target` was written, now or by an earlier run, or there is an `error`.
 
-    codes_shape: `[num_codebooks, *grid]`. figures: of `reconstruct_files`.
+    codes_shape: `[num_codebooks, *grid]`. figures: from `reconstruct_files` only.
     done_before: whether an earlier run wrote `target`, so that nothing was done; its figures are not known.
-    error: an `UnexpectedError` where it is none that zoo raises on purpose.
+    error: the reason for a failure; an `UnexpectedError` if zoo does not raise it on purpose.
     """
 
     source: Path

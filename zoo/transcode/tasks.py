@@ -1,4 +1,4 @@
-"""What there is to do for files of signals, and what was done before."""
+"""The outputs to make from files of signals, and those that were made before."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from zoo.transcode.results import FileResult
 class Task:
     """One output to make.
 
-    options: as `modality.load` takes them.
-    recorded: those that were asked for and change the codes, by name.
+    options: options that `modality.load` takes.
+    recorded: options that were asked for and change the codes, by name.
     """
 
     source: Path
@@ -29,14 +29,14 @@ class Task:
 
 
 class Tasks:
-    """Outputs to make of files of signals, in their order; what is there already is a result, as is an error.
+    """Outputs to make from files of signals, in their order. An existing output and an error are results.
 
     Args:
-        suffix: of the outputs. file_suffixes: of outputs that are no folder.
+        suffix: suffix of the outputs. file_suffixes: suffixes by which `out` is taken as a file, not a folder.
         given: options of `preprocess`, None where not asked for.
         all_chains: whether each chain of a structure file is a task.
-        overwrite: whether outputs that are there are made again.
-        codes_shape_of: called for a task whose output is there; ZooError unless it is what the task would make.
+        overwrite: whether existing outputs are made again.
+        codes_shape_of: called for a task whose output exists; ZooError unless the task would make the same.
     """
 
     def __init__(
@@ -96,4 +96,4 @@ class Tasks:
         if "chain" in self._options:
             raise InputError("expected chain= or all_chains=, got both")
         if self._outputs.is_file:
-            raise InputError(f"{self._outputs.out}: is one file, for all chains of one; name a folder")
+            raise InputError(f"{self._outputs.out}: is one file, but each chain needs a file; name a folder")

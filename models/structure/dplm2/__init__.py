@@ -1,1 +1,1 @@
-"""DPLM-2's structure tokenizer: `tokenizer` has the whole, `esm_if1` its encoder's network, `folding` its decoder's."""
+"""DPLM-2's structure tokenizer: `tokenizer` is the system, `esm_if1` its encoder's network, `folding` its decoder's."""

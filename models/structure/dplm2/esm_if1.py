@@ -4,8 +4,8 @@ Paper: Learning inverse folding from millions of predicted structures (ICML 2022
 graph network is that of Learning from Protein Structure with Geometric Vector Perceptrons (ICLR 2021, arXiv
 2009.01411). Reference: facebookresearch/esm 2.0.0, `esm.inverse_folding`.
 Scalars and vectors of a residue go through a graph of nearest neighbours, then, with the vectors turned into the
-residue's own frame, through a transformer. Nothing depends on where a complete chain lies or how it is turned; its
-mirror image is another chain. An atom that is absent lies at the origin and is seen there by its neighbours.
+residue's own frame, through a transformer. The result does not depend on the position or rotation of a complete chain;
+for its mirror image it is different. An atom that is absent lies at the origin, and its neighbours see it there.
 A layer's features are a pair: scalars `[..., channels]` and vectors `[..., 3, channels]`.
 """
 
@@ -25,7 +25,7 @@ from zoo.tracing import smaller
 Features = tuple[Tensor, Tensor]
 
 MAX_NEIGHBOURS = 30
-NUM_RADIAL = 16  # functions that a distance or a confidence is spread over
+NUM_RADIAL = 16  # Gaussians that encode a distance or a confidence
 EDGE_SCALARS, EDGE_VECTORS = 2 * NUM_RADIAL + 2, 1
 EDGE_DIMS = (32, 1)
 
@@ -90,7 +90,7 @@ def in_own_frame(vectors: Tensor, frames: Tensor) -> Tensor:
 class GVP(nn.Module):
     """Geometric vector perceptron: mixes channels of vectors, and scalars with the vectors' lengths.
 
-    gated: with ReLU on the scalars, which then scale the vectors; else linear in both.
+    gated: whether the scalars go through ReLU and then scale the vectors; if not, both are linear.
     """
 
     def __init__(self, dims_in: tuple[int, int], dims_out: tuple[int, int], *, gated: bool):
@@ -197,13 +197,13 @@ class GraphLayer(nn.Module):
     def forward(self, nodes: Features, edges: Edges) -> Features:
         ends = zip(nodes, edges.features, strict=True)
         messages = self.message(tuple(torch.cat([x[edges.source], e, x[edges.target]], dim=-1) for x, e in ends))
-        # As in the reference, the mean is over the edges that end at a residue: one that no other lists gets nothing.
+        # As in the reference, the mean is over the edges that end at a residue: one that is nobody's neighbour gets 0.
         nodes = self.norm1(tuple(x + mean_at(edges, m, x.shape[0]) for x, m in zip(nodes, messages, strict=True)))
         return self.norm2(tuple(x + y for x, y in zip(nodes, self.feed_forward(nodes), strict=True)))
 
 
 def mean_at(edges: Edges, values: Tensor, count: int) -> Tensor:
-    """Return means of the `values` `[E, ...]` of edges that end at one residue, `[count, ...]`; 0 where none do."""
+    """Return `[count, ...]`: for each residue, the mean of the `values` `[E, ...]` of edges that end there, or 0."""
     weights = edges.exists.to(values.dtype).view(-1, *[1] * (values.ndim - 1))
     return sum_at(edges.target, values * weights, count) / sum_at(edges.target, weights, count).clamp(min=1)
 
@@ -286,7 +286,7 @@ class TransformerLayer(nn.Module):
 
 
 class DihedralEmbedding(nn.Module):
-    """Linear, then a layer norm with the unbiased variance and a second eps beside the standard deviation."""
+    """A linear layer, then a layer norm that uses the unbiased variance and adds a second eps to the deviation."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -301,7 +301,7 @@ class DihedralEmbedding(nn.Module):
 
 
 def sinusoids(residues: int, width: int, device: torch.device) -> Tensor:
-    """`[L, width]`: sines, then cosines of positions that count from 2, as the first two mean something else."""
+    """`[L, width]`: sines, then cosines of positions that count from 2, since 0 and 1 mean something else."""
     frequencies = torch.exp(torch.arange(width // 2, device=device) * (-math.log(10000) / (width // 2 - 1)))
     angles = torch.arange(2, residues + 2, device=device)[:, None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
@@ -310,7 +310,7 @@ def sinusoids(residues: int, width: int, device: torch.device) -> Tensor:
 class ESMIF1Encoder(nn.Module):
     """Backbones of equal length to one vector per residue.
 
-    Dropout is left out: the one system that uses this has the weights frozen.
+    Dropout is left out, since the one system that uses this network keeps it frozen.
 
     Args:
         width: channels of the transformer.
@@ -333,7 +333,7 @@ class ESMIF1Encoder(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, backbone: Tensor, present: Tensor) -> Tensor:
-        """Coordinates to vectors.
+        """Return one vector for each residue.
 
         Args:
             backbone: float32 `[B, L, 3, 3]`, N, CA and C in angstrom, 0 where one is absent.

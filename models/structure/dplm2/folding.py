@@ -5,7 +5,7 @@ for the trunk; Highly accurate protein structure prediction with AlphaFold (Natu
 products, invariant point attention and the structure module. References: facebookresearch/esm 2.0.0, aqlaboratory/
 openfold.
 The trunk passes between one state per residue and one per pair of residues; the structure module moves one rigid
-frame per residue. Every peptide unit is an alanine of fixed geometry, whose oxygen alone turns. Frames and atoms are
+frame per residue. Every residue is an alanine of fixed geometry, of which only the oxygen turns. Frames and atoms are
 float32 for weights of any dtype.
 """
 
@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from zoo.models.structure.dplm2.esm_if1 import side_by_side
 from zoo.quantizers.base import without_autocast
 
-MAX_OFFSET = 32  # residues, beyond which all distances along the chain are one
+MAX_OFFSET = 32  # residues; all greater distances along the chain are treated as equal
 NUM_HEADS, HEAD_WIDTH, QUERY_POINTS, VALUE_POINTS = 12, 16, 4, 8  # invariant point attention
 NUM_ANGLES, PSI = 7, 2
-ANGSTROM = 10.0  # in a unit of the frames' translations
+ANGSTROM = 10.0  # angstrom in a unit of the frames' translations
 
 # N, CA, C and CB in the frame of the residue, angstrom; then O, which turns about the axis through CA and C by psi.
 ALANINE = ((-0.525, 1.363, 0.0), (0.0, 0.0, 0.0), (1.526, 0.0, 0.0), (-0.529, -0.774, -1.205))
@@ -37,7 +37,7 @@ def mlp(width: int, hidden: int, out: int) -> nn.Sequential:
 
 
 def key_bias(bias: Tensor, mask: Tensor) -> Tensor:
-    """`bias` `[B, ..., keys]`, so low where `mask` `[B, keys]` is False that those keys have no weight."""
+    """`bias` `[B, ..., keys]`, made so low where `mask` `[B, keys]` is False that those keys get no weight."""
     absent = ~mask.view(mask.shape[0], *[1] * (bias.ndim - 2), -1)
     return bias.masked_fill(absent, torch.finfo(bias.dtype).min)
 
@@ -77,7 +77,7 @@ class SequenceToPair(nn.Module):
 
 
 class TriangleProduct(nn.Module):
-    """Updates a pair from the other two sides of all triangles over it: both begin (outgoing) or end at a third."""
+    """Updates each pair (i, j) from (i, k) and (j, k) for all k if `outgoing`, else from (k, i) and (k, j)."""
 
     def __init__(self, width: int, *, outgoing: bool):
         super().__init__()
@@ -207,7 +207,7 @@ class Frames(NamedTuple):
         return (self.rotation.transpose(-1, -2)[:, :, None] * offset[..., None, :]).sum(-1)
 
     def moved(self, update: Tensor) -> Frames:
-        """Turned by the quaternions (1, b, c, d), moved by (x, y, z) in their own axes; `update` `[B, L, 6]`."""
+        """The frames turned by quaternions (1, b, c, d) and moved by (x, y, z) along their own axes, `[B, L, 6]`."""
         turn, step = update.chunk(2, dim=-1)
         real, imaginary = self.quaternion[..., :1], self.quaternion[..., 1:]
         product = (
@@ -317,13 +317,13 @@ class StructureModule(nn.Module):
         self.transition = Transition(width)
         self.update = nn.Linear(width, 6)
         self.angles = AngleNetwork(width)
-        # Frames start near the identity (AlphaFold: at it) and move apart in training.
+        # Before training, frames are near the identity (in AlphaFold, at it).
         with torch.no_grad():
             self.update.weight.mul_(0.1)
             self.update.bias.zero_()
 
     def forward(self, single: Tensor, pair: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """States to atoms.
+        """Return the atoms of each residue, and the last states.
 
         Args:
             single: `[B, L, width]`.
@@ -342,7 +342,7 @@ class StructureModule(nn.Module):
                 torch.zeros(*mask.shape, 3, device=mask.device),
             )
             for _ in range(self.num_iterations):
-                # AlphaFold lets no gradient through the rotations of earlier iterations.
+                # As in AlphaFold, no gradient flows through the rotations of earlier iterations.
                 frames = Frames(frames.quaternion.detach(), frames.translation)
                 single = self.attention_norm(single + self.attention(single, pair, frames, mask))
                 single = self.transition(single)

@@ -4,7 +4,7 @@ Papers: DPLM-2: A Multimodal Diffusion Protein Language Model (ICLR 2025, arXiv 
 Space of Multimodal Protein Language Models (DPLM-2.1, ICML 2025, arXiv 2504.11454). Reference: bytedance/dplm at
 8b3425b.
 The encoder is ESM-IF1's; the signs of 13 numbers are the token; the decoder is a small ESMFold. The network sees
-absent atoms at the origin, so the mean of the CA atoms is moved there first; this belongs to the tokenizer.
+absent atoms at the origin, so a chain is first moved until the mean of its CA atoms is there; the codes depend on it.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Encoder(nn.Module):
         self.esm_if1 = esm_if1
         first, last = nn.Linear(esm_if1.width, BITS), nn.Linear(BITS, BITS)
         self.head = nn.Sequential(nn.LayerNorm(esm_if1.width), first, nn.ReLU(), last)
-        # For a start at which residues differ in their bits: far apart, about 0. What PyTorch's start makes come out of
-        # the ReLU, the positive half of a normal distribution of variance 1/3, has the mean below.
+        # Initial values at which the bits differ between residues: outputs are spread out around 0. With PyTorch's own,
+        # what leaves the ReLU is the positive half of a normal distribution of variance 1/3, whose mean is used below.
         with torch.no_grad():
             last.weight.mul_(4)
             last.bias.copy_(-last.weight.sum(dim=1) / math.sqrt(6 * math.pi))
@@ -63,7 +63,7 @@ class Encoder(nn.Module):
 
 
 class Prediction(NamedTuple):
-    """What the decoder predicts for each residue.
+    """Prediction of the decoder for each residue.
 
     atoms: float32 `[B, residues, 5, 3]` in angstrom, NaN where `mask` was False.
     plddt: float32 `[B, residues, 37]`, expected lDDT from 0 to 100 of each of atom37's slots.
@@ -181,10 +181,10 @@ class DPLM2(Tokenizer):
         self.decoder = Decoder(width, num_heads, num_layers, pair_width, head_width, trunk_blocks, structure_iterations)
 
     def from_latent(self, latent: Tensor, mask: Tensor | None = None) -> Tensor:
-        """`[B, 13, residues]`, signs or any real values, to atoms `[B, residues, 5, 3]` in angstrom.
+        """Decode latents `[B, 13, residues]`, signs or any real values, to atoms `[B, residues, 5, 3]` in angstrom.
 
         Args:
-            latent: what `embed` returns, or what `to_latent` returns before quantization.
+            latent: as `embed` returns it or, before quantization, `to_latent`.
             mask: `[B, residues]`, False (or 0) for residues that are absent: their atoms are NaN, and the others do
                 not see them. None: none is absent.
         """
@@ -215,7 +215,7 @@ class DPLM2(Tokenizer):
         return TokenizerOutput(self.from_latent(latent, present), codes.movedim(-1, 1), latent, output.losses)
 
     def restore(self, codes: Tensor, like: Tensor, **options: Any) -> Tensor:
-        """Decode the codes of `like` without the residues that lack a CA there, which are NaN."""
+        """Decode the codes of `like`; residues that lack a CA there are masked, and their atoms are NaN."""
         return self.decode(codes, size=self.size_of(like), **{"mask": residues_present(like), **options})
 
     def _predict(self, latent: Tensor, mask: Tensor | None) -> Prediction:

@@ -39,7 +39,7 @@ AUDIO_DISCRIMINATORS: dict[str, Callable[..., nn.Module]] = {
 }
 DISCRIMINATORS: dict[str, Callable[..., nn.Module]] = {**IMAGE_DISCRIMINATORS, **AUDIO_DISCRIMINATORS}
 
-# By the class of a recipe's data.
+# Discriminators by name, for each class of a recipe's data.
 DISCRIMINATORS_OF: dict[type[DataOptions], dict[str, Callable[..., nn.Module]]] = {
     ImageData: IMAGE_DISCRIMINATORS,
     VideoData: IMAGE_DISCRIMINATORS,

@@ -22,9 +22,10 @@ from zoo.trainers.adversarial.discriminators.stack import ALL, HIDDEN, Judgement
 class MultiPeriod(nn.Module):
     """Judges every p-th sample, for several p (HiFi-GAN, arXiv 2010.05646).
 
-    For each period the samples are laid out as `[samples / p, p]`, their end reflected to fill the last row; weight
-    normalised convolutions of 5 by 1, all but the last in strides of 3, LeakyReLU 0.1. SpeechTokenizer, DM-Codec and,
-    apart from its conditioning, WavTokenizer use it as it is, BigCodec a narrower one. PyTorch's default weights.
+    For each period the samples are laid out as `[samples / p, p]`, with their end reflected to fill the last row. They
+    go through weight normalised convolutions of 5 by 1, all but the last with a stride of 3, and LeakyReLU 0.1. Initial
+    weights are PyTorch's. SpeechTokenizer, DM-Codec and, apart from its conditioning, WavTokenizer use this network,
+    BigCodec a narrower one.
 
     Takes `[B, C, samples]`; logits `[B * C, 1, rows, p]`.
 
@@ -71,8 +72,9 @@ class MultiPeriod(nn.Module):
 class MultiScale(nn.Module):
     """Judges the samples at the full rate, a half and a quarter of it (HiFi-GAN, after MelGAN, arXiv 1910.06711).
 
-    Grouped convolutions of 15, 41 and 5 taps, LeakyReLU 0.1; spectral norm at the full rate, weight norm at the others,
-    which see means of four samples in steps of two. SpeechTokenizer and DM-Codec use it. PyTorch's default weights.
+    The samples go through grouped convolutions of 15, 41 and 5 taps and LeakyReLU 0.1. The convolutions have spectral
+    norm at the full rate and weight norm at the others, where they see means of four samples in steps of two. Initial
+    weights are PyTorch's. SpeechTokenizer and DM-Codec use this network.
 
     Takes `[B, C, samples]`; logits `[B * C, 1, frames]`, features all maps.
 
@@ -115,11 +117,12 @@ class MultiScale(nn.Module):
 
 
 class MultiScaleSTFT(nn.Module):
-    """Judges complex spectra of several resolutions, their time steps kept (EnCodec, arXiv 2210.13438).
+    """Judges complex spectra of several resolutions and keeps their time steps (EnCodec, arXiv 2210.13438).
 
-    Hann windows in steps of a quarter, not padded, spectra over the root of the window's energy; real and imaginary
-    part are two channels. Weight normalised convolutions of 3 steps by 9 bins, three of them in strides of 2 bins with
-    1, 2 and 4 steps between their rows, LeakyReLU 0.2. SpeechTokenizer and DM-Codec use it. PyTorch's default weights.
+    The spectra have Hann windows in steps of a quarter window, without padding, and are divided by the root of the
+    window's energy; their real and imaginary parts are two channels. They go through weight normalised convolutions of
+    3 steps by 9 bins, three of which have strides of 2 bins and dilations of 1, 2 and 4 steps, and LeakyReLU 0.2.
+    Initial weights are PyTorch's. SpeechTokenizer and DM-Codec use this network.
 
     Takes `[B, C, samples]`; logits `[B * C, 1, frames, bins]`, features all maps but the logits.
 
@@ -154,9 +157,9 @@ class MultiScaleSTFT(nn.Module):
 class MultiResolutionSTFT(nn.Module):
     """Judges magnitude spectra of several resolutions (WavTokenizer, after Vocos and UnivNet, arXiv 2106.07889).
 
-    Rectangular windows in steps of a quarter, ends reflected. Weight normalised convolutions, LeakyReLU 0.1. The
-    authors' network adds a learned inner product with the decoder's condition, all settings of which mean the same; it
-    is left out. PyTorch's default weights.
+    The spectra have rectangular windows in steps of a quarter window and reflected ends. They go through weight
+    normalised convolutions and LeakyReLU 0.1. Initial weights are PyTorch's. The authors' network adds a learned inner
+    product with the decoder's condition, all settings of which mean the same; it is left out.
 
     Takes `[B, C, samples]`; logits `[B * C, 1, bins, frames]`, features all maps.
 
@@ -196,9 +199,9 @@ class MultiResolutionSTFT(nn.Module):
 class BigCodecSpectrogram(nn.Module):
     """Judges magnitude spectra of several resolutions, halved along both axes four times (BigCodec, arXiv 2409.05377).
 
-    Hann windows in steps of a quarter, ends reflected; magnitudes from 3e-4 to 32. Weight normalised convolutions of
-    5 by 5 and, for the last two, 3 by 3, LeakyReLU 0.2. PyTorch's default weights,
-    which is what remains of the authors' initialisation.
+    The spectra have Hann windows in steps of a quarter window and reflected ends; magnitudes are clamped to 3e-4 to 32.
+    They go through weight normalised convolutions of 5 by 5 and, for the last two, 3 by 3, and LeakyReLU 0.2. Initial
+    weights are PyTorch's, which is what remains of the authors' initialisation.
 
     Takes `[B, C, samples]`; logits `[B * C, 1, bins, frames]`, features all maps but the logits.
 
@@ -235,9 +238,10 @@ class DAC(nn.Module):
     """Judges samples by periods, and complex spectra band by band (DAC, arXiv 2306.06546, as in WavTokenizer).
 
     The mean of each item is subtracted and its peak scaled to 0.8. Eight networks follow: those of `MultiPeriod`, and
-    one for each window, where the real and imaginary part of a spectrum (rectangular window, steps of a quarter, ends
-    reflected) are two channels. Five bands of bins go through weight normalised convolutions of their own, three of
-    them in strides of 2 bins, LeakyReLU 0.1, and side by side through the last. PyTorch's default weights.
+    one for each window, where the real and imaginary parts of a spectrum (rectangular window, steps of a quarter
+    window, reflected ends) are two channels. Five bands of bins go through weight normalised convolutions of their own,
+    three of which have strides of 2 bins, with LeakyReLU 0.1, and then side by side through the last convolution.
+    Initial weights are PyTorch's.
 
     Takes `[B, C, samples]`; logits `[B * C, 1, ...]`, features all maps but the logits.
 
@@ -299,7 +303,7 @@ class BandedSpectrum(nn.Module):
 
 
 def by_channel(audio: Tensor, shortest: int = 1) -> Tensor:
-    """Audio `[B, C, samples]` as float32 `[B * C, 1, samples]`; InputError if it has less than `shortest` samples."""
+    """Audio `[B, C, samples]` as float32 `[B * C, 1, samples]`; InputError if it has fewer than `shortest` samples."""
     if audio.ndim != 3 or audio.shape[-1] < shortest:
         raise InputError(
             f"this discriminator takes [batch, channels, samples], at least {shortest} of them, got {list(audio.shape)}"

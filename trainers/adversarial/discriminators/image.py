@@ -17,13 +17,14 @@ from zoo.trainers.frames import frames
 class PatchGAN(nn.Module):
     """Judges overlapping patches, each of 70 pixels a side with three layers, 142 with four.
 
-    Pix2pix's (Isola 2017, arXiv 1611.07004) as VQGAN has it, and after it LlamaGen, FQGAN, WeTok, Open-MAGVIT2, IBQ,
-    TokenFlow and VidTok, all with three layers: convolutions of 4 by 4, their weights normal with deviation 0.02, a
-    batch norm (gains normal with mean 1 and deviation 0.02) after all but the first and the last, LeakyReLU 0.2.
+    It is pix2pix's (Isola 2017, arXiv 1611.07004) as VQGAN uses it, and after it LlamaGen, FQGAN, WeTok, Open-MAGVIT2,
+    IBQ, TokenFlow and VidTok, all with three layers. It has convolutions of 4 by 4, whose initial weights are normal
+    with deviation 0.02, a batch norm (gains normal with mean 1 and deviation 0.02) after all but the first and the
+    last, and LeakyReLU 0.2.
 
     Takes `[B, 3, H, W]` or `[B, 3, T, H, W]`; with three layers logits are `[B (T), 1, H // 8 - 2, W // 8 - 2]`,
     features the maps after each LeakyReLU. InputError for images too small for one logit: less than 24 pixels a side
-    with three layers, less than 48 with four.
+    with three layers, 48 with four.
 
     Args:
         width: channels of the first layer; each later layer doubles them, up to eight times `width`.
@@ -61,9 +62,9 @@ class PatchGAN(nn.Module):
 class BlurPatchGAN(nn.Module):
     """Judges a grid of 16 by 16 parts whatever the image's size, with downsampling that does not alias.
 
-    One-D-Piece's and TiTok's (bytedance/1d-tokenizer): a convolution of 5 by 5, then stages of a 3 by 3 convolution, a
-    fixed blur that halves the image, a group norm and LeakyReLU 0.1; the greatest value of each part goes through
-    1 by 1 and 5 by 5 convolutions. PyTorch's default start.
+    It is One-D-Piece's and TiTok's (bytedance/1d-tokenizer): a convolution of 5 by 5, then stages of a 3 by 3
+    convolution, a fixed blur that halves the image, a group norm and LeakyReLU 0.1. The greatest value of each part
+    goes through 1 by 1 and 5 by 5 convolutions. Initial weights are PyTorch's.
 
     Takes `[B, 3, H, W]` or `[B, 3, T, H, W]`; logits `[B (T), 1, 16, 16]`, features the map after each stage.
 
@@ -96,9 +97,10 @@ class BlurPatchGAN(nn.Module):
 class StyleGAN(nn.Module):
     """Judges an image as a whole, through residual blocks that halve it down to 4 by 4.
 
-    StyleGAN2's (arXiv 1912.04958) as LlamaGen offers it, without equalized learning rates and minibatch deviation: in a
-    block two 3 by 3 convolutions, LeakyReLU 0.2 after each, a blur of (1, 2, 1) and a strided convolution, beside a
-    strided 1 by 1 convolution; their sum is divided by the root of 2. PyTorch's default start.
+    It is StyleGAN2's (arXiv 1912.04958) as LlamaGen offers it, without equalized learning rates and minibatch
+    deviation. A block has two 3 by 3 convolutions, each followed by LeakyReLU 0.2, then a blur of (1, 2, 1) and a
+    strided convolution; beside these it has a strided 1 by 1 convolution. The sum of both is divided by the root of 2.
+    Initial weights are PyTorch's.
 
     Takes `[B, 3, resolution, resolution]` or `[B, 3, T, resolution, resolution]`; logits `[B (T), 1]`, features the map
     after each block. InputError for another size.

@@ -1,4 +1,4 @@
-"""What discriminators return, and what the convolutional ones of audio have in common."""
+"""The types that discriminators return, and the convolutional layers that those of audio share."""
 
 from __future__ import annotations
 
