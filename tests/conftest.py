@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 import zoo
 from tests.support.hub_server import HubServer
+from tests.support.residual import Residual, residual_spec
 from zoo import registry
 
 
@@ -65,6 +66,13 @@ def tiny_one_d_piece(install) -> zoo.Tokenizer:
     spec = {"resolution": (32, 32), "num_tokens": 20, "codebook_sizes": (64,)}
     config = {"width": 16, "num_layers": 1, "num_heads": 2, "pixel_width": 8}
     return install("tiny-one-d-piece", "one-d-piece-s-256", spec, config)
+
+
+@pytest.fixture
+def tiny_residual(install) -> zoo.Tokenizer:
+    """Audio at 8 kHz to six residual codes of 16 for each 8 samples, of which five are used unless told otherwise."""
+    zoo.register("like-tiny-residual", Residual, spec=residual_spec("like-tiny-residual", default_codebooks=5))
+    return install("tiny-residual", "like-tiny-residual", {}, {})
 
 
 @pytest.fixture

@@ -134,7 +134,7 @@ def test_parameters_are_those_of_the_names_that_are_asked_for(registrations):
     assert {name for name, _ in parameters} == {"blocks"}
     names = [contract.name for _, contract in parameters]
     assert "padding does not change codes" in names
-    assert "the first tokens decode alone" not in names
+    assert "the first codes decode alone" not in names
 
 
 def test_the_kit_works_without_pytest():

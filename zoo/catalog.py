@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
@@ -30,7 +31,8 @@ NOTE = (
 class CatalogEntry:
     """One variant as a row of the table.
 
-    codebooks: their number and size, such as "4x256". per: what `tokens` and `bits` are counted for, such as "second".
+    codebooks: their number and size, as `codebooks` returns them.
+    per: what `tokens` and `bits` are counted for, such as "second".
     commercial: whether the license of the weights allows commercial use, as far as it says.
     weights: "shipped" with zoo or another package, "authors'" on the Hub, or "none".
     """
@@ -135,7 +137,7 @@ def _entry(variant: Variant) -> CatalogEntry:
     size, per = modality.reference_size, modality.reference
     if not spec.variable_size and spec.resolution is not None:
         size, per = spec.resolution, f"{spec.resolution[0]}x{spec.resolution[1]} image"
-    positions = spec.frame_rate if size is None else spec.tokens(size) / spec.num_codebooks
+    positions = spec.frame_rate if size is None else float(math.prod(spec.grid(size)))
     if positions is None:
         raise InputError(f"{spec.name} states no sample rate")
     return CatalogEntry(
@@ -143,7 +145,7 @@ def _entry(variant: Variant) -> CatalogEntry:
         modality=spec.modality,
         quantizer=spec.quantizer,
         codebooks=codebooks(spec),
-        tokens=positions * spec.num_codebooks,
+        tokens=positions * len(spec.default_sizes),
         bits=positions * spec.bits_per_position,
         per=per,
         parameters=num_parameters(variant),
@@ -155,8 +157,9 @@ def _entry(variant: Variant) -> CatalogEntry:
 
 
 def codebooks(spec: TokenizerSpec) -> str:
-    """Return the number and size of the codebooks, such as "4x256"."""
-    return " + ".join(f"{len(list(equal))}x{size:,}" for size, equal in groupby(spec.codebook_sizes))
+    """Return the number and size of the codebooks, such as "4x256", or "8 of 32x2,048" where `encode` uses some."""
+    sizes = " + ".join(f"{len(list(equal))}x{size:,}" for size, equal in groupby(spec.codebook_sizes))
+    return sizes if spec.default_codebooks is None else f"{spec.default_codebooks} of {sizes}"
 
 
 def weights(variant: Variant) -> str:

@@ -94,7 +94,12 @@ def discretize(
         network = continuous = Continuous(autoencoder, modality or "image", input_mean, input_std).eval()
         spec, dim = continuous.probe(first, sample_rate, causal or False)
     spec = replace(
-        spec, name=name or f"{spec.name}-{bits}bit", quantizer="dimensionwise", codebook_sizes=(2**bits,) * dim
+        spec,
+        name=name or f"{spec.name}-{bits}bit",
+        quantizer="dimensionwise",
+        codebook_sizes=(2**bits,) * dim,
+        residual=False,
+        default_codebooks=None,
     )
     new = partial(DiscretizedTokenizer, spec, autoencoder=network, bits=bits, value_range=value_range)
     measured = new().eval().measure(chain([first], batches))

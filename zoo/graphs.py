@@ -99,7 +99,7 @@ def example(tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
     size = modality.sizes(spec)[-1]
     signal = modality.example(spec, BATCH, size, torch.Generator().manual_seed(0)).to(tokenizer.device)
     grid = (TOKENS,) if spec.tail_drop else spec.grid(size)
-    codes = torch.zeros(BATCH, spec.num_codebooks, *grid, dtype=torch.int64, device=tokenizer.device)
+    codes = torch.zeros(BATCH, len(spec.default_sizes), *grid, dtype=torch.int64, device=tokenizer.device)
     return signal, codes
 
 

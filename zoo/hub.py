@@ -311,7 +311,7 @@ import zoo
 
 tokenizer = zoo.load("{source}")
 x = tokenizer.preprocess(path)
-codes = tokenizer.encode(x)  # int64 [1, {spec.num_codebooks}, ...]
+codes = tokenizer.encode(x)  # int64 [1, {len(spec.default_sizes)}, ...]
 x = tokenizer.decode(codes)
 ```
 

@@ -30,6 +30,8 @@ class TokenizerSpec:
     sample_rate: Hz (audio). resolution: height and width that the published figures are for (image, video).
     num_tokens: grid positions of an image, whatever its size (1D tokenizers). tail_drop: whether the first few of
         them can be decoded alone.
+    residual: whether the first few codebooks are a coarser code, which can be decoded alone. default_codebooks: how
+        many of them `encode` uses unless told otherwise; None: all.
     chunk_frames: frames that are encoded together (video); longer clips are encoded in windows of this length.
     causal: whether codes depend on the past alone; in video, the first frame then has a grid step of its own.
     variable_size: whether any length or size is taken; if not, only `resolution` is.
@@ -37,7 +39,8 @@ class TokenizerSpec:
 
     Raises:
         InputError: a field of another type, a size below 1, an unknown modality, a `downsample` that does not have one
-            number for each axis of the modality, or a single size without a `resolution`.
+            number for each axis of the modality, a single size without a `resolution`, both `residual` and `tail_drop`,
+            or a `default_codebooks` that is not a number of residual codebooks.
     """
 
     name: str = ""
@@ -50,6 +53,8 @@ class TokenizerSpec:
     resolution: tuple[int, int] | None = None
     num_tokens: int | None = None
     tail_drop: bool = False
+    residual: bool = False
+    default_codebooks: int | None = None
     chunk_frames: int | None = None
     causal: bool = False
     variable_size: bool = True
@@ -69,6 +74,11 @@ class TokenizerSpec:
             raise InputError(f"{source}: expected downsample as ({', '.join(axes)}), got {self.downsample}")
         if not self.variable_size and self.resolution is None:
             raise InputError(f"{source}: expected a resolution where variable_size is False, got None")
+        if self.residual and self.tail_drop:
+            raise InputError(f"{source}: expected residual or tail_drop, got both")
+        default, most = self.default_codebooks, self.num_codebooks if self.residual else 0
+        if default is not None and not 1 <= default <= most:
+            raise InputError(f"{source}: expected default_codebooks from 1 to {most} residual ones, got {default}")
 
     @property
     def allows_commercial_use(self) -> bool:
@@ -77,12 +87,31 @@ class TokenizerSpec:
 
     @property
     def num_codebooks(self) -> int:
+        """Number of codebooks that the network has."""
         return len(self.codebook_sizes)
 
     @property
+    def default_sizes(self) -> tuple[int, ...]:
+        """Number of entries of each codebook that `encode` uses unless told otherwise; tokens and bits count these."""
+        return self.codebook_sizes[: self.default_codebooks]
+
+    @property
+    def partial(self) -> PartialCodes | None:
+        """How the first few codes are taken where they can be decoded alone; None: all are needed."""
+        if self.residual:
+            return PartialCodes("num_codebooks", 1, self.num_codebooks, len(self.default_sizes))
+        if self.tail_drop and self.num_tokens is not None:
+            return PartialCodes("num_tokens", 2, self.num_tokens, self.num_tokens)
+        return None
+
+    @property
     def bits_per_position(self) -> float:
-        """Bits of all codebooks together for one grid position."""
-        return sum(math.log2(size) for size in self.codebook_sizes)
+        """Bits of one grid position in the codebooks that `encode` uses."""
+        return self.bits_of(len(self.default_sizes))
+
+    def bits_of(self, num_codebooks: int) -> float:
+        """Return the bits of one grid position in the first `num_codebooks` codebooks."""
+        return sum(math.log2(size) for size in self.codebook_sizes[:num_codebooks])
 
     @property
     def hop_length(self) -> int:
@@ -96,12 +125,12 @@ class TokenizerSpec:
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Tokens of all codebooks per second (audio)."""
-        return None if self.frame_rate is None else self.frame_rate * self.num_codebooks
+        """Tokens per second in the codebooks that `encode` uses (audio)."""
+        return None if self.frame_rate is None else self.frame_rate * len(self.default_sizes)
 
     @property
     def bits_per_second(self) -> float | None:
-        """Bits of all codebooks per second (audio)."""
+        """Bits per second in the codebooks that `encode` uses (audio)."""
         return None if self.frame_rate is None else self.frame_rate * self.bits_per_position
 
     @property
@@ -126,17 +155,41 @@ class TokenizerSpec:
         return modalities.get(self.modality).code_length(self, length, chunk_frames)
 
     def tokens(self, size: tuple[int, ...]) -> int:
-        """Tokens of all codebooks for one signal of `size`."""
-        return math.prod(self.grid(size)) * self.num_codebooks
+        """Return the tokens of one signal of `size` in the codebooks that `encode` uses."""
+        return math.prod(self.grid(size)) * len(self.default_sizes)
 
     def bits(self, size: tuple[int, ...]) -> float:
-        """Bits for one signal of `size`."""
+        """Return the bits of one signal of `size` in the codebooks that `encode` uses."""
         return math.prod(self.grid(size)) * self.bits_per_position
 
 
 @cache
 def _hints() -> dict[str, Any]:
     return hints_of(TokenizerSpec)
+
+
+class PartialCodes(NamedTuple):
+    """How the first few of a variant's codes are taken, which decode alone to a coarser signal.
+
+    option: name of the option of `encode` and `decode`. axis: axis of `[batch, num_codebooks, *grid]` that is cut.
+    most: number of all. default: number that `encode` returns unless told otherwise.
+    """
+
+    option: str
+    axis: int
+    most: int
+    default: int
+
+    def check(self, number: Any, most: int | None = None) -> int:
+        """Return `number`; InputError unless it is an integer from 1 to `most` (None: all)."""
+        most = self.most if most is None else most
+        if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= most:
+            raise InputError(f"expected {self.option} from 1 to {most}, got {number}")
+        return number
+
+    def first(self, codes: Tensor, number: int) -> Tensor:
+        """Return the first `number` of codes `[batch, num_codebooks, *grid]`; InputError unless there are as many."""
+        return codes.narrow(self.axis, 0, self.check(number, codes.shape[self.axis]))
 
 
 class TokenizerOutput(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -15,7 +15,7 @@ from zoo.hub import HubMixin
 from zoo.memory import check_room
 from zoo.modalities import Batch, Modality
 from zoo.modalities.base import as_lengths, special_kind
-from zoo.quantizers.base import Quantizer
+from zoo.quantizers.base import Quantizer, ResidualQuantizer
 from zoo.spec import TokenizerOutput, TokenizerSpec
 
 PREPROCESS_OPTIONS = ("resolution", "crop", "sample_rate", "resample", "seconds", "chain")
@@ -92,10 +92,12 @@ class Tokenizer(HubMixin):
                 batch. Each item gets the codes that it has alone; positions after `code_lengths(lengths)` are 0.
             sample_rate: sample rate of `x` in Hz, which is then checked (audio).
             options: those in `encode_options`; for video also `chunk_frames`, the length of the windows in which a
-                clip is encoded.
+                clip is encoded; where the first few codes decode alone, also how many are wanted: `num_codebooks` if
+                the spec has `residual`, `num_tokens` if it has `tail_drop`.
 
         Returns:
-            int64 `[B, num_codebooks, *grid]`, `grid = spec.grid(size of x)`.
+            int64 `[B, num_codebooks, *grid]`, `grid = spec.grid(size of x)`; of residual codebooks as many as
+            `num_codebooks=` says, by default `spec.default_codebooks`.
 
         Raises:
             InputError: layout, dtype, channels, sample rate, `lengths`, an unknown option, an empty signal or
@@ -103,16 +105,18 @@ class Tokenizer(HubMixin):
                 network needs more memory for it than is free.
         """
         window = self._take_options(options, self.encode_options, "encode")
+        number = self._take_number(options)
         x = self._check_signal(x)
         self._check_rate(sample_rate)
         if lengths is None:
-            return self._encode_equal(x, window, options)
+            return self._encode_equal(x, window, number, options)
         lengths = self.modality.check_lengths(lengths, x)
         grid = self.spec.grid(self.size_of(x), window)
-        codes = torch.zeros(len(x), self.spec.num_codebooks, *grid, dtype=torch.int64, device=x.device)
+        rows = self.spec.num_codebooks if number is None or self.spec.tail_drop else number
+        codes = torch.zeros(len(x), rows, *grid, dtype=torch.int64, device=x.device)
         for length in lengths.unique().tolist():
             items = (lengths == length).nonzero()[:, 0].to(x.device)
-            part = self._encode_equal(x[items].narrow(self.modality.axis, 0, length), window, options)
+            part = self._encode_equal(x[items].narrow(self.modality.axis, 0, length), window, number, options)
             codes[items, :, : part.shape[2]] = part
         return codes
 
@@ -121,10 +125,12 @@ class Tokenizer(HubMixin):
         """Decode codes to a signal, from the codes alone.
 
         Args:
-            codes: integers `[B, num_codebooks, *grid]`.
+            codes: integers `[B, num_codebooks, *grid]`; of residual codebooks the first few are enough, and of tokens
+                in the order of their importance (`tail_drop`).
             size: size to crop to: `samples`, `(height, width)`, `(frames, height, width)` or `residues`;
                 None: everything that the codes stand for.
-            options: those in `decode_options`; for video also `chunk_frames`, as it was when the clip was encoded.
+            options: those in `decode_options`; for video also `chunk_frames`, as it was when the clip was encoded;
+                `num_codebooks` or `num_tokens`, as in `encode`: how many of the given codes are used.
 
         Returns:
             The signal in its public layout. Images and video are clamped to [0, 1]; audio is not clipped.
@@ -139,7 +145,7 @@ class Tokenizer(HubMixin):
         def signal_of(part: Tensor) -> Tensor:
             return self._denormalize(self.from_latent(part, **options))
 
-        latent = self.embed(codes)
+        latent = self.embed(self._first_codes(codes, options))
         windows = (latent,) if window is None else latent.split(self.spec.code_length(window, window), dim=2)
         if "chunk_seconds" not in self.decode_options:
             scale = self.spec.channels * math.prod(self.spec.downsample)
@@ -149,7 +155,11 @@ class Tokenizer(HubMixin):
         return self.modality.crop(self.modality.finish(signal), size)
 
     def embed(self, codes: Tensor) -> Tensor:
-        """Return the latent that the decoder receives for `codes`: `[B, dim, *grid]` in the model's data type."""
+        """Return the latent that the decoder receives for `codes`: `[B, dim, *grid]` in the model's data type.
+
+        Args:
+            codes: as in `decode`.
+        """
         codes = self._check_codes(codes)
         latent = self.quantizer.codes_to_latent(codes.movedim(1, -1)).movedim(-1, 1)
         return latent.to(self.dtype)
@@ -164,15 +174,32 @@ class Tokenizer(HubMixin):
         reconstruction = self.modality.crop(self._denormalize(self.from_latent(latent)), self.size_of(x))
         return TokenizerOutput(reconstruction, codes.movedim(-1, 1), latent, losses)
 
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """Return `x` encoded and decoded again, in its own size, as `restore` does."""
-        return self.restore(self.encode(x), x)
+    def quantize(self, latent: Tensor, num_codebooks: int | None = None) -> Tensor:
+        """Return the codes of a latent as `to_latent` returns it.
+
+        Args:
+            latent: `[B, dim, *grid]`.
+            num_codebooks: number of residual codebooks, the first ones; None: all.
+
+        Returns:
+            int64 `[B, num_codebooks, *grid]`.
+        """
+        z = latent.movedim(1, -1)
+        if isinstance(self.quantizer, ResidualQuantizer):
+            codes = self.quantizer.encode(z, num_codebooks)
+        else:
+            codes = self.quantizer.encode(z)[..., :num_codebooks]
+        return codes.movedim(-1, 1)
+
+    def reconstruct(self, x: Tensor, **options: Any) -> Tensor:
+        """Return `x` encoded and decoded again, in its own size, as `restore` does; `options` are those of `encode`."""
+        return self.restore(self.encode(x, **options), x)
 
     def restore(self, codes: Tensor, like: Tensor, **options: Any) -> Tensor:
         """Decode the codes of the signal `like` in its size; residues that are absent from a structure stay absent.
 
         Args:
-            codes: integers `[B, num_codebooks, *grid]`, of `encode`.
+            codes: as `encode` returns them.
             like: the signal that was encoded.
             options: those of `decode`.
 
@@ -262,6 +289,19 @@ class Tokenizer(HubMixin):
             options["interpolation"] = self.interpolation
         return options
 
+    def partial_options(self, **given: int | None) -> dict[str, int]:
+        """Return `num_codebooks` or `num_tokens` as an option of `encode`, if it is not None and not the default.
+
+        Raises:
+            InputError: one that does not apply to the tokenizer, or is out of range.
+        """
+        options = {name: number for name, number in given.items() if number is not None}
+        self._check_names(options, self.encode_options, "encode")
+        partial = self.spec.partial
+        return {
+            name: number for name, number in options.items() if partial and partial.check(number) != partial.default
+        }
+
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
@@ -276,15 +316,33 @@ class Tokenizer(HubMixin):
 
     # The steps between
 
-    def _encode_equal(self, x: Tensor, window: int | None, options: dict[str, Any]) -> Tensor:
+    def _encode_equal(self, x: Tensor, window: int | None, number: int | None, options: dict[str, Any]) -> Tensor:
         def codes_of(part: Tensor) -> Tensor:
             z = self.to_latent(self._normalize(self._pad(part)), **options)
-            return self.quantizer.encode(z.movedim(1, -1)).movedim(-1, 1)
+            if self.spec.tail_drop:
+                z = z[:, :, :number]
+            return self.quantize(z, number if self.spec.residual else None)
 
         windows = self.modality.windows(x, window)
         if "chunk_seconds" not in self.encode_options:  # which bounds what is computed at once
             check_room(codes_of, windows[0], self.spec.channels, f"{self.spec.name}: encoding")
         return torch.cat([codes_of(part) for part in windows], dim=2)
+
+    def _take_number(self, options: dict[str, Any]) -> int | None:
+        """Remove from the options how many of the first codes are wanted, and return it; None: all are needed."""
+        partial = self.spec.partial
+        if partial is None:
+            return None
+        number = options.pop(partial.option, None)
+        return partial.default if number is None else partial.check(number)
+
+    def _first_codes(self, codes: Tensor, options: dict[str, Any]) -> Tensor:
+        """Remove from the options how many of the given codes are used, and return those."""
+        partial = self.spec.partial
+        number = None if partial is None else options.pop(partial.option, None)
+        if partial is None or number is None:
+            return codes
+        return partial.first(self._check_codes(codes), number)
 
     def _normalize(self, x: Tensor) -> Tensor:
         if self.input_mean == 0.0 and self.input_std == 1.0:
@@ -323,14 +381,16 @@ class Tokenizer(HubMixin):
             )
 
     def _check_codes(self, codes: Tensor) -> Tensor:
-        layout = f"[batch, {self.spec.num_codebooks}, {', '.join(self.spec.grid_axes)}]"
+        most = self.spec.num_codebooks
+        rows = range(1, most + 1) if self.spec.residual else (most,)
+        layout = f"[batch, {'1 to ' if len(rows) > 1 else ''}{most}, {', '.join(self.spec.grid_axes)}]"
         if not isinstance(codes, Tensor):
             raise InputError(f"expected codes as an integer tensor {layout}, got {type(codes).__name__}")
         if kind := special_kind(codes):
             raise InputError(f"expected codes as an ordinary tensor {layout}, got a {kind} one")
         if codes.is_meta and self.device.type != "meta":
             raise InputError(f"expected codes {layout} with values, got a meta tensor")
-        if codes.ndim != 2 + len(self.spec.grid_axes) or codes.shape[1] != self.spec.num_codebooks:
+        if codes.ndim != 2 + len(self.spec.grid_axes) or codes.shape[1] not in rows:
             raise InputError(f"expected codes as {layout} (on the grid), got {list(codes.shape)}")
         if codes.numel() == 0:
             raise InputError(f"expected codes as {layout}, got an empty tensor {list(codes.shape)}")
@@ -349,9 +409,14 @@ class Tokenizer(HubMixin):
 
     def _take_options(self, options: dict[str, Any], accepted: tuple[str, ...], method: str) -> int | None:
         """Check the options, and remove from them the length of the windows that a signal is encoded in."""
-        accepted = (*accepted, *self.modality.window_options)
-        for option in options:
-            if option not in accepted:
-                takes = ", ".join(accepted) if accepted else "none"
-                raise InputError(f"{self.spec.name}.{method} has no option {option!r}; it takes: {takes}")
+        self._check_names(options, accepted, method)
         return self.modality.window(self.spec, options)
+
+    def _check_names(self, names: Iterable[str], accepted: tuple[str, ...], method: str) -> None:
+        """InputError unless all are options of `method`: those that are `accepted`, of the modality, or of the spec."""
+        partial = () if self.spec.partial is None else (self.spec.partial.option,)
+        known = (*accepted, *self.modality.window_options, *partial)
+        for name in names:
+            if name not in known:
+                takes = ", ".join(known) if known else "none"
+                raise InputError(f"{self.spec.name}.{method} has no option {name!r}; it takes: {takes}")

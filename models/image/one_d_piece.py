@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from zoo.errors import InputError
 from zoo.models.image.titok import CHECKPOINT, DIM, SIZES, Decoder, Encoder
 from zoo.quantizers import VectorQuantizer
 from zoo.registry import HubSource, alias, register, replace
@@ -26,7 +25,7 @@ class OneDPiece(Tokenizer):
 
     Images `[B, 3, 256, 256]` in [0, 1] (nano: 64x64); codes `[B, 1, tokens]`, all `spec.num_tokens` or the first
     `num_tokens` that `encode` was asked for; latents and unit codebook rows `[B, 12, tokens]`. `decode` takes the first
-    codes of an image, from 1 to all of them; with `num_tokens=` it uses only that many of the codes it is given.
+    codes of an image, from 1 to all of them.
 
     Args:
         width, num_layers, num_heads: channels, blocks and heads of the transformers in encoder and decoder.
@@ -40,8 +39,6 @@ class OneDPiece(Tokenizer):
     """
 
     drops_tail = True  # whether `forward` in training mode gives the decoder a random number of first tokens
-    encode_options = ("num_tokens",)
-    decode_options = ("num_tokens",)
     interpolation = "bicubic"
     small: ClassVar = {"width": 64, "num_layers": 1, "num_heads": 2, "pixel_width": 8}
 
@@ -65,12 +62,6 @@ class OneDPiece(Tokenizer):
         self.quantizer = VectorQuantizer(DIM, *spec.codebook_sizes, distance="cosine", **options)
         self.decoder = Decoder(*shape, pixel_width, patch=patch)
 
-    def to_latent(self, signal: Tensor, **options: Any) -> Tensor:
-        return first_tokens(self.encoder(signal), **options)
-
-    def from_latent(self, latent: Tensor, **options: Any) -> Tensor:
-        return self.decoder(first_tokens(latent, **options))
-
     def forward(self, x: Tensor) -> TokenizerOutput:
         """As in `Tokenizer`; in training mode the decoder receives a random number of first tokens if `drops_tail`.
 
@@ -82,15 +73,6 @@ class OneDPiece(Tokenizer):
         if self.training and self.drops_tail:
             latent = latent[..., : int(torch.randint(latent.shape[-1], ())) + 1]
         return TokenizerOutput(self.from_latent(latent), codes.movedim(-1, 1), latent, losses)
-
-
-def first_tokens(latent: Tensor, num_tokens: int | None = None) -> Tensor:
-    """Return the first `num_tokens` of latents `[B, dim, tokens]`; None: all."""
-    if num_tokens is None:
-        return latent
-    if not isinstance(num_tokens, int) or not 1 <= num_tokens <= latent.shape[-1]:
-        raise InputError(f"expected num_tokens from 1 to {latent.shape[-1]}, got {num_tokens}")
-    return latent[..., :num_tokens]
 
 
 S_256 = register(

@@ -1,5 +1,6 @@
 """Tokenizers as candidates: their rates, and what comes back."""
 
+import pytest
 import torch
 
 import zoo
@@ -23,6 +24,27 @@ def test_first_tokens_are_a_curve(install):
         num_bytes, codes = candidate.compress(image)
         assert num_bytes == -(-number * 12 // 8) and torch.equal(codes, whole[:, :, :number])
         assert torch.equal(candidate.restore(codes, image), lazy.tokenizer().decode(codes))
+
+
+def test_first_codebooks_are_a_curve(tiny_residual):
+    lazy = LazyTokenizer("tiny-residual")
+    assert [setting["num_codebooks"] for setting in lazy.settings] == [1, 2, 4, 6]
+    preprocessing = Preprocessing.of([tiny_residual.spec], resolution=None, seconds=None)
+    sound = voice(0.5, 8000)[None]
+    whole = tiny_residual.encode(sound, num_codebooks=6)
+    for setting in lazy.settings:
+        candidate = TokenizerCandidate("tiny-residual", lazy, setting, preprocessing, 0)
+        num_bytes, codes = candidate.compress(sound)
+        number = setting["num_codebooks"]
+        assert num_bytes == number * 500 * 4 / 8 and torch.equal(codes, whole[:, :number])
+        assert torch.equal(candidate.restore(codes, sound), tiny_residual.decode(codes))
+
+
+def test_the_numbers_of_codebooks_can_be_chosen(tiny_residual, tiny_wavtokenizer):
+    assert LazyTokenizer("tiny-residual", num_codebooks=[3, 5]).settings == [{"num_codebooks": 3}, {"num_codebooks": 5}]
+    assert LazyTokenizer("tiny-wavtokenizer", num_codebooks=[3]).settings == [{}]
+    with pytest.raises(zoo.InputError, match="expected num_codebooks from 1 to 6, got 7"):
+        LazyTokenizer("tiny-residual", num_codebooks=[1, 7])
 
 
 def test_a_tokenizer_of_another_rate_gives_back_the_length(tiny_wavtokenizer):

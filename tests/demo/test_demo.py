@@ -83,6 +83,21 @@ def test_a_page_of_tail_drop_shows_what_one_token_and_what_all_decode_to(tiny_on
         assert np.abs(found - decoded).max() < 2
 
 
+def test_a_residual_codec_is_heard_with_1_2_4_and_all_codebooks(tiny_residual, tmp_path):
+    results = list(Demo(out=tmp_path))
+    assert {result.variant for result in results} == {"tiny-residual"}
+    for result in results:
+        assert result.error is None
+        marks = [".original", ".1-codebook", ".2-codebooks", ".4-codebooks", ""]
+        assert [path.name for path in result.files[1:]] == [f"{result.input}{mark}.wav" for mark in marks]
+        codes = tiny_residual.encode(tiny_residual.preprocess(samples("audio")[result.input]))
+        assert result.figures.tokens == codes.numel() and codes.shape[1] == 5
+        for path, count in zip(result.files[2:], (1, 2, 4, 5), strict=True):
+            heard, _ = soundfile.read(path, dtype="float32")
+            decoded = tiny_residual.decode(codes[:, :count], size=len(heard))[0, 0].clamp(-1, 1)
+            assert np.abs(heard - decoded.numpy()).max() < 1e-4
+
+
 def test_a_protein_lies_on_its_original(tiny_dplm2, tmp_path):
     (result,) = Demo(out=tmp_path)
     original, reconstruction = (media.read_structure(path).coordinates[:, ALPHA] for path in result.files[1:])

@@ -51,6 +51,14 @@ def test_sounds_share_the_scale_of_the_first():
     assert spectrograms[0].mean() > spectrograms[1].mean() + 30
 
 
+def test_any_number_of_sounds_stand_in_a_row():
+    tone = torch.sin(torch.arange(8000) * 0.3)[None] * 0.1
+    page = rendered(sound_page("title", "subtitle", {str(number): tone for number in range(5)}, 8000))
+    assert page.shape[1] == 1088
+    columns = [page[195:450, 80 + 182 * number : 235 + 182 * number] for number in range(5)]
+    assert all(np.array_equal(column, columns[0]) for column in columns[1:])
+
+
 def test_a_protein_with_absent_residues_is_drawn():
     original = helix(30)
     original[5:9] = torch.nan

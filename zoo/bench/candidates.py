@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -80,12 +81,13 @@ class LazyTokenizer:
     Args:
         name: the tokenizer, as `zoo.load` takes it.
         device: where the tokenizer runs.
+        num_codebooks: numbers of residual codebooks to use, if it has some; None: as in `settings`.
 
     Raises:
-        As `zoo.load`; InputError for a system that only encodes.
+        As `zoo.load`; InputError for a system that only encodes, or a number of codebooks that it does not have.
     """
 
-    def __init__(self, name: str | Path, device: str = "cpu"):
+    def __init__(self, name: str | Path, device: str = "cpu", num_codebooks: Sequence[int] | None = None):
         self.device = device
         self._load = lru_cache(maxsize=1)(lambda: loading.load(name, device=device))
         tokenizer = self.tokenizer()
@@ -95,7 +97,7 @@ class LazyTokenizer:
         self.weights_sha256 = weights_sha256(tokenizer)
         network = repr((type(tokenizer).__name__, tokenizer.spec, sorted(tokenizer.arguments().items())))
         self.network_sha256 = hashlib.sha256(network.encode()).hexdigest()
-        self.settings = settings(tokenizer)
+        self.settings = settings(tokenizer.spec, num_codebooks)
         self.release()
 
     def tokenizer(self) -> Tokenizer:
@@ -150,40 +152,41 @@ class TokenizerCandidate(Candidate):
         """Return bytes and codes: the first `num_tokens` or `num_codebooks` of them where the setting says so."""
         tokenizer = self.lazy.tokenizer()
         values = self.preprocessing.to_tokenizer(signal, tokenizer.spec).to(tokenizer.device)
-        codes = tokenizer.encode(values, **self._options(tokenizer.encode_options)).cpu()
-        codes = codes[:, : len(self.sizes)]
-        if "num_tokens" in self.setting:
-            codes = codes[:, :, : self.setting["num_tokens"]]
+        codes = tokenizer.encode(values, **self.setting, **self._generator(tokenizer.encode_options)).cpu()
         return packed_size(self.sizes, codes.shape), codes
 
     def restore(self, payload: Tensor, like: Tensor) -> Tensor:
         tokenizer = self.lazy.tokenizer()
-        spec = tokenizer.spec
-        missing = spec.num_codebooks - payload.shape[1]  # `decode` takes all codebooks and uses the first of them
-        codes = torch.cat([payload, payload.new_zeros(1, missing, *payload.shape[2:])], dim=1) if missing else payload
-        options = self._options(tokenizer.decode_options)
-        own = self.preprocessing.to_tokenizer(like, spec)
-        decoded = tokenizer.restore(codes.to(tokenizer.device), own, **options).float().cpu()
-        return self.preprocessing.from_tokenizer(decoded, spec, self.preprocessing.size(like))
+        own = self.preprocessing.to_tokenizer(like, tokenizer.spec)
+        options = self._generator(tokenizer.decode_options)
+        decoded = tokenizer.restore(payload.to(tokenizer.device), own, **options).float().cpu()
+        return self.preprocessing.from_tokenizer(decoded, tokenizer.spec, self.preprocessing.size(like))
 
     def release(self) -> None:
         self.lazy.release()
 
-    def _options(self, accepted: tuple[str, ...]) -> dict[str, Any]:
-        options = {name: value for name, value in self.setting.items() if name in accepted}
-        if "generator" in accepted:
-            options["generator"] = torch.Generator(self.lazy.device).manual_seed(self.seed)
-        return options
+    def _generator(self, accepted: tuple[str, ...]) -> dict[str, torch.Generator]:
+        if "generator" not in accepted:
+            return {}
+        return {"generator": torch.Generator(self.lazy.device).manual_seed(self.seed)}
 
 
-def settings(tokenizer: Tokenizer) -> list[dict[str, int]]:
-    """Return one setting for each rate: 1, 2, 4, ... and all tokens or codebooks where the first few decode alone."""
-    spec = tokenizer.spec
-    if spec.tail_drop and spec.num_tokens is not None:
-        return [{"num_tokens": number} for number in (*doublings(spec.num_tokens), spec.num_tokens)]
-    if "num_codebooks" in tokenizer.decode_options:
-        return [{"num_codebooks": number} for number in (*doublings(spec.num_codebooks), spec.num_codebooks)]
-    return [{}]
+def settings(spec: TokenizerSpec, num_codebooks: Sequence[int] | None = None) -> list[dict[str, int]]:
+    """Return one setting for each rate: 1, 2, 4, ... and all tokens or codebooks where the first few decode alone.
+
+    num_codebooks: those that are wanted instead of 1, 2, 4, ..., if the codebooks are residual.
+
+    Raises:
+        InputError: a number of codebooks that the variant does not have.
+    """
+    partial = spec.partial
+    if partial is None:
+        return [{}]
+    if spec.residual and num_codebooks is not None:
+        numbers = [partial.check(number) for number in dict.fromkeys(num_codebooks)]
+    else:
+        numbers = [*doublings(partial.most), partial.most]
+    return [{partial.option: number} for number in numbers]
 
 
 def doublings(end: int) -> list[int]:

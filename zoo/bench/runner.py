@@ -71,6 +71,7 @@ class Benchmark:
         seed: int = 0,
         device: str = "cpu",
         examples: bool = True,
+        num_codebooks: Sequence[int] | None = None,
     ):
         if limit is not None and limit < 1:
             raise InputError(f"expected a limit of at least 1 file, got {limit}")
@@ -81,7 +82,7 @@ class Benchmark:
         self.cache = Path(cache) if cache is not None else self.out / "cache"
         self.left_out: dict[str, str] = {}
         self.damaged: dict[str, str] = {}
-        tokenizers = self._tokenizers(names)
+        tokenizers = self._tokenizers(names, num_codebooks)
         self.variants = {method: lazy.facts() for method, lazy in tokenizers.items()}
         specs = [lazy.spec for lazy in tokenizers.values()]
         self.preprocessing = Preprocessing.of(specs, resolution=resolution, seconds=seconds)
@@ -145,7 +146,7 @@ class Benchmark:
 
     # What there is to do
 
-    def _tokenizers(self, names: Sequence[str | Path]) -> dict[str, LazyTokenizer]:
+    def _tokenizers(self, names: Sequence[str | Path], num_codebooks: Sequence[int] | None) -> dict[str, LazyTokenizer]:
         """Return tokenizers by the name of their method; one that is not available is left out if another is."""
         if not names:
             raise InputError("expected the name of at least one tokenizer")
@@ -153,7 +154,7 @@ class Benchmark:
         errors: list[ZooError] = []
         for name in dict.fromkeys(map(str, names)):
             try:
-                lazy = LazyTokenizer(name, self.device)
+                lazy = LazyTokenizer(name, self.device, num_codebooks)
             except UnknownTokenizerError:
                 raise
             except ZooError as error:
@@ -389,6 +390,7 @@ def bench(
     seed: int = 0,
     device: str = "cpu",
     examples: bool = True,
+    num_codebooks: Sequence[int] | None = None,
 ) -> Results:
     """Measure tokenizers and classical codecs on a folder of files.
 
@@ -409,6 +411,7 @@ def bench(
         seed: random seed of the intervals, and of decoders that sample.
         device: where the tokenizers run; the metrics run on the CPU.
         examples: whether the report shows originals and reconstructions.
+        num_codebooks: numbers of codebooks at which residual tokenizers are measured; default: 1, 2, 4, ... and all.
 
     Raises:
         InputError: variants that cannot be compared, an unknown metric, or an option that they do not take.
@@ -428,6 +431,7 @@ def bench(
         seed=seed,
         device=device,
         examples=examples,
+        num_codebooks=num_codebooks,
     ).run()
 
 

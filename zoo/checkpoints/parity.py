@@ -157,8 +157,12 @@ def run_network(tokenizer: Tokenizer, golden: Mapping[str, Tensor], axes: Mappin
     if is_atoms(axes["input"]):
         signal = _all_atoms(signal, golden.get("mask"))
     latent = tokenizer.to_latent(signal)
-    arrays = {"latent": latent, "codes": tokenizer.quantizer.encode(latent.movedim(1, -1)).movedim(-1, 1)}
-    arrays["quantized"] = tokenizer.embed(to_ours(golden["codes"], axes["codes"], tokenizer))
+    codes = to_ours(golden["codes"], axes["codes"], tokenizer)
+    arrays = {
+        "latent": latent,
+        "codes": tokenizer.quantize(latent, codes.shape[1]),
+        "quantized": tokenizer.embed(codes),
+    }
     if tokenizer.encode_only is None:
         options = {key: golden[key] for key in tokenizer.decode_options if key in golden}
         arrays["reconstruction"] = tokenizer.from_latent(arrays["quantized"], **options)

@@ -27,6 +27,10 @@ def bench(
     seed: Annotated[int, typer.Option(help="Random seed of the intervals, and of decoders that sample.")] = 0,
     device: Annotated[str, typer.Option(help="Where the tokenizers run, such as cuda.")] = "cpu",
     examples: Annotated[bool, typer.Option(help="Show originals and reconstructions in the report.")] = True,
+    num_codebooks: Annotated[
+        str | None,
+        typer.Option(help="Numbers of residual codebooks to use, such as 1,2,3; default: 1, 2, 4, ... and all."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Compare tokenizers with each other and with the classical codecs.
@@ -48,6 +52,7 @@ def bench(
             seed=seed,
             device=parse_device(device),
             examples=examples,
+            num_codebooks=None if num_codebooks is None else numbers(num_codebooks),
         )
     for what, reason in work.left_out.items():
         typer.echo(f"left out: {what}: {reason}", err=True)
@@ -67,6 +72,14 @@ def bench(
         total = len(results.damaged) + results.data["files"]
         typer.echo(f"{len(results.damaged)} of {total} files failed", err=True)
         raise typer.Exit(1)
+
+
+def numbers(text: str) -> list[int]:
+    """Return the numbers of a list with commas, such as "1,2,4"."""
+    try:
+        return [int(number) for number in text.split(",") if number.strip()]
+    except ValueError:
+        raise typer.BadParameter(f"expected numbers such as 1,2,4, got {text!r}") from None
 
 
 def print_points(results: Results) -> None:

@@ -70,5 +70,11 @@ ChainOption = Annotated[
 AllChainsOption = Annotated[
     bool, typer.Option("--all-chains", help="Structures: take every chain; outputs are called NAME_CHAIN.")
 ]
+NumCodebooksOption = Annotated[
+    int | None, typer.Option(min=1, help="Residual codebooks: how many of the first to use; default: the model's own.")
+]
+NumTokensOption = Annotated[
+    int | None, typer.Option(min=1, help="Tokens in the order of their importance: how many of the first to use.")
+]
 DeviceOption = Annotated[str, typer.Option(help="Where the network runs, such as cuda.")]
 DtypeOption = Annotated[Dtype, typer.Option(help="Data type of the weights.")]

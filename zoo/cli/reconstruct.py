@@ -18,6 +18,8 @@ from zoo.cli.options import (
     InputsArgument,
     JsonOption,
     NameArgument,
+    NumCodebooksOption,
+    NumTokensOption,
     OverwriteOption,
     ResampleOption,
     ResolutionOption,
@@ -35,6 +37,8 @@ def reconstruct(
     resample: ResampleOption = None,
     chain: ChainOption = None,
     all_chains: AllChainsOption = False,
+    num_codebooks: NumCodebooksOption = None,
+    num_tokens: NumTokensOption = None,
     overwrite: OverwriteOption = False,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = Dtype.float32,
@@ -58,6 +62,8 @@ def reconstruct(
         resample=resample,
         chain=chain,
         all_chains=all_chains,
+        num_codebooks=num_codebooks,
+        num_tokens=num_tokens,
         overwrite=overwrite,
     )
     run("reconstructing", results, json, tokenizer.spec.modality)

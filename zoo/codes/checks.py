@@ -85,12 +85,15 @@ def check_against_spec(
     codes: Tensor, sizes: tuple[int, ...], size: tuple[int, ...] | None, lengths: Tensor | None, spec: TokenizerSpec
 ) -> None:
     """Raise InputError unless the variant of `spec` gives such codes for signals of `size` and `lengths`."""
-    if sizes != spec.codebook_sizes:
-        raise InputError(f"expected codebook_sizes {spec.codebook_sizes} of {spec.name}, got {reprlib.repr(sizes)}")
+    if sizes != (spec.codebook_sizes[: len(sizes)] if spec.residual else spec.codebook_sizes):
+        first = ", or the first of them," if spec.residual else ""
+        raise InputError(
+            f"expected codebook_sizes {spec.codebook_sizes}{first} of {spec.name}, got {reprlib.repr(sizes)}"
+        )
     grid = tuple(codes.shape[2:])
     if len(grid) != len(spec.grid_axes):
         raise InputError(
-            f"expected codes of {spec.name} as [batch, {spec.num_codebooks}, {', '.join(spec.grid_axes)}], "
+            f"expected codes of {spec.name} as [batch, {len(sizes)}, {', '.join(spec.grid_axes)}], "
             f"got {list(codes.shape)}"
         )
     if size is None:

@@ -44,11 +44,12 @@ NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.forma
 class CodeFile:
     """The contents of a code file.
 
-    codes: int64 `[batch, num_codebooks, *grid]`. name: the variant that made them.
+    codes: int64 `[batch, num_codebooks, *grid]`; of residual codebooks perhaps the first few, with their
+        `codebook_sizes`. name: the variant that made them.
     size: size of the signal, its axes after batch and channels, to which `decode` crops; None: not stated.
     lengths: int64 `[batch]`, valid steps of each item's first axis in a padded batch; None: all.
     frame_rate: frames per second of a video. pixel_aspect: width by height of its pixels; None: they are square.
-    options: those of `preprocess` that the signal was read with, by name; None: not stated.
+    options: those of `preprocess` and `encode` that the codes were made with, by name; None: not stated.
     source_bytes: size of the file that was encoded; None: not stated.
     """
 

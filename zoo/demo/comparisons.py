@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
+
+from torch import Tensor
 
 from zoo.metrics import METRICS, psnr
 from zoo.pictures import pages
@@ -16,46 +18,68 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def image_comparison(title: str, tokenizer: Tokenizer, result: Reconstruction) -> Figure:
-    """Draw original and reconstruction, or images from more and more tokens if the first few can be decoded alone."""
+def partial_counts(spec: TokenizerSpec) -> dict[str, int]:
+    """Return how many of the first codes the demo decodes alone, by label; empty if a signal needs all codes.
+
+    Of codebooks, they are 1, 2, 4 and all that `encode` uses; of tokens, 1, 4, 16, ... and all.
+    """
+    partial = spec.partial
+    if partial is None:
+        return {}
+    fewer = [
+        count for count in ((1, 2, 4) if spec.residual else powers_of_4(partial.default)) if count < partial.default
+    ]
+    what = partial.option.removeprefix("num_")
+    return {f"{count} {what if count > 1 else what.removesuffix('s')}": count for count in (*fewer, partial.default)}
+
+
+def powers_of_4(end: int) -> list[int]:
+    """Return 1, 4, 16, ... up to `end`."""
+    return [4**power for power in range(end.bit_length()) if 4**power <= end]
+
+
+def partial_reconstructions(tokenizer: Tokenizer, result: Reconstruction) -> dict[str, Tensor]:
+    """Return what all codes and the first few of them decode to, all last: float32 without batch axis, by label."""
+    signals = {"reconstruction": result.reconstruction[0]}
+    if tokenizer.spec.partial is not None:
+        *fewer, (every, _) = partial_counts(tokenizer.spec).items()
+        parts = {label: tokenizer.spec.partial.first(result.codes, count) for label, count in fewer}
+        signals = {label: tokenizer.restore(codes, result.original)[0].float().cpu() for label, codes in parts.items()}
+        signals[every] = result.reconstruction[0]
+    return signals
+
+
+# Each draws the original and `signals`, what came of it, by label.
+
+
+def image_comparison(title: str, spec: TokenizerSpec, result: Reconstruction, signals: Mapping[str, Tensor]) -> Figure:
+    """Draw images in a row, with the PSNR of each where it has no place in the title."""
     panels = [Panel("original", result.original[0])]
-    if tokenizer.spec.tail_drop:
-        panels += partial_reconstructions(tokenizer, result)
-    else:
-        panels.append(Panel("reconstruction", result.reconstruction[0]))
-    return pages.image_page(title, figures_text(result.figures, tokenizer.spec), panels)
+    for label, image in signals.items():
+        note = f"PSNR {float(psnr(image[None], result.original)):.2f} dB" if len(signals) > 1 else ""
+        panels.append(Panel(label, image, note))
+    return pages.image_page(title, figures_text(result.figures, spec), panels)
 
 
-def partial_reconstructions(tokenizer: Tokenizer, result: Reconstruction) -> list[Panel]:
-    """Return the images that the first 1, 4, 16, ... and all tokens decode to, with the PSNR of each."""
-    num_tokens = result.codes.shape[2]
-    counts = [4**power for power in range(num_tokens) if 4**power < num_tokens] + [num_tokens]
-    panels = []
-    for count in counts:
-        image = tokenizer.decode(result.codes[..., :count]).float().cpu()
-        note = f"PSNR {float(psnr(image, result.original)):.2f} dB"
-        panels.append(Panel(f"{count} token{'s' if count > 1 else ''}", image[0], note))
-    return panels
-
-
-def audio_comparison(title: str, tokenizer: Tokenizer, result: Reconstruction) -> Figure:
-    spec = tokenizer.spec
+def audio_comparison(title: str, spec: TokenizerSpec, result: Reconstruction, signals: Mapping[str, Tensor]) -> Figure:
     assert spec.sample_rate is not None  # of an audio tokenizer
-    sounds = {"original": result.original[0], "reconstruction": result.reconstruction[0]}
+    sounds = {"original": result.original[0], **signals}
     return pages.sound_page(title, figures_text(result.figures, spec), sounds, spec.sample_rate)
 
 
-def video_comparison(title: str, tokenizer: Tokenizer, result: Reconstruction) -> Figure:
-    clips = {"original": result.original[0], "reconstruction": result.reconstruction[0]}
-    return pages.clip_page(title, figures_text(result.figures, tokenizer.spec), clips)
+def video_comparison(title: str, spec: TokenizerSpec, result: Reconstruction, signals: Mapping[str, Tensor]) -> Figure:
+    clips = {"original": result.original[0], **signals}
+    return pages.clip_page(title, figures_text(result.figures, spec), clips)
 
 
-def structure_comparison(title: str, tokenizer: Tokenizer, result: Reconstruction) -> Figure:
-    subtitle = figures_text(result.figures, tokenizer.spec)
-    return pages.structure_page(title, subtitle, result.original[0], result.reconstruction[0])
+def structure_comparison(
+    title: str, spec: TokenizerSpec, result: Reconstruction, signals: Mapping[str, Tensor]
+) -> Figure:
+    *_, reconstruction = signals.values()
+    return pages.structure_page(title, figures_text(result.figures, spec), result.original[0], reconstruction)
 
 
-COMPARISONS: dict[str, Callable[[str, Tokenizer, Reconstruction], Figure]] = {
+COMPARISONS: dict[str, Callable[[str, TokenizerSpec, Reconstruction, Mapping[str, Tensor]], Figure]] = {
     "image": image_comparison,
     "audio": audio_comparison,
     "video": video_comparison,

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 from zoo import loading, modalities, registry
-from zoo.demo.comparisons import COMPARISONS
+from zoo.demo.comparisons import COMPARISONS, partial_counts, partial_reconstructions
 from zoo.demo.samples import samples
 from zoo.errors import InputError, MediaError, ZooError, as_zoo_error
 from zoo.files import atomic_path
@@ -22,7 +24,7 @@ from zoo.modalities import Signal
 from zoo.pictures.structures import superposed
 from zoo.spec import TokenizerSpec
 from zoo.tokenizer import Tokenizer
-from zoo.transcode import Figures, Reconstruction, reconstruct
+from zoo.transcode import Figures, reconstruct
 from zoo.transcode.paths import find_sources
 
 if TYPE_CHECKING:
@@ -63,7 +65,8 @@ class DemoResult:
         modality: modality of the input.
         variant: name of the variant.
         figures: cost of the codes and loss; None where there is an `error`.
-        files: the files that were written, the comparison first; empty where there is an `error`.
+        files: the files that were written: the comparison, then, unless it shows the whole signals, the original and
+            its reconstructions; empty where there is an `error`.
         error: why there is no result; None: there is one.
     """
 
@@ -134,16 +137,18 @@ class Demo:
                 tokenizer = load(spec.name)
                 signal = load_input(tokenizer, item)
                 result = reconstruct(tokenizer, signal.values[None])
+                original, signals = result.original[0], partial_reconstructions(tokenizer, result)
                 if spec.modality in ALIGNMENTS:
-                    result = ALIGNMENTS[spec.modality](result)
+                    align = ALIGNMENTS[spec.modality]
+                    signals = {label: align(values, original) for label, values in signals.items()}
                 comparison, *others = files
-                figure = COMPARISONS[spec.modality](f"{item.name}, {spec.name}", tokenizer, result)
+                figure = COMPARISONS[spec.modality](f"{item.name}, {spec.name}", spec, result, signals)
                 with atomic_path(comparison, self.overwrite) as temporary:
                     figure.savefig(temporary)
-                for path, values in zip(others, (result.original, result.reconstruction), strict=bool(others)):
+                for path, values in zip(others, (original, *signals.values()), strict=bool(others)):
                     tokenizer.modality.write(
                         path,
-                        values[0],
+                        values,
                         spec,
                         frame_rate=signal.frame_rate,
                         pixel_aspect=signal.pixel_aspect,
@@ -156,7 +161,9 @@ class Demo:
     def _files(self, name: str, spec: TokenizerSpec) -> tuple[Path, ...]:
         """Return the files to write, the comparison first, and make their folder."""
         folder, suffix = self.folder / spec.name, modalities.get(spec.modality).signal_suffix
-        suffixes = (".png",) if spec.modality in SHOWN_WHOLE else (".png", f".original{suffix}", suffix)
+        fewer = [label.replace(" ", "-") for label in partial_counts(spec)][:-1]
+        marks = [f".{mark}{suffix}" for mark in ("original", *fewer)]
+        suffixes = [".png"] if spec.modality in SHOWN_WHOLE else [".png", *marks, suffix]
         files = tuple(folder / f"{name}{suffix}" for suffix in suffixes)
         for path in files:
             if path.exists() and not self.overwrite:
@@ -191,13 +198,8 @@ def load_input(tokenizer: Tokenizer, item: DemoInput) -> Signal:
     return tokenizer.modality.load(item.source, tokenizer.spec, **tokenizer.file_options(chain=item.chain), **limits)
 
 
-def on_original(result: Reconstruction) -> Reconstruction:
-    """Return the result with its structure rotated and shifted onto the original."""
-    return replace(result, reconstruction=superposed(result.reconstruction[0], result.original[0])[None])
-
-
-# How a reconstruction is moved before it is shown and written, where it can lie anywhere.
-ALIGNMENTS: dict[str, Callable[[Reconstruction], Reconstruction]] = {"structure": on_original}
+# How a reconstruction is moved onto the original before it is shown and written, where it can lie anywhere.
+ALIGNMENTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"structure": superposed}
 SHOWN_WHOLE = ("image",)  # the comparison shows the whole signal, so no other file is written
 
 

@@ -113,29 +113,29 @@ def clip_page(title: str, subtitle: str, clips: Mapping[str, Tensor]) -> Figure:
 
 
 def sound_page(title: str, subtitle: str, sounds: Mapping[str, Tensor], sample_rate: int) -> Figure:
-    """Show the waveform and the spectrogram of the first channel of two sounds, on the scale of the first one.
+    """Show the waveform and the spectrogram of the first channel of each sound, on the scale of the first one.
 
     Args:
         title, subtitle: title of the page, and the line below it.
-        sounds: float `[channels, samples]`, by label.
+        sounds: float `[channels, samples]`, by label, from left to right.
         sample_rate: sample rate in Hz.
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
     page = Page(title, subtitle, HEADER + 12 + WAVE_HEIGHT + SPECTROGRAM_HEIGHT + PLOT_BOTTOM)
-    left = 76
+    left, width = 76, (2 * (PLOT_SIDE + GAP)) // len(sounds) - GAP
     reference = next(iter(sounds.values()))
     seconds = reference.shape[1] / sample_rate
     peak = 1.05 * max(float(reference[0].abs().max()), 1e-3)
     for number, (label, sound) in enumerate(sounds.items()):
-        x = left + number * (PLOT_SIDE + GAP)
-        wave = page.axes(x, PLOT_BOTTOM + SPECTROGRAM_HEIGHT + 12, PLOT_SIDE, WAVE_HEIGHT, label)
+        x = left + number * (width + GAP)
+        wave = page.axes(x, PLOT_BOTTOM + SPECTROGRAM_HEIGHT + 12, width, WAVE_HEIGHT, label)
         times = torch.arange(sound.shape[1]).numpy() / sample_rate
         wave.plot(times, sound[0].numpy(), color="#33506b", linewidth=0.5)
         wave.set(xlim=(0, seconds), ylim=(-peak, peak), xticks=[], yticks=[])
-        axes = page.axes(x, PLOT_BOTTOM, PLOT_SIDE, SPECTROGRAM_HEIGHT)
-        image = spectrogram(sound, reference, (PLOT_SIDE, SPECTROGRAM_HEIGHT)).convert("RGB")
+        axes = page.axes(x, PLOT_BOTTOM, width, SPECTROGRAM_HEIGHT)
+        image = spectrogram(sound, reference, (width, SPECTROGRAM_HEIGHT)).convert("RGB")
         extent = (0, seconds, 0, sample_rate / 2000)
         axes.imshow(image, aspect="auto", extent=extent, interpolation="nearest")
         axes.set_xlabel("seconds")
@@ -143,7 +143,7 @@ def sound_page(title: str, subtitle: str, sounds: Mapping[str, Tensor], sample_r
             axes.set_ylabel("kHz")
         else:
             axes.set_yticks([])
-    scale = page.axes(left + len(sounds) * (PLOT_SIDE + GAP), PLOT_BOTTOM, 12, SPECTROGRAM_HEIGHT)
+    scale = page.axes(left + len(sounds) * (width + GAP), PLOT_BOTTOM, 12, SPECTROGRAM_HEIGHT)
     colors = ScalarMappable(Normalize(-DYNAMIC_RANGE, 0), COLORS)
     page.figure.colorbar(colors, cax=scale, label="dB")
     return page.figure

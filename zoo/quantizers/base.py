@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from zoo.errors import InputError
 from zoo.tracing import values_are_readable
@@ -109,6 +110,33 @@ class Quantizer(nn.Module):
                     f"codebook sizes are {list(self.codebook_sizes)}"
                 )
         return codes
+
+
+class ResidualQuantizer(Quantizer):
+    """A quantizer whose first few codebooks are a coarser code, which is computed and decoded without the others."""
+
+    def encode(self, z: Tensor, num_codebooks: int | None = None) -> Tensor:
+        """Latents `[..., dim]` to codes int64 `[..., num_codebooks]` of the first `num_codebooks` (None: all).
+
+        Raises:
+            InputError: latents of another shape or type, or more codebooks than there are.
+        """
+        raise NotImplementedError
+
+    def check_number(self, num_codebooks: int | None) -> int:
+        """Return how many codebooks are asked for (None: all); InputError unless there are as many."""
+        if num_codebooks is None:
+            return self.num_codebooks
+        if not 1 <= num_codebooks <= self.num_codebooks:
+            raise InputError(f"expected num_codebooks from 1 to {self.num_codebooks}, got {num_codebooks}")
+        return num_codebooks
+
+    def check_codes(self, codes: Tensor) -> Tensor:
+        """As in `Quantizer`, but codes of the first few codebooks are enough."""
+        missing = self.num_codebooks - codes.shape[-1] if codes.ndim else 0
+        if 0 < missing < self.num_codebooks:
+            return super().check_codes(functional.pad(codes, (0, missing)))[..., : codes.shape[-1]]
+        return super().check_codes(codes)
 
 
 def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:

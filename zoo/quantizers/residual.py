@@ -8,14 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.nn import functional
 
 from zoo.errors import InputError
-from zoo.quantizers.base import Quantizer, QuantizerOutput, straight_through
+from zoo.quantizers.base import QuantizerOutput, ResidualQuantizer, straight_through
 from zoo.quantizers.vector import VectorQuantizer, is_distributed, vector_quantizers
 
 
-class ResidualVQ(Quantizer):
+class ResidualVQ(ResidualQuantizer):
     """Each codebook quantizes the residual of the ones before it; the result is the sum of the rows.
 
     Source: SoundStream (arXiv 2107.03312). The first few codes are a coarser code of the same latent.
@@ -54,11 +53,9 @@ class ResidualVQ(Quantizer):
     @torch.no_grad()
     def encode(self, z: Tensor, num_codebooks: int | None = None) -> Tensor:
         """Latents `[..., dim]` to codes int64 `[..., num_codebooks]` of the first `num_codebooks` (None: all)."""
-        if num_codebooks is not None and not 1 <= num_codebooks <= self.num_codebooks:
-            raise InputError(f"expected num_codebooks from 1 to {self.num_codebooks}, got {num_codebooks}")
         residual = self.check_latent(z)
         codes = []
-        for layer in vector_quantizers(self.layers)[:num_codebooks]:
+        for layer in vector_quantizers(self.layers)[: self.check_number(num_codebooks)]:
             codes.append(layer.encode(residual))
             residual = residual - layer.lookup(codes[-1][..., 0])
         return torch.cat(codes, dim=-1)
@@ -94,13 +91,6 @@ class ResidualVQ(Quantizer):
         return straight_through(
             quantized, vector_quantizers(self.layers)[0].lookup(codes[..., 0]).detach().to(quantized.dtype)
         )
-
-    def check_codes(self, codes: Tensor) -> Tensor:
-        """As in `Quantizer`, but codes of the first n codebooks are enough."""
-        missing = self.num_codebooks - codes.shape[-1] if codes.ndim else 0
-        if 0 < missing < self.num_codebooks:
-            return super().check_codes(functional.pad(codes, (0, missing)))[..., : codes.shape[-1]]
-        return super().check_codes(codes)
 
     def _num_used(self, device: torch.device) -> int:
         if not (self.training and self.quantizer_dropout):

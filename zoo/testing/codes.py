@@ -20,11 +20,11 @@ def codes_are_integers_on_the_grid(tokenizer: Tokenizer) -> None:
     spec = tokenizer.spec
     for size in sizes(tokenizer):
         codes = tokenizer.encode(signal(tokenizer, 2, size))
-        shape = (2, spec.num_codebooks, *spec.grid(size))
+        shape = (2, len(spec.default_sizes), *spec.grid(size))
         expect(codes.dtype == torch.int64, f"expected codes of torch.int64, got {codes.dtype}")
         expect(codes.shape == shape, f"size {size}: expected codes {list(shape)}, got {list(codes.shape)}")
         expect(codes.min() >= 0, f"size {size}: expected codes of at least 0, got {int(codes.min())}")
-        for codebook, entries in enumerate(spec.codebook_sizes):
+        for codebook, entries in enumerate(spec.default_sizes):
             most = int(codes[:, codebook].max())
             expect(most < entries, f"codebook {codebook} has {entries} entries, and there is a code {most}")
 
@@ -101,22 +101,32 @@ def later_steps_do_not_change_the_codes_of_earlier_ones(tokenizer: Tokenizer) ->
     expect(not torch.equal(after[:, :, 3:], before[:, :, 3:]), "the codes of the steps that change stay as they are")
 
 
-@contract(lambda subject: subject.spec.tail_drop)
-def the_first_tokens_decode_alone(tokenizer: Tokenizer) -> None:
-    size = sizes(tokenizer)[0]
-    x = signal(tokenizer, 2, size)
-    codes = tokenizer.encode(x)
-    most = codes.shape[2]
-    for n in (1, 7, most):
-        first = tokenizer.encode(x, num_tokens=n)
-        expect_equal(first, codes[:, :, :n], f"the first {n} codes, and encode(num_tokens={n})")
-        expect_equal(
-            tokenizer.decode(codes, num_tokens=n), tokenizer.decode(first), f"decode(num_tokens={n}), and of {n} codes"
+@contract(lambda subject: subject.spec.partial is not None and subject.decodes)
+def the_first_codes_decode_alone(tokenizer: Tokenizer) -> None:
+    few = tokenizer.spec.partial
+    assert few is not None, "the contract applies"
+    x = signal(tokenizer, 2, sizes(tokenizer)[0])
+    every: dict[str, Any] = {few.option: few.most}
+    codes = tokenizer.encode(x, **every)
+    expect(codes.shape[few.axis] == few.most, f"{few.option}={few.most}: got codes {list(codes.shape)}")
+    expect_equal(tokenizer.encode(x), few.first(codes, few.default), f"the first {few.default} codes, and encode()")
+    for n in sorted({1, min(7, few.most), few.most}):
+        options: dict[str, Any] = {few.option: n}
+        first = tokenizer.encode(x, **options)
+        expect_equal(first, few.first(codes, n), f"the first {n} codes, and encode({few.option}={n})")
+        whole, alone = (
+            tokenizer.decode(codes, **options, **decode_options(tokenizer)),
+            tokenizer.decode(first, **decode_options(tokenizer)),
         )
-    for bad in (0, most + 1, 2.5):
-        expect_refused(
-            partial(tokenizer.decode, codes, num_tokens=bad), "expected num_tokens from 1 to", f"num_tokens={bad}"
-        )
+        expect_equal(whole, alone, f"decode({few.option}={n}), and decode of {n} codes")
+    for bad in (0, few.most + 1, 2.5, True):
+        options, message = {few.option: bad}, f"expected {few.option} from 1 to {few.most}, got {bad}"
+        expect_refused(partial(tokenizer.encode, x, **options), message, f"encode({few.option}={bad})")
+        expect_refused(partial(tokenizer.decode, codes, **options), message, f"decode({few.option}={bad})")
+    if tokenizer.modality.batches_have_lengths:
+        options = {few.option: 1}
+        lengths = torch.full((2,), x.shape[tokenizer.modality.axis])
+        expect_equal(tokenizer.encode(x, lengths, **options), few.first(codes, 1), f"{few.option}=1 with lengths")
 
 
 @contract()
@@ -150,7 +160,7 @@ CONTRACTS: tuple[Contract, ...] = (
     padding_does_not_change_codes,
     signals_are_encoded_and_decoded_window_by_window,
     later_steps_do_not_change_the_codes_of_earlier_ones,
-    the_first_tokens_decode_alone,
+    the_first_codes_decode_alone,
     decoding_starts_from_what_embed_gives,
     what_is_saved_gives_the_same_codes,
 )

@@ -19,9 +19,10 @@ def spec_and_network_agree(tokenizer: Tokenizer) -> None:
         quantizer.codebook_sizes == spec.codebook_sizes,
         f"the spec has codebook_sizes {spec.codebook_sizes}, the quantizer {quantizer.codebook_sizes}",
     )
+    bits = spec.bits_of(spec.num_codebooks)
     expect(
-        math.isclose(quantizer.bits, spec.bits_per_position, rel_tol=1e-6),
-        f"the spec has {spec.bits_per_position:g} bits a position, the quantizer {quantizer.bits:g}",
+        math.isclose(quantizer.bits, bits, rel_tol=1e-6),
+        f"the spec has {bits:g} bits a position in all codebooks, the quantizer {quantizer.bits:g}",
     )
 
 

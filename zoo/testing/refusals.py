@@ -64,12 +64,14 @@ def bad_codes_are_refused_with_what_came(tokenizer: Tokenizer) -> None:
     cases: list[tuple[str, Any, str]] = [
         ("a list", codes.tolist(), "got list"),
         ("no batch axis", codes[0], r"got \["),
-        ("twice the codebooks", torch.cat([codes, codes], dim=1), r"got \["),
+        ("one codebook too many", torch.cat([codes[:, :1]] * (1 + tokenizer.spec.num_codebooks), dim=1), r"got \["),
         ("floating codes", codes.float(), "integer codes"),
         ("no item", codes[:0], "empty"),
         ("codes below 0", codes - codes.max() - 1, "out of range"),
         ("codes beyond the codebook", codes + tokenizer.spec.codebook_sizes[0], "out of range"),
     ]
+    if codes.shape[1] > 1 and not tokenizer.spec.residual:
+        cases.append(("one codebook too few", codes[:, 1:], r"got \["))
     for what, bad, message in cases:
         expect_refused(partial(tokenizer.embed, bad), message, what)
     if tokenizer.encode_only is None:
@@ -80,12 +82,14 @@ def bad_codes_are_refused_with_what_came(tokenizer: Tokenizer) -> None:
 @contract()
 def an_option_that_a_system_lacks_is_named(tokenizer: Tokenizer) -> None:
     x = signal(tokenizer, 1, sizes(tokenizer)[0])
-    options: dict[str, Any] = {"num_bananas": 8}
-    message = "has no option 'num_bananas'"
-    expect_refused(lambda: tokenizer.encode(x, **options), f"encode {message}", "encode(num_bananas=8)")
-    if tokenizer.encode_only is None:
-        codes = tokenizer.encode(x)
-        expect_refused(lambda: tokenizer.decode(codes, **options), f"decode {message}", "decode(num_bananas=8)")
+    options = ("num_bananas",) if tokenizer.spec.partial else ("num_bananas", "num_codebooks", "num_tokens")
+    for option in options:
+        eight: dict[str, Any] = {option: 8}
+        message = f"has no option '{option}'"
+        expect_refused(partial(tokenizer.encode, x, **eight), f"encode {message}", f"encode({option}=8)")
+        if tokenizer.encode_only is None:
+            codes = tokenizer.encode(x)
+            expect_refused(partial(tokenizer.decode, codes, **eight), f"decode {message}", f"decode({option}=8)")
 
 
 @contract(lambda subject: subject.modality.batches_have_lengths)

@@ -32,6 +32,8 @@ def encode_files(
     resample: bool | None = None,
     chain: str | None = None,
     all_chains: bool = False,
+    num_codebooks: int | None = None,
+    num_tokens: int | None = None,
     batch_size: int = 1,
     overwrite: bool = False,
 ) -> FileResults:
@@ -48,11 +50,12 @@ def encode_files(
         format: format of the code files in a folder.
         resolution, crop, seconds, resample, chain: as in `Tokenizer.preprocess`.
         all_chains: whether each chain of a structure file is encoded, to `name_A.npz` for chain A.
+        num_codebooks, num_tokens: as in `Tokenizer.encode`: how many of the first codes are kept.
         batch_size: number of successive signals of one size that are encoded at once; videos are encoded one by one.
         overwrite: whether existing code files are replaced.
 
     Raises:
-        InputError: a `batch_size` below 1, an option of another modality, or several inputs for one file.
+        InputError: a `batch_size` below 1, an option that the tokenizer does not have, or several inputs for one file.
         MediaError: an input that does not exist, or a folder without files.
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
@@ -67,6 +70,7 @@ def encode_files(
         suffix=f".{format}",
         file_suffixes=CODE_SUFFIXES,
         given={"resolution": resolution, "crop": crop, "seconds": seconds, "resample": resample, "chain": chain},
+        encode_options=tokenizer.partial_options(num_codebooks=num_codebooks, num_tokens=num_tokens),
         all_chains=all_chains,
         overwrite=overwrite,
         codes_shape_of=lambda task: codes_shape_of(task, tokenizer.spec),
@@ -136,7 +140,7 @@ def encode_batch(tokenizer: Tokenizer, batch: list[tuple[Task, Tensor]], overwri
     if not batch:
         return
     try:
-        codes = tokenizer.encode(torch.cat([signal for _, signal in batch]))
+        codes = tokenizer.encode(torch.cat([signal for _, signal in batch]), **batch[0][0].encode_options)
     except Exception as error:
         if len(batch) == 1:
             yield FileResult(batch[0][0].source, error=as_zoo_error(error))
@@ -156,7 +160,7 @@ def encode_windows(tokenizer: Tokenizer, task: Task, overwrite: bool) -> FileRes
     codes, length, window = [], 0, None
     sides: list[int] = []
     for window in tokenizer.modality.stream(task.source, tokenizer.spec, **task.options):
-        codes.append(tokenizer.encode(window.values[None]).cpu())
+        codes.append(tokenizer.encode(window.values[None], **task.encode_options).cpu())
         first, *sides = tokenizer.size_of(window.values[None])
         length += first
     return save(tokenizer, task, torch.cat(codes, dim=2), (length, *sides), window, overwrite)
@@ -173,7 +177,7 @@ def save(
         task.target,
         codes,
         name=tokenizer.spec.name,
-        codebook_sizes=tokenizer.spec.codebook_sizes,
+        codebook_sizes=tokenizer.spec.codebook_sizes[: codes.shape[1]],
         size=size,
         frame_rate=None if window is None else window.frame_rate,
         pixel_aspect=None if window is None else window.pixel_aspect,

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -32,6 +33,8 @@ def reconstruct_files(
     resample: bool | None = None,
     chain: str | None = None,
     all_chains: bool = False,
+    num_codebooks: int | None = None,
+    num_tokens: int | None = None,
     overwrite: bool = False,
 ) -> FileResults:
     """Encode and decode signals, and measure cost and loss; arguments and files are as in `encode_files`.
@@ -52,6 +55,7 @@ def reconstruct_files(
         suffix=modality.signal_suffix,
         file_suffixes=modality.suffixes,
         given={"resolution": resolution, "crop": crop, "seconds": seconds, "resample": resample, "chain": chain},
+        encode_options=tokenizer.partial_options(num_codebooks=num_codebooks, num_tokens=num_tokens),
         all_chains=all_chains,
         overwrite=overwrite,
         codes_shape_of=lambda task: check_made_after(task.target, task.source),
@@ -81,7 +85,7 @@ def reconstruct_file(tokenizer: Tokenizer, task: Task, overwrite: bool) -> FileR
 
     def windows() -> Iterator[Tensor]:
         for original in itertools.chain([first], originals):
-            result = reconstruct(tokenizer, original.values[None])
+            result = reconstruct(tokenizer, original.values[None], **task.encode_options)
             shapes.append(tuple(result.codes.shape[1:]))
             figures.append(result.figures)
             lengths.append(tokenizer.size_of(result.original)[0])
@@ -122,21 +126,22 @@ def joined(windows: Sequence[Figures], lengths: Sequence[int]) -> Figures:
     )
 
 
-def reconstruct(tokenizer: Tokenizer, signal: Tensor) -> Reconstruction:
+def reconstruct(tokenizer: Tokenizer, signal: Tensor, **options: Any) -> Reconstruction:
     """Encode and decode one signal; a video is one window.
 
     Args:
         signal: a batch of one, as `preprocess` returns it.
+        options: those of `Tokenizer.encode`.
 
     Raises:
         InputError: as `Tokenizer.encode`.
     """
     start = time.perf_counter()
-    codes = tokenizer.encode(signal)
+    codes = tokenizer.encode(signal, **options)
     decoded = tokenizer.restore(codes, signal)
     original, reconstruction = signal.float().cpu(), decoded.float().cpu()
     seconds = time.perf_counter() - start
-    bits = codes[0, 0].numel() * tokenizer.spec.bits_per_position
+    bits = codes[0, 0].numel() * tokenizer.spec.bits_of(codes.shape[1])
     return Reconstruction(
         original,
         codes.cpu(),

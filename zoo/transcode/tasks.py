@@ -18,13 +18,14 @@ from zoo.transcode.results import FileResult
 class Task:
     """One output to make.
 
-    options: options that `modality.load` takes.
-    recorded: options that were asked for and change the codes, by name.
+    options: options that `modality.load` takes. encode_options: options that `Tokenizer.encode` takes.
+    recorded: those of both that were asked for and change the codes, by name.
     """
 
     source: Path
     target: Path
     options: dict[str, Any]
+    encode_options: dict[str, Any]
     recorded: dict[str, Any]
 
 
@@ -33,7 +34,7 @@ class Tasks:
 
     Args:
         suffix: suffix of the outputs. file_suffixes: suffixes by which `out` is taken as a file, not a folder.
-        given: options of `preprocess`, None where not asked for.
+        given: options of `preprocess`, None where not asked for. encode_options: those of `encode`.
         all_chains: whether each chain of a structure file is a task.
         overwrite: whether existing outputs are made again.
         codes_shape_of: called for a task whose output exists; ZooError unless the task would make the same.
@@ -48,6 +49,7 @@ class Tasks:
         suffix: str,
         file_suffixes: tuple[str, ...],
         given: Mapping[str, Any],
+        encode_options: Mapping[str, Any],
         all_chains: bool,
         overwrite: bool,
         codes_shape_of: Callable[[Task], tuple[int, ...] | None],
@@ -55,7 +57,8 @@ class Tasks:
         self._modality, self._suffix, self._overwrite = tokenizer.modality, suffix, overwrite
         self._codes_shape_of = codes_shape_of
         self._options = tokenizer.file_options(**given)
-        self._recorded = {name: value for name, value in given.items() if value is not None}
+        self._encode_options = dict(encode_options)
+        self._recorded = {name: value for name, value in given.items() if value is not None} | self._encode_options
         if self._recorded.get("resample"):  # the default
             del self._recorded["resample"]
         self._sources = find_sources(inputs, lambda path: modalities.media_files(path, tokenizer.spec.modality))
@@ -85,7 +88,7 @@ class Tasks:
     def _task(self, source: Path, relative: Path, chain: str | None) -> Task | FileResult:
         extra = {} if chain is None else {"chain": chain}
         target = self._outputs.claim(source, relative, self._suffix, part=chain)
-        task = Task(source, target, self._options | extra, self._recorded | extra)
+        task = Task(source, target, self._options | extra, self._encode_options, self._recorded | extra)
         if self._overwrite or not target.exists():
             return task
         return FileResult(source, target, self._codes_shape_of(task), done_before=True)
