@@ -152,7 +152,8 @@ class TokenizerCandidate(Candidate):
         """Return bytes and codes: the first `num_tokens` or `num_codebooks` of them where the setting says so."""
         tokenizer = self.lazy.tokenizer()
         values = self.preprocessing.to_tokenizer(signal, tokenizer.spec).to(tokenizer.device)
-        codes = tokenizer.encode(values, **self.setting, **self._generator(tokenizer.encode_options)).cpu()
+        options: dict[str, Any] = {**self.setting, **self._generator(tokenizer.encode_options)}
+        codes = tokenizer.encode(values, **options).cpu()
         return packed_size(self.sizes, codes.shape), codes
 
     def restore(self, payload: Tensor, like: Tensor) -> Tensor:
