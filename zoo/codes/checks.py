@@ -6,7 +6,7 @@ import math
 import reprlib
 from bisect import bisect_right
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -33,7 +33,7 @@ def check_sizes(codebook_sizes: Sequence[int]) -> tuple[int, ...]:
 def check_codes(codes: Tensor, sizes: tuple[int, ...]) -> Tensor:
     """Return the codes as int64."""
     if not is_integer(codes):
-        raise InputError(f"expected codes as an integer tensor, got {kind(codes)}")
+        raise InputError(f"expected codes as an integer tensor, got {described(codes)}")
     if codes.ndim < 3 or codes.shape[1] != len(sizes) or codes.numel() == 0:
         raise InputError(f"expected codes as [batch, {len(sizes)}, *grid], got {list(codes.shape)}")
     codes = codes.to(torch.int64)
@@ -54,9 +54,8 @@ def check_size(size: Sequence[int], codes: Tensor) -> tuple[int, ...]:
 def check_lengths(lengths: Tensor, codes: Tensor) -> Tensor:
     """Return the lengths as int64."""
     if not is_integer(lengths) or lengths.shape != codes.shape[:1] or int(lengths.min()) < 1:
-        raise InputError(
-            f"expected lengths as {len(codes)} positive integers, one per item, got {reprlib.repr(lengths)}"
-        )
+        came = reprlib.repr(lengths) if is_integer(lengths) else described(lengths)
+        raise InputError(f"expected lengths as {len(codes)} positive integers, one per item, got {came}")
     return lengths.to(torch.int64)
 
 
@@ -125,8 +124,8 @@ def times(lengths: Sequence[int]) -> str:
 
 
 def count_positions(sizes: tuple[int, ...], shape: Sequence[int]) -> int:
-    if len(shape) < 3 or shape[1] != len(sizes) or min(shape) < 1:
-        raise InputError(f"expected shape as (batch, {len(sizes)}, *grid), got {tuple(shape)}")
+    if not are_counts(shape) or len(shape) < 3 or shape[1] != len(sizes):
+        raise InputError(f"expected shape as (batch, {len(sizes)}, *grid), got {reprlib.repr(shape)}")
     return math.prod(shape) // len(sizes)
 
 
@@ -137,9 +136,20 @@ def are_counts(values: Any) -> bool:
     )
 
 
-def is_integer(value: object) -> bool:
-    return isinstance(value, Tensor) and value.dtype in INTEGERS
+def is_integer(value: object) -> TypeGuard[Tensor]:
+    """Whether `value` is a tensor of integers that are all in memory."""
+    return (
+        isinstance(value, Tensor)
+        and value.dtype in INTEGERS
+        and value.layout == torch.strided
+        and not value.is_nested
+        and not value.is_meta
+    )
 
 
-def kind(value: object) -> str:
-    return str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
+def described(value: object) -> str:
+    """Return the type of a value, and of a tensor what tells it from others, for errors."""
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    layout = "" if value.layout == torch.strided and not value.is_nested else "nested " if value.is_nested else "sparse "
+    return f"{layout}{value.dtype}{' without values' if value.is_meta else ''}"

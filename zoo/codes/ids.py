@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from zoo.codes.checks import check_codes, check_sizes, is_integer, kind
+from zoo.codes.checks import are_counts, check_codes, check_sizes, described, is_integer
 from zoo.errors import InputError
 
 
@@ -52,7 +53,9 @@ def unflatten(ids: Tensor, codebook_sizes: Sequence[int], grid: Sequence[int], *
     """
     sizes = check_sizes(codebook_sizes)
     if not is_integer(ids):
-        raise InputError(f"expected ids as an integer tensor, got {kind(ids)}")
+        raise InputError(f"expected ids as an integer tensor, got {described(ids)}")
+    if not are_counts(grid) or not grid:
+        raise InputError(f"expected grid as positive integers, got {reprlib.repr(grid)}")
     length = math.prod(grid) * len(sizes)
     if ids.ndim != 2 or ids.shape[1] != length or ids.numel() == 0:
         raise InputError(
@@ -72,6 +75,8 @@ def unflatten(ids: Tensor, codebook_sizes: Sequence[int], grid: Sequence[int], *
 
 
 def _first_ids(sizes: tuple[int, ...], offset: int, device: torch.device) -> Tensor:
+    if not isinstance(offset, int) or isinstance(offset, bool):
+        raise InputError(f"expected offset as an integer, got {reprlib.repr(offset)}")
     if offset < 0 or offset + sum(sizes) > 2**63:
         raise InputError(f"expected ids from 0 to 2 ** 63 - 1, got {sum(sizes)} of them from offset {offset}")
     return torch.tensor([offset, *sizes[:-1]], device=device).cumsum(0)

@@ -66,11 +66,14 @@ def unpack(data: bytes, codebook_sizes: Sequence[int], shape: Sequence[int]) -> 
         InputError: a number of bytes that is not `packed_size`, or bytes that `pack` never returns.
     """
     sizes = check_sizes(codebook_sizes)
-    symbols = np.empty((count_positions(sizes, shape), len(sizes)), np.int64)
+    positions = count_positions(sizes, shape)
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise InputError(f"expected bytes, got {type(data).__name__}")
     if len(data) != packed_size(sizes, shape):
         raise InputError(
             f"expected {packed_size(sizes, shape)} bytes for codes {list(shape)} of sizes {sizes}, got {len(data)}"
         )
+    symbols = np.empty((positions, len(sizes)), np.int64)
     stream = np.frombuffer(data, np.uint8)
     if bits := _bits(sizes):
         for span in _spans(symbols):
