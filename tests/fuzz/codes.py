@@ -42,7 +42,7 @@ def odd_codes(random: Random, codes: Tensor) -> Any:
         case 0:
             return codes
         case 1 | 2:
-            codes = codes.clone()
+            codes = codes.clone(memory_format=torch.contiguous_format)
             wrong = random.choice([-1, 20, 256, 1024, 4096, 8192, 64000, 2**31, 2**40, -(2**63), 2**63 - 1])
             codes.view(-1)[random.randrange(codes.numel())] = wrong
             return codes

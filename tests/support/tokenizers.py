@@ -48,7 +48,7 @@ def expect_codes(tokenizer: zoo.Tokenizer, codes: Tensor, batch: int, grid: tupl
     expect(codes.shape == expected, f"codes {list(codes.shape)}, expected {list(expected)}")
     for number, size in enumerate(spec.codebook_sizes):
         least, greatest = (int(bound) for bound in codes[:, number].aminmax())
-        expect(0 <= least and greatest < size, f"codes {least} to {greatest} of codebook {number} with {size} entries")
+        expect(least >= 0 and greatest < size, f"codes {least} to {greatest} of codebook {number} with {size} entries")
 
 
 def expect_signal(tokenizer: zoo.Tokenizer, signal: Tensor, batch: int, size: tuple[int, ...] | None = None) -> None:
@@ -58,7 +58,7 @@ def expect_signal(tokenizer: zoo.Tokenizer, signal: Tensor, batch: int, size: tu
     if size is not None:
         expect(tokenizer.size_of(signal) == size, f"a signal of size {tokenizer.size_of(signal)}, expected {size}")
     if tokenizer.modality.has_unit_range:
-        expect(0 <= float(signal.min()) and float(signal.max()) <= 1, "a signal outside [0, 1]")
+        expect(float(signal.min()) >= 0 and float(signal.max()) <= 1, "a signal outside [0, 1]")
     else:
         expect(float(signal.abs().max()) < 1e6, f"a signal of up to {float(signal.abs().max()):g}")
 

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from zoo import modalities
 from zoo.errors import InputError
+from zoo.modalities.base import INTEGERS, special_kind
 
 if TYPE_CHECKING:
     from zoo.spec import TokenizerSpec
 
-INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 LOWEST_FRAME_RATE, HIGHEST_FRAME_RATE = 1e-3, 1e5
 MOST_ASPECT = 100.0  # of a pixel's sides
 
@@ -137,12 +137,11 @@ def are_counts(values: Any) -> bool:
 
 
 def is_integer(value: object) -> TypeGuard[Tensor]:
-    """Whether `value` is a tensor of integers that are all in memory."""
+    """Whether `value` is an ordinary tensor of integers that are all in memory."""
     return (
         isinstance(value, Tensor)
         and value.dtype in INTEGERS
-        and value.layout == torch.strided
-        and not value.is_nested
+        and special_kind(value) is None
         and not value.is_meta
     )
 
@@ -151,5 +150,5 @@ def described(value: object) -> str:
     """Return the type of a value, and of a tensor what tells it from others, for errors."""
     if not isinstance(value, Tensor):
         return type(value).__name__
-    layout = "" if value.layout == torch.strided and not value.is_nested else "nested " if value.is_nested else "sparse "
-    return f"{layout}{value.dtype}{' without values' if value.is_meta else ''}"
+    kind = "meta" if value.is_meta else special_kind(value)
+    return str(value.dtype) if kind is None else f"a {kind} one of {value.dtype}"

@@ -23,7 +23,7 @@ from torch import Tensor
 from zoo.errors import InputError, MediaError
 from zoo.files import atomic_path
 from zoo.modalities.base import Modality, Signal
-from zoo.modalities.files import MediaFile, as_file
+from zoo.modalities.files import MediaFile, as_file, check_seconds
 from zoo.modalities.resampling import check_rate, check_resampling, resample
 from zoo.modalities.sound_files import MOST_CHANNELS, Blocks, alike, blocks_of, joined
 
@@ -159,9 +159,7 @@ def stream_audio(path: MediaFile, seconds: float) -> Iterator[tuple[Tensor, int]
         InputError: a length that is not positive.
         MediaError: as in `read_audio`, when the damage is reached.
     """
-    if not 0 < seconds < math.inf:
-        raise InputError(f"expected blocks of more than 0 seconds, got {seconds}")
-    return _regroup(_uniform(path, blocks_of(path)), seconds)
+    return _regroup(_uniform(path, blocks_of(path)), check_seconds(seconds))
 
 
 def write_audio(path: str | Path, audio: Tensor, sample_rate: int, overwrite: bool = False) -> None:
@@ -238,15 +236,17 @@ def load_audio(
             the source cannot be converted to.
         MediaError: as in `read_audio`.
     """
-    if seconds is not None and not 0 < seconds < math.inf:
-        raise InputError(f"expected more than 0 seconds, got {seconds}")
+    seconds = None if seconds is None else check_seconds(seconds)
+    if not isinstance(resample, bool):
+        raise InputError(f"expected resample as True or False, got {reprlib.repr(resample)}")
+    if sample_rate is not None:
+        check_rate(sample_rate)
     file = as_file(source)
     if file is not None:
         blocks = blocks_of(file, duration=seconds)
     elif sample_rate is None:
         raise InputError(f"expected sample_rate= with a {type(source).__name__}, got none")
     else:
-        check_rate(sample_rate)
         audio = _from_memory(source)
         audio = audio if seconds is None else audio[:, : max(1, round(seconds * sample_rate))]
         blocks = iter([(audio, sample_rate)])

@@ -351,7 +351,7 @@ def cut_square(options: dict[str, Any], spec: TokenizerSpec) -> tuple[int | None
     resolution, crop = options.get("resolution"), options.get("crop")
     for name, value in (("resolution", resolution), ("crop", crop)):
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < (name != "crop")):
-            raise InputError(f"expected {name} as a number of pixels, got {value!r}")
+            raise InputError(f"expected {name} as a number of pixels, got {reprlib.repr(value)}")
     if resolution is None and crop is None and not spec.variable_size and spec.resolution is not None:
         resolution = spec.resolution[0]
     if crop is None:

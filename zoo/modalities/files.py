@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import io
+import math
 import os
+import reprlib
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
+
+from zoo.errors import InputError
+
+LONGEST = 1e9  # seconds, about 32 years; no file is longer
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,13 @@ def as_file(source: Any) -> MediaFile | None:
     if callable(getattr(source, "read", None)):
         return MediaBytes(source.read(), str(getattr(source, "name", "file object")))
     return None
+
+
+def check_seconds(seconds: Any) -> float:
+    """Return a length in seconds, at most `LONGEST`; InputError unless it is a number greater than 0."""
+    if not isinstance(seconds, Real) or isinstance(seconds, bool) or not 0 < seconds < math.inf:
+        raise InputError(f"expected more than 0 seconds, got {reprlib.repr(seconds)}")
+    return float(min(seconds, LONGEST))
 
 
 @contextmanager

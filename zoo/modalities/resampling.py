@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 
 import torch
 import torch.nn.functional as F
@@ -48,7 +49,7 @@ def resample(audio: Tensor, from_rate: int, to_rate: int) -> Tensor:
 def check_rate(sample_rate: int) -> None:
     """Raise InputError unless the rate is a positive integer."""
     if not isinstance(sample_rate, int) or isinstance(sample_rate, bool) or sample_rate < 1:
-        raise InputError(f"expected a sample rate as a positive integer in Hz, got {sample_rate!r}")
+        raise InputError(f"expected a sample rate as a positive integer in Hz, got {reprlib.repr(sample_rate)}")
 
 
 def check_resampling(from_rate: int, to_rate: int) -> None:

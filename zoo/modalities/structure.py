@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import reprlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from torch import Tensor
 from zoo.errors import InputError, MediaError, ZooError
 from zoo.files import atomic_path
 from zoo.modalities.base import Modality, Signal
+from zoo.modalities.binary_cif import read_binary_cif
 from zoo.modalities.files import MediaBytes, MediaFile, as_file, named_warnings
 from zoo.modalities.structure_files import content_of, first_locations, polymer_lines, without_ligands
 
@@ -294,7 +296,7 @@ def _read_atoms(file: MediaFile, path: Path, model: int) -> AtomArray:
                 models, get_structure = parsed.get_model_count(), partial(parsed.get_structure, altloc="all")
             else:
                 if suffix == ".bcif":
-                    parsed = pdbx.BinaryCIFFile.read(io.BytesIO(content))
+                    parsed = read_binary_cif(content)
                 else:
                     parsed = pdbx.CIFFile.read(io.StringIO(content.decode(errors="replace")))
                 models = pdbx.get_model_count(parsed)
@@ -344,8 +346,8 @@ def _choose_chain(path: Path, chain_of_residue: list[str], chain: str | None) ->
     named = ", ".join(map(repr, chains))
     if chain is None and len(chains) > 1:
         raise InputError(f"{path}: expected chain= (--chain, or --all-chains for each) to choose among {named}")
-    if chain is not None and chain not in chains:
-        raise InputError(f"{path}: expected a chain among {named}, got {chain!r}")
+    if chain is not None and (not isinstance(chain, str) or chain not in chains):
+        raise InputError(f"{path}: expected a chain among {named}, got {reprlib.repr(chain)}")
     return chains[0] if chain is None else chain
 
 

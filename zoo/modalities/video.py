@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import reprlib
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import chain, islice
@@ -21,7 +20,7 @@ from torch import Tensor
 from zoo.errors import InputError, MediaError
 from zoo.files import atomic_path
 from zoo.modalities.base import Modality, Signal, cut_square, replicate
-from zoo.modalities.files import MediaFile, as_file
+from zoo.modalities.files import MediaFile, as_file, check_seconds
 from zoo.modalities.image import center_crop, check_unit_range, resize_short_side
 from zoo.modalities.video_files import (
     DEFAULT_RATE,
@@ -100,8 +99,7 @@ class VideoModality(Modality):
     def stream(self, source: Any, spec: TokenizerSpec, **options: Any) -> Iterator[Signal]:
         """Yield windows of `spec.chunk_frames` frames, in constant memory; `seconds` and `frames` limit the length."""
         seconds, most = options.get("seconds"), options.get("frames")
-        if seconds is not None and not 0 < seconds < math.inf:
-            raise InputError(f"expected more than 0 seconds, got {seconds}")
+        seconds = None if seconds is None else check_seconds(seconds)
         resolution, crop = cut_square(options, spec)
         interpolation = options.get("interpolation", "bilinear")
         file = as_file(source)
@@ -112,7 +110,7 @@ class VideoModality(Modality):
         if seconds is not None:
             if first.rate is None:
                 raise InputError("expected seconds= with a file that states its frame rate, got frames alone")
-            most = max(1, round(min(seconds * first.rate, sys.maxsize // 2)))
+            most = max(1, round(seconds * first.rate))
         taken = islice(chain([first], frames), most)
         squares = (_square(frame.pixels, resolution, crop, interpolation) for frame in taken)
         for window in windows_of(squares, spec.chunk_frames or WINDOW, file):
