@@ -51,6 +51,12 @@ def expect_codes(tokenizer: zoo.Tokenizer, codes: Tensor, batch: int, grid: tupl
         expect(least >= 0 and greatest < size, f"codes {least} to {greatest} of codebook {number} with {size} entries")
 
 
+def expect_usual(tokenizer: zoo.Tokenizer, x: Tensor, warned: bool) -> None:
+    """Raise `Silent` if values of a signal that was encoded are far from what its networks know, without a warning."""
+    greatest, most = float(x[~x.isnan()].abs().max()), 1e2 if tokenizer.modality.is_sampled else 1e5
+    expect(warned or greatest <= most, f"values of up to {greatest:g} were encoded without a warning")
+
+
 def expect_signal(tokenizer: zoo.Tokenizer, signal: Tensor, batch: int, size: tuple[int, ...] | None = None) -> None:
     """Raise `Silent` unless this is a finite batch of signals, of this size, in the public range."""
     expect(signal.is_floating_point() and len(signal) == batch, f"a signal {signal.dtype} {list(signal.shape)}")

@@ -138,12 +138,7 @@ def are_counts(values: Any) -> bool:
 
 def is_integer(value: object) -> TypeGuard[Tensor]:
     """Whether `value` is an ordinary tensor of integers that are all in memory."""
-    return (
-        isinstance(value, Tensor)
-        and value.dtype in INTEGERS
-        and special_kind(value) is None
-        and not value.is_meta
-    )
+    return isinstance(value, Tensor) and value.dtype in INTEGERS and special_kind(value) is None and not value.is_meta
 
 
 def described(value: object) -> str:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from zoo.errors import InputError, MediaError
 from zoo.files import atomic_path
-from zoo.modalities.base import Modality, Signal
+from zoo.modalities.base import FLOATING, Modality, Signal, check_ordinary
 from zoo.modalities.files import MediaFile, as_file, check_seconds
 from zoo.modalities.resampling import check_rate, check_resampling, resample
 from zoo.modalities.sound_files import MOST_CHANNELS, Blocks, alike, blocks_of, joined
@@ -324,7 +324,7 @@ def _from_memory(source: np.ndarray | Tensor) -> Tensor:
         if source.dtype.kind != "f":
             raise InputError(f"expected audio of floats in [-1, 1], got {source.dtype}{_division(str(source.dtype))}")
         source = torch.from_numpy(source.astype(np.float32))
-    if isinstance(source, Tensor) and source.ndim == 1:
+    if isinstance(source, Tensor) and not source.is_nested and source.ndim == 1:
         source = source[None]
     _check_audio(source)
     return source.float()
@@ -333,11 +333,12 @@ def _from_memory(source: np.ndarray | Tensor) -> Tensor:
 def _check_audio(audio: Tensor) -> None:
     if not isinstance(audio, Tensor):
         raise InputError(f"expected audio as a tensor [channels, samples], got {type(audio).__name__}")
+    check_ordinary(audio, "audio")
     if audio.ndim != 2 or audio.numel() == 0:
         raise InputError(f"expected audio as [channels, samples], got {list(audio.shape)}")
     if len(audio) > MOST_CHANNELS:
         raise InputError(f"expected audio as [channels, samples], got {list(audio.shape)}; transpose it: audio.T")
-    if not audio.is_floating_point():
+    if audio.dtype not in FLOATING:
         raise InputError(f"expected audio of floats in [-1, 1], got {audio.dtype}{_division(str(audio.dtype))}")
 
 

@@ -322,6 +322,12 @@ def special_kind(x: Tensor) -> str | None:
     return None if x.layout is torch.strided else "sparse"
 
 
+def check_ordinary(x: Tensor, what: str) -> None:
+    """Raise InputError unless all values of a tensor are in memory; `what` names it in the message."""
+    if kind := special_kind(x) or ("meta" if x.is_meta else None):
+        raise InputError(f"expected {what} as an ordinary tensor, got a {kind} one")
+
+
 def as_lengths(lengths: Any) -> Tensor:
     """Return numbers of steps as an int64 tensor; InputError unless they are integers of at least 1."""
     try:

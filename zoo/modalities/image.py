@@ -15,7 +15,7 @@ from torch import Tensor
 
 from zoo.errors import InputError, MediaError
 from zoo.files import atomic_path
-from zoo.modalities.base import Modality, Signal, cut_square
+from zoo.modalities.base import FLOATING, Modality, Signal, check_ordinary, cut_square
 from zoo.modalities.files import MediaFile, as_file, named_warnings, opened
 
 if TYPE_CHECKING:
@@ -298,10 +298,12 @@ def _to_float(image: Tensor) -> Tensor:
 
 
 def _check_image(image: Tensor) -> None:
+    if isinstance(image, Tensor):
+        check_ordinary(image, "an image")
     if not isinstance(image, Tensor) or image.ndim != 3 or image.shape[0] != 3 or image.numel() == 0:
         came = list(image.shape) if isinstance(image, Tensor) else type(image).__name__
         raise InputError(f"expected an image tensor [3, height, width], got {came}")
-    if image.dtype != torch.uint8 and not image.is_floating_point():
+    if image.dtype != torch.uint8 and image.dtype not in FLOATING:
         raise InputError(f"expected an image tensor of uint8, or floats in [0, 1], got {image.dtype}")
 
 

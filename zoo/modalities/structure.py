@@ -23,7 +23,7 @@ from torch import Tensor
 
 from zoo.errors import InputError, MediaError, ZooError
 from zoo.files import atomic_path
-from zoo.modalities.base import Modality, Signal
+from zoo.modalities.base import FLOATING, Modality, Signal, check_ordinary
 from zoo.modalities.binary_cif import read_binary_cif
 from zoo.modalities.files import MediaBytes, MediaFile, as_file, named_warnings
 from zoo.modalities.structure_files import content_of, first_locations, polymer_lines, without_ligands
@@ -259,7 +259,9 @@ def _named(file: MediaFile) -> str:
 
 def _from_memory(source: Any) -> Tensor:
     """Return coordinates `[residues, 5, 3]` as float32."""
-    coordinates = torch.from_numpy(source) if isinstance(source, np.ndarray) else source
+    if isinstance(source, np.ndarray) and source.dtype.kind != "f":
+        raise InputError(f"expected coordinates as an array of floats, got {source.dtype}")
+    coordinates = torch.from_numpy(source.astype(np.float32)) if isinstance(source, np.ndarray) else source
     if not isinstance(coordinates, Tensor):
         kinds = "path, bytes, or coordinates [residues, 5, 3] as array or tensor"
         raise InputError(f"expected a structure as {kinds}, got {type(source).__name__}")
@@ -399,7 +401,8 @@ def _check_coordinates(coordinates: Tensor) -> np.ndarray:
     """Return coordinates as float32 `[residues, 5, 3]`; InputError for another shape, type or value."""
     if not isinstance(coordinates, Tensor):
         raise InputError(f"expected coordinates as a tensor [residues, 5, 3], got {type(coordinates).__name__}")
-    if coordinates.ndim != 3 or coordinates.shape[1:] != (len(ATOMS), 3) or not coordinates.is_floating_point():
+    check_ordinary(coordinates, "coordinates")
+    if coordinates.ndim != 3 or coordinates.shape[1:] != (len(ATOMS), 3) or coordinates.dtype not in FLOATING:
         raise InputError(
             f"expected coordinates as floating [residues, 5, 3], got {coordinates.dtype} {list(coordinates.shape)}"
         )

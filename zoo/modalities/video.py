@@ -19,7 +19,7 @@ from torch import Tensor
 
 from zoo.errors import InputError, MediaError
 from zoo.files import atomic_path
-from zoo.modalities.base import Modality, Signal, cut_square, replicate
+from zoo.modalities.base import FLOATING, Modality, Signal, check_ordinary, cut_square, replicate
 from zoo.modalities.files import MediaFile, as_file, check_seconds
 from zoo.modalities.image import center_crop, check_unit_range, resize_short_side
 from zoo.modalities.video_files import (
@@ -157,7 +157,9 @@ def _frames_in_memory(source: Any) -> Iterator[Frame]:
     if isinstance(source, np.ndarray):
         if source.ndim != 4 or source.shape[3] != 3:
             raise InputError(f"expected a video array [frames, height, width, 3], got {list(source.shape)}")
-        source = torch.from_numpy(source).permute(3, 0, 1, 2)
+        if source.dtype != np.uint8 and source.dtype not in (np.float16, np.float32, np.float64):
+            raise InputError(f"expected a video array of uint8, or floats in [0, 1], got {source.dtype}")
+        source = torch.from_numpy(np.array(source)).permute(3, 0, 1, 2)
     if not isinstance(source, Tensor):
         kinds = "path, bytes, array [frames, height, width, 3] or tensor [3, frames, height, width]"
         raise InputError(f"expected a video as {kinds}, got {type(source).__name__}")
@@ -266,9 +268,10 @@ def _as_bytes(video: Tensor) -> Tensor:
 
 
 def _check_video(video: Tensor) -> None:
+    check_ordinary(video, "video")
     if video.ndim != 4 or video.shape[0] != 3 or video.numel() == 0:
         raise InputError(f"expected video as [3, frames, height, width], got {list(video.shape)}")
-    if video.dtype != torch.uint8 and not video.is_floating_point():
+    if video.dtype != torch.uint8 and video.dtype not in FLOATING:
         raise InputError(f"expected video of uint8, or floats in [0, 1], got {video.dtype}")
     if video.is_floating_point() and not video.isfinite().all():
         raise InputError("expected video in [0, 1], got values that are not finite")
