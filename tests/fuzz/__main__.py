@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.fuzz import BOUNDARIES
 from tests.support.fuzz import OUTCOMES, Boundary, outcome
+from zoo import registry
 
 MEMORY = int(4.5 * 2**30)
 STUCK = 60.0  # seconds after which a case that nothing interrupts ends the run
@@ -42,7 +43,7 @@ def table(counts: dict[str, Counter[str]]) -> str:
 def main(arguments: list[str]) -> int:
     """Return 0 if no case was bad."""
     faulthandler.enable()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, registry.temporary():
         if arguments and arguments[0] in BOUNDARIES:
             boundary = made(arguments[0], Path(folder))
             limit_memory()
