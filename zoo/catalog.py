@@ -57,12 +57,12 @@ def catalog(*, modality: str | None = None, quantizer: str | None = None) -> lis
     Raises:
         InputError: a modality or family that no variant has.
     """
+    names = registry.list_tokenizers(modality=modality, quantizer=quantizer)
     variants = [registry.info(name) for name in registry.list_tokenizers()]
     for field, wanted in (("modality", modality), ("quantizer", quantizer)):
         known = sorted({getattr(variant.spec, field) for variant in variants})
         if wanted is not None and wanted.lower() not in known:
             raise InputError(f"no tokenizer has {field} {wanted!r}; there are {', '.join(known)}")
-    names = registry.list_tokenizers(modality=modality, quantizer=quantizer)
     return [_entry(registry.info(name)) for name in names]
 
 

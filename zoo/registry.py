@@ -316,7 +316,14 @@ def _sources(hub: Source | Sequence[Source] | None, keys: KeyMap | None) -> tupl
 
 
 def list_tokenizers(*, modality: str | None = None, quantizer: str | None = None) -> list[str]:
-    """Return the sorted names of all variants, or of those of a modality or a quantizer family, in any case."""
+    """Return the sorted names of all variants, or of those of a modality or a quantizer family, in any case.
+
+    Raises:
+        InputError: something other than text.
+    """
+    for what, text in (("modality", modality), ("quantizer", quantizer)):
+        if text is not None and not isinstance(text, str):
+            raise InputError(f"expected the name of a {what}, got {reprlib.repr(text)}")
     import_models()
     wanted = [text and text.lower() for text in (modality, quantizer)]
     return sorted(
@@ -357,6 +364,8 @@ def info(name: str) -> Variant:
 
 def architecture(name: str) -> type[Tokenizer]:
     """Return the class that a saved `config.json` names; UnknownTokenizerError if it is not known."""
+    if not isinstance(name, str):
+        raise InputError(f"expected the name of an architecture, got {reprlib.repr(name)}")
     if name not in _architectures:
         module = index.read().architectures.get(name)
         if module is not None:

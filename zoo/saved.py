@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import os
 import re
 import reprlib
@@ -86,6 +87,11 @@ def build(configuration: Mapping[str, Any]) -> Tokenizer:
                 f"got {reprlib.repr(value)}"
             )
     network = architecture(TokenizerSpec(**spec), **config)
+    if (sizes := network.quantizer.codebook_sizes) != network.spec.codebook_sizes:
+        raise InputError(
+            f"spec: expected codebook_sizes {reprlib.repr(sizes)} of the quantizer, "
+            f"got {reprlib.repr(network.spec.codebook_sizes)}"
+        )
     if empty := [key for key, parameter in network.named_parameters() if parameter.numel() == 0]:
         raise InputError(f"config of {architecture.__name__}: gives {empty[0]} no elements; a size is 0")
     return network
@@ -151,7 +157,8 @@ def load_saved(path: Path, dtype: torch.dtype | None, wanted: type | None = None
 
     Raises:
         UnknownTokenizerError: a class that is not known.
-        CheckpointError: not a saved tokenizer, one of another class, or one with the tensors of another network.
+        CheckpointError: not a saved tokenizer, one of another class, one with the tensors of another network, or one
+            whose spec and arguments do not go together.
     """
     saved = _read_configuration(path)
     architecture = registry.architecture(saved["architecture"])
@@ -176,9 +183,47 @@ def load_saved(path: Path, dtype: torch.dtype | None, wanted: type | None = None
     state = check_state(read_checkpoint(weights), tokenizer.state_dict(), str(weights))
     check_finite(state, str(weights))
     assign(tokenizer, state, dtype)
+    if tokenizer.dtype == torch.float32 and not _is_variant(tokenizer):  # processors lack others in some layers
+        _try_out(tokenizer.eval(), path / CONFIG if path.is_dir() else path)
     if path.is_dir() and (path / CARD).is_file():
         tokenizer.card_file = path / CARD
     return tokenizer
+
+
+def _is_variant(tokenizer: Tokenizer) -> bool:
+    """Return whether spec and arguments are those of a registered variant, which go together."""
+    if not registry.is_variant(tokenizer.spec.name):
+        return False
+    variant = registry.info(tokenizer.spec.name)
+    if variant.spec != tokenizer.spec or variant.builder is not type(tokenizer):
+        return False
+    built_with = inspect.signature(variant.builder).bind(variant.spec, **variant.config)
+    built_with.apply_defaults()
+    return all(built_with.arguments.get(key) == value for key, value in tokenizer.arguments().items())
+
+
+@torch.no_grad()
+def _try_out(tokenizer: Tokenizer, source: Path) -> None:
+    """Encode and decode small random signals: spec and arguments may each be right and not go together.
+
+    Raises:
+        CheckpointError: signals that are not small, or codes and signals of other sizes than the spec states.
+    """
+    spec, modality = tokenizer.spec, tokenizer.modality
+    for size in modality.sizes(spec):
+        if spec.channels * math.prod(size) > SIZE:
+            raise CheckpointError(f"{source}: states a network for signals of at least {size}, too large to try out")
+        try:
+            with torch.random.fork_rng(devices=[]):  # for decoders that draw
+                x = modality.example(spec, 1, size, torch.Generator().manual_seed(0))
+                codes, expected = tokenizer.encode(x), (1, spec.num_codebooks, *spec.grid(size))
+                if codes.shape != expected:
+                    raise InputError(f"codes are {list(codes.shape)}, expected {list(expected)} for signals of {size}")
+                if tokenizer.encode_only is None:
+                    tokenizer.decode(codes, size=size)
+        except Exception as error:  # a network may fail with anything where its sizes do not fit
+            reason = error if isinstance(error, ZooError) else f"{type(error).__name__}: {error}"
+            raise CheckpointError(f"{source}: spec and config do not go together: {reason}") from error
 
 
 def _check_belongs(weights: Path, saved: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ from zoo.modalities import Batch, Modality
 from zoo.modalities.base import as_lengths, special_kind
 from zoo.quantizers.base import Quantizer, ResidualQuantizer
 from zoo.spec import TokenizerOutput, TokenizerSpec
+from zoo.tracing import values_are_readable
 
 PREPROCESS_OPTIONS = ("resolution", "crop", "sample_rate", "resample", "seconds", "chain")
 
@@ -137,7 +138,7 @@ class Tokenizer(HubMixin):
 
         Raises:
             InputError: shape, dtype or range of the codes, a `size` beyond what they stand for, an unknown
-                option, or a system that only encodes.
+                option, a system that only encodes, or a decoded signal that is not finite.
         """
         self.check_decodes()
         window = self._take_options(options, self.decode_options, "decode")
@@ -152,6 +153,11 @@ class Tokenizer(HubMixin):
             check_room(signal_of, windows[0], scale, f"{self.spec.name}: decoding codes of")
         parts = [signal_of(part)[:, :, :window] for part in windows]
         signal = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+        if values_are_readable(signal) and not bool(signal.isfinite().all()):
+            raise InputError(
+                f"{self.spec.name} decodes to values that are not finite (NaN or infinite): they are too large for "
+                f"{self.dtype}, or the weights are damaged"
+            )
         return self.modality.crop(self.modality.finish(signal), size)
 
     def embed(self, codes: Tensor) -> Tensor:

@@ -18,9 +18,15 @@ from tests.support.fuzz import Boundary, Case, changed_bytes, in_other_form, in_
 from tests.support.tokenizers import example, expect, expect_codes, expect_round_trip
 from zoo.errors import ZooError
 
-NAME = "fuzz-wetok"
+NAME, UNPUBLISHED = "fuzz-wetok", "fuzz-wetok-unpublished"  # of which the second has no published layout
 CONFIG = {"width": 32, "multipliers": (1, 1, 1), "num_blocks": 1, "dim": 16}
-FORMATS = ("ours.safetensors", "theirs.safetensors", "theirs.pt", "old.pt", "theirs.jit")
+FORMATS = {
+    "ours.safetensors": NAME,
+    "plain.safetensors": UNPUBLISHED,
+    "theirs.pt": NAME,
+    "old.pt": NAME,
+    "plain.jit": UNPUBLISHED,
+}
 
 State = dict[str, Any]
 
@@ -45,7 +51,7 @@ class Module(nn.Module):
 
 
 class Checkpoints(Boundary):
-    """Cases register the variant `NAME`: run them in `zoo.registry.temporary`."""
+    """Registers variants: to be used in `zoo.registry.temporary`."""
 
     name = "checkpoints"
 
@@ -53,6 +59,7 @@ class Checkpoints(Boundary):
         base = zoo.info("wetok-imagenet-f8")
         variant = zoo.replace(base, NAME, config=CONFIG, hub=base.hub, downsample=(4, 4), codebook_sizes=(256, 256))
         zoo.register(variant)
+        zoo.register(zoo.replace(variant, UNPUBLISHED))
         torch.manual_seed(0)
         tokenizer = zoo.create(NAME).eval()
         tokenizer.save_pretrained(folder)
@@ -69,7 +76,7 @@ class Checkpoints(Boundary):
         self.codes = tokenizer.encode(self.x)
 
     def state(self, name: str) -> State:
-        return self.ours if name.startswith("ours") else self.theirs
+        return self.ours if FORMATS[name] == UNPUBLISHED or name.startswith("ours") else self.theirs
 
     def written(self, name: str, state: State) -> bytes:
         if name.endswith(".safetensors"):
@@ -85,7 +92,7 @@ class Checkpoints(Boundary):
         return file.getvalue()
 
     def case(self, random: Random) -> Case:
-        name = random.choice(FORMATS)
+        name = random.choice(list(FORMATS))
         content, what, same = self.files[name], "changed bytes", False
         match random.randrange(10):
             case 0 | 1 | 2:
@@ -102,7 +109,7 @@ class Checkpoints(Boundary):
         path = self.folder / random.choice([name, name, name, "weights.bin", "weights.safetensors"])
         if same:
             path = self.folder / name
-        return Case(f"{path.name} from {name} with {what}", partial(self.load, path, content, same))
+        return Case(f"{path.name} from {name} with {what}", partial(self.load, FORMATS[name], path, content, same))
 
     def with_changed_tensor(self, random: Random, name: str) -> bytes:
         while True:
@@ -130,10 +137,10 @@ class Checkpoints(Boundary):
             except Exception:  # what no file of the format can hold
                 continue
 
-    def load(self, path: Path, content: bytes, same: bool) -> None:
+    def load(self, name: str, path: Path, content: bytes, same: bool) -> None:
         path.write_bytes(content)
         try:
-            tokenizer = zoo.load(NAME, weights=path)
+            tokenizer = zoo.load(name, weights=path)
         except ZooError as error:
             expect(not same, f"the same values are refused: {error}")
             raise
@@ -180,9 +187,8 @@ def changed_archive(random: Random, content: bytes) -> bytes:
         case 5:
             members[number] = name, pickle.dumps(random.choice([[], {"a": 1}, 3, None, {"a": {"b": [1.5]}}]))
     file = io.BytesIO()
-    with zipfile.ZipFile(
-        file, "w", random.choice([zipfile.ZIP_STORED, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-    ) as archive:
+    packing = random.choice([zipfile.ZIP_STORED, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+    with zipfile.ZipFile(file, "w", packing) as archive:
         for name, member in members:
             archive.writestr(name, member)
     return file.getvalue()

@@ -80,11 +80,9 @@ class Recipes(Boundary):
                 return Case(f"{name} with changed bytes", partial(self.read_text, content))
             case 8:
                 text = changed_text(random, self.texts[name])
-                return Case(
-                    f"{name} with changed text: {text[:500]}", partial(self.read_text, text.encode(errors="replace"))
-                )
-        text = with_trick(random, self.texts[name])
-        return Case(f"{name} with a trick: {text[:300]}", partial(self.read_text, text.encode(errors="replace")))
+            case 9:
+                text = with_trick(random, self.texts[name])
+        return Case(f"{name}: {text[:500]}", partial(self.read_text, text.encode(errors="replace")))
 
     def read_text(self, content: bytes, builds: bool = True) -> None:
         path = self.folder / "case.yaml"

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import reprlib
 import warnings
 from collections.abc import Iterable, Iterator
 from importlib import import_module
@@ -35,7 +36,7 @@ _loaded: dict[str, Modality] = {}
 def get(name: str) -> Modality:
     """Return the modality called `name`, in upper or lower case; InputError for any other name."""
     if not isinstance(name, str) or name.lower() not in NAMES:
-        raise InputError(f"expected a modality among {', '.join(NAMES)}, got {name!r}")
+        raise InputError(f"expected a modality among {', '.join(NAMES)}, got {reprlib.repr(name)}")
     if name not in _loaded:  # by a table: torch.compile, which traces no import, finds a modality that was used before
         _loaded[name] = import_module(f"zoo.modalities.{name.lower()}").MODALITY
     return _loaded[name]
@@ -47,7 +48,9 @@ def every() -> list[Modality]:
 
 
 def modality_of(path: str | Path) -> str:
-    """Return the name of a file's modality, by its suffix; InputError for an unknown suffix."""
+    """Return the name of a file's modality, by its suffix; InputError for an unknown suffix, or what is no path."""
+    if not isinstance(path, str | Path):
+        raise InputError(f"expected the path of a file, got {reprlib.repr(path)}")
     for modality in every():
         if _is_of(Path(path), modality):
             return modality.name
