@@ -13,7 +13,7 @@ from typing import Any, Literal
 from zoo.errors import InputError
 
 MOST_VALUES = 10_000  # in a recipe
-MOST_KEYWORD = 2**24  # greatest whole number among the keywords of a network
+MOST_KEYWORD = 2**20  # greatest whole number among the keywords of a network
 MOST_LEVELS = 32  # of nesting in a recipe
 MAY_BE_INFINITE = ("clip_norm", "cache_gib")  # keys whose number may be .inf: no limit
 

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from zoo.tokenizer import Tokenizer
 
 CONFIG_BYTES, DEPTH = 2**24, 100  # that a configuration may have; those of tokenizers have a few thousand, 6 deep
-SIZE = 2**24  # of anything in a network; a list of as many layers is still made in no time
+SIZE = 2**20  # of anything in a network; a list of as many layers is still made in no time
+TRIED = 2**22  # values of a signal that a network is tried out with
 STRINGS, BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL), re.compile(r"[][{}]")
 
 
@@ -211,7 +212,7 @@ def _try_out(tokenizer: Tokenizer, source: Path) -> None:
     """
     spec, modality = tokenizer.spec, tokenizer.modality
     for size in modality.sizes(spec):
-        if spec.channels * math.prod(size) > SIZE:
+        if spec.channels * math.prod(size) > TRIED:
             raise CheckpointError(f"{source}: states a network for signals of at least {size}, too large to try out")
         try:
             with torch.random.fork_rng(devices=[]):  # for decoders that draw

@@ -43,8 +43,8 @@ WRONG = [
     ("config.generative", None, "expected generative as bool"),
     ("config.rotary", 1, "has an unknown key 'rotary'"),
     ("config.multipliers", ..., "has no 'multipliers'"),
-    ("config.num_blocks", 10**9, "expected num_blocks as an integer of at most 16,777,216"),
-    ("config.num_blocks", 10**5, "at most 10,000 modules and parameters"),
+    ("config.num_blocks", 10**9, "expected num_blocks as an integer of at most 1,048,576"),
+    ("config.num_blocks", 10**5, "at most 5,000 modules and parameters"),
 ]
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 LARGE = 2**22  # elements; no buffer that has to be computed is larger
 COMPUTED = 2**29  # bytes that may be computed from other tensors in all; each operation counts as at least 4,096
-PARTS = 10_000  # modules and parameters of a network; the largest here has about 1,300
+PARTS = 5_000  # modules and parameters of a network; the largest here has about 1,300
 RANGES = {torch.arange, torch.linspace, torch.eye, torch.hann_window}
 FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.full} | RANGES
 
