@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+import torchmetrics
 from torch import Tensor
 
 from zoo import modalities
-from zoo.errors import InputError
+from zoo.errors import InputError, as_zoo_error
 from zoo.metrics import METRICS, Metric
 from zoo.metrics.codes import MAX_COUNTS, CodeStatistics, CodeSummary
 from zoo.spec import TokenizerSpec
@@ -65,6 +68,8 @@ def validate(
 ) -> ValidationResult:
     """Encode and decode batches of excerpts, in one process.
 
+    A metric that fails, with whatever error its library raises, is left out with a warning.
+
     Args:
         tokenizer: in eval mode. batches: as `zoo.trainers.data.batches.validation_batches` makes them.
         metrics: as `choose_metrics` returns them.
@@ -84,19 +89,33 @@ def validate(
         original = to_signal(batch.to(tokenizer.device))
         output = tokenizer(original)
         reconstruction = modality.finish(output.reconstruction.float())
-        for figure in figures.values():
-            figure.update(reconstruction, original)
+        for name, figure in list(figures.items()):
+            with _left_out_if_it_fails(name, figures):
+                figure.update(reconstruction, original)
         statistics.update(output.codes.cpu())
         wanted = examples - len(originals)
         originals += original[:wanted].cpu()
         reconstructions += reconstruction[:wanted].cpu()
+    values: dict[str, float] = {}
+    for name, figure in list(figures.items()):
+        with _left_out_if_it_fails(name, figures):
+            values[name] = float(figure.compute())
     summary = statistics.compute()
     return ValidationResult(
-        {name: float(figure.compute()) for name, figure in figures.items()} | codebook_health(summary, spec),
+        values | codebook_health(summary, spec),
         collapse_warning(summary, spec, quantizer_losses),
         originals,
         reconstructions,
     )
+
+
+@contextmanager
+def _left_out_if_it_fails(name: str, figures: dict[str, torchmetrics.Metric]) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        del figures[name]
+        warnings.warn(f"validation: {name} is left out, since it cannot be computed: {as_zoo_error(error)}")
 
 
 def codebook_health(summary: CodeSummary, spec: TokenizerSpec) -> dict[str, float]:

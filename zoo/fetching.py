@@ -19,7 +19,7 @@ from huggingface_hub.errors import (
 from torch import Tensor
 
 from zoo import registry
-from zoo.checkpoints import check_finite, read_checkpoint, write_checkpoint
+from zoo.checkpoints import check_weights, read_checkpoint, write_checkpoint
 from zoo.errors import CheckpointError, MediaError, WeightsUnavailableError
 from zoo.files import atomic_path, remove_leftovers
 from zoo.registry import CONFIG, WEIGHTS, FileSource, HubSource, Variant
@@ -93,7 +93,16 @@ def _cached(source: HubSource) -> Path | None:
 
 
 def _conversion(variant: Variant, commit: str) -> Path:
-    return Path(constants.HF_HUB_CACHE).parent / "zoo" / f"{variant.name}-{commit}.safetensors"
+    return _conversions_folder() / f"{variant.name}-{commit}.safetensors"
+
+
+def _conversions_folder() -> Path:
+    return Path(constants.HF_HUB_CACHE).parent / "zoo"
+
+
+def is_converted(path: Path) -> bool:
+    """Return whether a file of weights was converted on this machine, and so checked then."""
+    return path.parent == _conversions_folder()
 
 
 def _conversions(variant: Variant) -> list[Path]:
@@ -120,8 +129,7 @@ def _convert(
         "commit": commit,
         "etag": published.resolve().name if published.is_symlink() else "",
     }
-    state = source.keys.convert(read_checkpoint(published), expected, str(published))
-    check_finite(state, str(published))
+    state = check_weights(read_checkpoint(published), expected, str(published), source.keys)
     path = _conversion(variant, commit)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ import torch
 
 import zoo
 from zoo import registry
-from zoo.checkpoints import assign, check_finite, check_state, read_checkpoint, read_metadata, without_storage
+from zoo.checkpoints import assign, check_state, check_weights, read_checkpoint, read_metadata, without_storage
 from zoo.errors import CheckpointError, InputError, UnknownTokenizerError, WeightsUnavailableError, ZooError
 from zoo.registry import CARD, CONFIG, WEIGHTS, PackageSource, Variant
 from zoo.spec import TokenizerSpec
@@ -181,8 +181,7 @@ def load_saved(path: Path, dtype: torch.dtype | None, wanted: type | None = None
     weights = path / WEIGHTS if path.is_dir() else path
     if path.is_dir():
         _check_belongs(weights, saved)
-    state = check_state(read_checkpoint(weights), tokenizer.state_dict(), str(weights))
-    check_finite(state, str(weights))
+    state = check_weights(read_checkpoint(weights), tokenizer.state_dict(), str(weights))
     assign(tokenizer, state, dtype)
     if tokenizer.dtype == torch.float32 and not _is_variant(tokenizer):  # processors lack others in some layers
         _try_out(tokenizer.eval(), path / CONFIG if path.is_dir() else path)
@@ -303,12 +302,8 @@ def local_weights(variant: Variant, path: Path, network: Tokenizer) -> Mapping[s
         keys = [source.keys for source in variant.sources if source.keys is not None]
         best = max(keys, key=lambda layout: layout.found(state, expected), default=None)
         if best is not None and (len(keys) == 1 or best.found(state, expected)):
-            converted = best.convert(state, expected, str(path))
-            check_finite(converted, str(path))
-            return converted
-    state = check_state(state, expected, str(path))
-    check_finite(state, str(path))
-    return state
+            return check_weights(state, expected, str(path), best)
+    return check_weights(state, expected, str(path))
 
 
 def found_weights(variant: Variant, network: Tokenizer) -> Mapping[str, Tensor]:
@@ -316,9 +311,13 @@ def found_weights(variant: Variant, network: Tokenizer) -> Mapping[str, Tensor]:
     path = weights_file(variant, network)
     if variant.weights is None and variant.shipped is not None:
         return local_weights(variant, path, network)
-    state = check_state(read_checkpoint(path), network.state_dict(), str(path))
-    check_finite(state, str(path))
-    return state
+    check = check_weights
+    if variant.shipped is None:
+        from zoo.fetching import is_converted
+
+        if is_converted(path):  # and so finite: its values are not read before they are needed
+            check = check_state
+    return check(read_checkpoint(path), network.state_dict(), str(path))
 
 
 def weights_file(variant: Variant, network: Tokenizer) -> Path:

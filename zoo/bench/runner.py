@@ -48,7 +48,8 @@ class Benchmark:
     """`bench` in two steps, so that it is known what is not available before `run` starts.
 
     Attributes:
-        left_out: metrics and candidates that are not available, by their label, each with the reason.
+        left_out: metrics and candidates that are not available, by their label, each with the reason; and, as
+            "METRIC of CANDIDATE", figures of the whole set that cannot be computed.
         damaged: files that cannot be used, by their path relative to the data folder, each with the reason; `run` adds
             those that it finds.
 
@@ -352,15 +353,23 @@ class Benchmark:
         kept = self._entry_of(self._metric_key(name), asdict(self.preprocessing), candidate.identity(), contents)
         record = kept.read()
         if record is None:
-            new = functools.partial(metric.streaming, self.preprocessing.spec)
-            groups = [new() for _ in range(min(GROUPS, len(files)))]
-            for number, (file, entry) in enumerate(zip(files, entries, strict=True)):
-                original = self.preprocessing.load(file.path)
-                reconstruction = self.preprocessing.read(entry.reconstruction, original)
-                groups[number % len(groups)].update(reconstruction[None], original.values[None])
-            record = asdict(jackknife_interval(groups, new))
+            try:
+                record = asdict(self._compute_for_set(metric, files, entries))
+            except Exception as error:
+                reason = f"cannot be computed: {as_zoo_error(error)}"
+                self.left_out[f"{metric.label} of {candidate.label}"] = self._portable(reason)
+                return Interval(value=None)
             kept.write(record)
         return Interval(**record)
+
+    def _compute_for_set(self, metric: Metric, files: Sequence[DataFile], entries: Sequence[Entry]) -> Interval:
+        new = functools.partial(metric.streaming, self.preprocessing.spec)
+        groups = [new() for _ in range(min(GROUPS, len(files)))]
+        for number, (file, entry) in enumerate(zip(files, entries, strict=True)):
+            original = self.preprocessing.load(file.path)
+            reconstruction = self.preprocessing.read(entry.reconstruction, original)
+            groups[number % len(groups)].update(reconstruction[None], original.values[None])
+        return jackknife_interval(groups, new)
 
     def _data(self, files: Sequence[DataFile]) -> dict[str, Any]:
         digest = hashlib.sha256()

@@ -1,7 +1,7 @@
 """Checkpoints: key maps of published layouts, safe reading, building networks without storage, parity."""
 
 from zoo.checkpoints.building import assign, without_storage
-from zoo.checkpoints.keymap import KeyMap, State, check_finite, check_state, descend
+from zoo.checkpoints.keymap import KeyMap, State, check_finite, check_state, check_weights, descend
 from zoo.checkpoints.reading import read_checkpoint, read_metadata, write_checkpoint
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "assign",
     "check_finite",
     "check_state",
+    "check_weights",
     "descend",
     "read_checkpoint",
     "read_metadata",

@@ -145,6 +145,23 @@ def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], sou
     return KeyMap().convert(state, expected, source)
 
 
+def check_weights(
+    state: Mapping[str, Any], expected: Mapping[str, Tensor], source: str, keys: KeyMap | None = None
+) -> State:
+    """Return the tensors of a file that may hold anything, by their names in `expected`.
+
+    Args:
+        state: contents of the file. expected, source: as in `KeyMap.convert`.
+        keys: key map of a published file; None: the file is one of ours.
+
+    Raises:
+        CheckpointError: as `KeyMap.convert`, or values that are NaN or infinite.
+    """
+    converted = (keys or KeyMap()).convert(state, expected, source)
+    check_finite(converted, source)
+    return converted
+
+
 def check_finite(state: Mapping[str, Tensor], source: str) -> None:
     """Raise CheckpointError if a value of `state` is NaN or infinite; every value is read once."""
     broken = [
@@ -155,6 +172,9 @@ def check_finite(state: Mapping[str, Tensor], source: str) -> None:
 
 
 def _is_finite(tensor: Tensor) -> bool:
+    # NaN and infinity make a sum so, which is fast; large values may do so as well.
+    if tensor.dtype in (torch.float32, torch.float64) and bool(tensor.sum().isfinite()):
+        return True
     # The extremes are NaN if a value is. Tensors are taken in parts, since types of 8 bits have no extremes: they are
     # widened.
     for part in tensor.flatten().split(2**22):
