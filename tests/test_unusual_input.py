@@ -64,6 +64,16 @@ def test_latents_that_overflow_have_no_codes():
         tokenizer.encode(AUDIO)
 
 
+def test_a_signal_that_overflows_in_the_decoder_is_refused():
+    tokenizer = zoo.create("cosmos-di-8x8", small=True)
+    codes = tokenizer.encode(IMAGES)
+    with torch.no_grad():
+        for parameter in tokenizer.decoder.parameters():
+            parameter.fill_(3e38)
+    with pytest.raises(zoo.InputError, match=r"decodes to values that are not finite.*weights are damaged"):
+        tokenizer.decode(codes)
+
+
 @pytest.mark.parametrize(
     "kind",
     ["sparse", "nested", "quantized", "meta", "float8"],

@@ -229,6 +229,23 @@ def test_a_figure_of_the_set_is_that_of_all_files_with_an_interval(tiny_wetok, i
     assert interval.low < interval.value < interval.high
 
 
+def test_a_figure_of_the_set_that_fails_is_left_out_and_the_rest_is_reported(
+    tiny_wetok, image_folder, tmp_path, monkeypatch
+):
+    class Fails(Covariance):
+        def compute(self):
+            raise RuntimeError("the covariance is singular")
+
+    metric = Metric(name="set", label="Set", higher_is_better=True, of_set=lambda spec: Fails())
+    monkeypatch.setitem(METRICS["image"], "set", metric)
+    results = run("tiny-wetok", image_folder, tmp_path / "out", metrics=["set", "psnr"])
+    (point,) = results.points
+    assert point.metrics["set"].value is None and point.metrics["psnr"].value > 0
+    assert results.left_out == {
+        f"Set of {point.label}": "cannot be computed: unexpected RuntimeError: the covariance is singular"
+    }
+
+
 # Memory
 
 

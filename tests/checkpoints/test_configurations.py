@@ -63,6 +63,26 @@ def test_a_configuration_that_is_wrong_is_refused_with_file_and_key(tiny_wetok, 
 
 
 @pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"downsample": [4, 8]}, r"codes are \[1, 2, 3, 6\], expected \[1, 2, 3, 3\] for signals of \(12, 24\)"),
+        ({"downsample": [4, 1]}, "do not go together"),
+        ({"num_tokens": 7}, r"codes are \[1, 2, 3, 3\], expected \[1, 2, 7\]"),
+        ({"channels": 1}, "do not go together"),
+        ({"downsample": [4, 2**20]}, "signals of at least .*, too large to try out"),
+        ({"codebook_sizes": [256, 255]}, r"expected codebook_sizes \(256, 256\) of the quantizer, got \(256, 255\)"),
+    ],
+)
+def test_a_spec_that_is_not_of_the_network_is_refused(tiny_wetok, tmp_path, change, message):
+    tiny_wetok.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    saved["spec"] |= change
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    with pytest.raises(zoo.CheckpointError, match=rf"config\.json: .*{message}"):
+        zoo.load(tmp_path)
+
+
+@pytest.mark.parametrize(
     "content",
     [
         b"[" * 100_000,

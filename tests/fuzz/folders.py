@@ -20,7 +20,7 @@ class Folders(Boundary):
     name = "folders"
 
     def __init__(self, folder: Path):
-        tokenizers = untrained()
+        tokenizers = dict(untrained())
         for name in ("wetok-nano", "wavtokenizer-nano", "cosmos-dv-nano", "dplm2-nano", "one-d-piece-nano"):
             tokenizers[name] = zoo.create(name, small=True)
         self.folders: dict[str, tuple[dict[str, Any], bytes]] = {}

@@ -82,7 +82,7 @@ class Media(Boundary):
         self.folder = folder
         self.files = {path.name: path.read_bytes() for path in small_files(folder / "good")}
         self.tokenizers = {modality: zoo.load(name) for modality, name in NAMES.items()}
-        self.read: dict[str, Tensor] = {}
+        self.originals = {name: self.original(name) for name in self.files}
 
     def case(self, random: Random) -> Case:
         name = random.choice(list(self.files))
@@ -99,7 +99,7 @@ class Media(Boundary):
         kinds = self.same(name) if same else self.changes(name)
         changed = random.choice(kinds)(random, content)
         path.write_bytes(changed)
-        original = self.original(name, modality) if same else None
+        original = self.originals[name] if same else None
         what = f"{name}, {len(content)} bytes, changed to {len(changed)}" + (", of the same meaning" if same else "")
         return Case(what, partial(self.encode, modality, path, options, original))
 
@@ -127,13 +127,11 @@ class Media(Boundary):
             return [lambda random, content: content + bytes(random.choice([1, 2, 100]))]
         return [lambda random, content: content]
 
-    def original(self, name: str, modality: str) -> Tensor:
-        if name not in self.read:
-            tokenizer = self.tokenizers[modality]
-            made = tokenizer.preprocess(self.folder / "good" / name, **USUAL.get(modality, {}))
-            assert isinstance(made, Tensor)
-            self.read[name] = made
-        return self.read[name]
+    def original(self, name: str) -> Tensor:
+        modality = modalities.modality_of(self.folder / name)
+        made = self.tokenizers[modality].preprocess(self.folder / "good" / name, **USUAL.get(modality, {}))
+        assert isinstance(made, Tensor)
+        return made
 
     def encode(self, modality: str, source: Any, options: dict[str, Any], original: Tensor | None = None) -> None:
         tokenizer = self.tokenizers[modality]

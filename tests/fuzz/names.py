@@ -48,7 +48,9 @@ class Names(Boundary):
             case 0:
                 return name
             case 1:
-                return name[:place] + random.choice(["", "-", " ", "\0", "é", "\\", "\n", "x" * 500]) + name[place + 1 :]
+                return (
+                    name[:place] + random.choice(["", "-", " ", "\0", "é", "\\", "\n", "x" * 500]) + name[place + 1 :]
+                )
             case 2:
                 return random.choice([name.upper(), f" {name}", Path(name), name.encode(), [name], f"{name}/"])
             case 3:

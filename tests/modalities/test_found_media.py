@@ -5,7 +5,6 @@ import os
 import struct
 import subprocess
 import sys
-import warnings
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from PIL import Image
 import zoo
 from tests.support.media import helix
 from zoo import media, modalities
-from zoo.errors import InputError, MediaError, ZooError
+from zoo.errors import InputError, MediaError
 
 CASES = Path(__file__).parents[2].parent / "shared" / "cases"  # beside the checkout, where present
 CASE = pytest.mark.skipif(not CASES.exists(), reason="the shared cases are not here")
@@ -334,83 +333,6 @@ def test_linked_folders_are_followed_once_and_loops_are_not(tmp_path):
     for link, target in [("linked", "../real"), ("again", "../real"), ("sub/up", ".."), ("sub/top", "../..")]:
         os.symlink(target, data / link)
     assert media.media_files(data, "image") == [data / "again/a.png", data / "sub/b.png"]
-
-
-# What is damaged
-
-
-def small_files(folder: Path) -> list[Path]:
-    """A small file of each format."""
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8))
-    for suffix in ("png", "jpg", "webp", "bmp", "tif", "gif", "ppm", "tga", "jp2", "avif"):
-        image.save(folder / f"a.{suffix}")
-    for suffix in ("wav", "flac", "ogg", "mp3", "aiff"):
-        soundfile.write(folder / f"a.{suffix}", tone(0.1, 24000), 24000)
-    soundfile.write(folder / "gsm.wav", tone(0.1, 8000)[:, 0], 8000, subtype="GSM610")
-    for suffix in ("mp4", "mkv"):
-        media.write_video(folder / f"a.{suffix}", torch.rand(3, 4, 16, 16), 10)
-    for suffix in ("pdb", "cif", "bcif"):
-        media.write_structure(folder / f"a.{suffix}", helix(5))
-    (folder / "b.pdb.gz").write_bytes(gzip.compress((folder / "a.pdb").read_bytes()))
-    return sorted(folder.iterdir())
-
-
-def read(path: Path) -> None:
-    kind = media.modality_of(path)
-    if kind == "image":
-        media.load_image(path, resolution=16)
-    elif kind == "audio":
-        media.load_audio(path, 24000, 1)
-    elif kind == "video":
-        list(modalities.get("video").stream(path, VIDEO_SPEC))
-    else:
-        modalities.get("structure").load(path, STRUCTURE_SPEC)
-
-
-def mutated(content: bytes, random: np.random.Generator) -> bytes:
-    changed = bytearray(content)
-    kind = random.integers(4)
-    place = int(random.integers(len(changed)) * random.choice([0.02, 0.2, 1.0]))
-    if kind == 0:  # numbers that files state
-        changed[place : place + 4] = random.choice(
-            [b"\xff\xff\xff\x7f", b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\0\0\0"]
-        )
-    elif kind == 1:
-        del changed[place:]
-    elif kind == 2:
-        changed[place : place + 8] = random.bytes(int(random.integers(0, 40)))
-    else:
-        for _ in range(random.integers(1, 20)):
-            changed[random.integers(len(changed))] = random.integers(256)
-    return bytes(changed)
-
-
-def check_damaged(folder: Path, rounds: int) -> dict[str, int]:
-    random = np.random.default_rng(14)
-    outcomes = {"accepted": 0, "clean error": 0}
-    for path in small_files(folder):
-        content = path.read_bytes()
-        for _ in range(rounds):
-            path.write_bytes(mutated(content, random))
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    read(path)
-                outcomes["accepted"] += 1
-            except ZooError:
-                outcomes["clean error"] += 1
-        path.write_bytes(content)
-    return outcomes
-
-
-def test_damaged_files_give_clean_errors(tmp_path):
-    outcomes = check_damaged(tmp_path, 15)
-    assert outcomes["clean error"] > 100
-
-
-@pytest.mark.slow
-def test_many_damaged_files_give_clean_errors(tmp_path):
-    assert sum(check_damaged(tmp_path, 500).values()) > 10_000
 
 
 # The shared cases

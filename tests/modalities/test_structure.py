@@ -2,10 +2,15 @@
 
 import math
 import resource
+import struct
+from collections.abc import Callable
+from pathlib import Path
 
+import msgpack
 import numpy as np
 import pytest
 import torch
+from biotite.structure.io import pdbx
 
 from tests.support.paths import GOLDENS
 from zoo import media
@@ -71,6 +76,52 @@ def test_what_is_written_is_read_again(chain, tmp_path, suffix):
     assert structure.residue_ids == tuple(ids)
     assert structure.insertion_codes == tuple(codes)
     assert structure.chain == "B"
+
+
+def with_sizes(content: bytes, kind: str, change: Callable[[int], int]) -> bytes:
+    """BinaryCIF whose columns of atoms state other numbers of values where they have such an encoding."""
+    tree = msgpack.unpackb(content)
+    for category in tree["dataBlocks"][0]["categories"]:
+        for column in category["columns"] if category["name"] == "_atom_site" else ():
+            first = column["data"]["encoding"]
+            for encoding in (*first, *first[0].get("dataEncoding", ())):
+                if encoding["kind"] == kind:
+                    encoding["srcSize"] = change(encoding["srcSize"])
+    return msgpack.packb(tree)
+
+
+def packed(chain: torch.Tensor, folder: Path) -> bytes:
+    media.write_structure(folder / "plain.bcif", chain)
+    pdbx.compress(pdbx.BinaryCIFFile.read(folder / "plain.bcif")).write(folder / "packed.bcif")
+    return (folder / "packed.bcif").read_bytes()
+
+
+def test_packed_columns_are_read(chain, tmp_path):
+    content = with_sizes(packed(chain, tmp_path), "RunLength", int)
+    structure = media.read_structure(media.MediaBytes(content, "packed.bcif"))
+    assert same(structure.coordinates, chain, 1e-3)
+
+
+@pytest.mark.parametrize("kind", ["RunLength", "IntegerPacking"])
+@pytest.mark.parametrize(
+    "change", [lambda size: 2**31 - 1, lambda size: size + 1, lambda size: size - 1, lambda size: -1]
+)
+def test_columns_that_state_other_lengths_than_they_hold_are_refused(chain, tmp_path, kind, change):
+    content = with_sizes(packed(chain, tmp_path), kind, change)
+    with pytest.raises(MediaError, match=r"damaged\.bcif: .*column '.*' states"):
+        media.read_structure(media.MediaBytes(content, "damaged.bcif"))
+
+
+def test_a_column_of_text_that_unfolds_to_gigabytes_is_refused(chain, tmp_path):
+    tree = msgpack.unpackb(packed(chain, tmp_path))
+    atoms = next(category for category in tree["dataBlocks"][0]["categories"] if category["name"] == "_atom_site")
+    column = next(column for column in atoms["columns"] if column["name"] == "group_PDB")
+    length = 2**20
+    column["data"]["encoding"][0]["stringData"] = "A" * length
+    plain = {"kind": "ByteArray", "type": 3}
+    column["data"]["encoding"][0] |= {"offsets": struct.pack("<2i", 0, length), "offsetEncoding": [plain]}
+    with pytest.raises(MediaError, match=r"column 'group_PDB' unfolds to .* bytes of text"):
+        media.read_structure(media.MediaBytes(msgpack.packb(tree), "text.bcif"))
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

@@ -1,6 +1,7 @@
 """Small tokenizers of all kinds, and what has to be true of what they return."""
 
 import math
+from functools import cache
 from typing import Any
 
 import torch
@@ -14,11 +15,13 @@ from zoo.testing import decode_options
 NANO = ("wetok-nano", "fqgan-nano", "one-d-piece-nano", "wavtokenizer-nano", "cosmos-dv-nano", "dplm2-nano")
 
 
+@cache
 def trained() -> dict[str, zoo.Tokenizer]:
     """Return the tokenizers whose weights ship, by name."""
     return {name: zoo.load(name) for name in (*NANO, "foldseek-3di")}
 
 
+@cache
 def untrained() -> dict[str, zoo.Tokenizer]:
     """Return a small tokenizer of each other architecture, by name."""
     torch.manual_seed(0)

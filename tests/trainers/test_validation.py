@@ -6,7 +6,7 @@ from PIL import Image
 
 import zoo
 from tests.support.recipes import IMAGE
-from zoo.metrics import METRICS
+from zoo.metrics import METRICS, Metric
 from zoo.metrics.codes import CodeStatistics
 from zoo.trainers import train
 from zoo.trainers.validation import codebook_health, collapse_warning
@@ -49,6 +49,19 @@ def test_a_run_whose_codebook_collapses_warns_with_what_to_try(images, tmp_path,
 def test_a_recipe_names_the_metrics_of_its_validation(images, tmp_path):
     result = train({}, {**IMAGE, "validation.metrics": ["psnr"]}, data=images, run_dir=tmp_path / "run")
     assert sorted(result.metrics) == ["dead_codes", "entropy", "perplexity", "psnr", "usage"]
+
+
+def test_a_metric_that_fails_is_left_out_with_a_warning_and_training_goes_on(images, tmp_path, monkeypatch):
+    def fails(reconstruction, original, spec):
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setitem(
+        METRICS["image"], "broken", Metric(name="broken", label="", higher_is_better=True, per_item=fails)
+    )
+    values = {**IMAGE, "validation.metrics": ["broken", "psnr"], "validation.best": "broken"}
+    with pytest.warns(UserWarning, match="broken is left out, since it cannot be computed: .*no such kernel"):
+        result = train({}, values, data=images, run_dir=tmp_path / "run")
+    assert result.step == IMAGE["steps"] and "psnr" in result.metrics and "broken" not in result.metrics
 
 
 def test_a_metric_whose_weights_are_missing_is_named_before_the_run(images, tmp_path, monkeypatch):

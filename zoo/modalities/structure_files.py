@@ -16,7 +16,7 @@ from zoo.modalities.files import MediaBytes, MediaFile
 if TYPE_CHECKING:
     from biotite.structure import AtomArray
 
-MOST_BYTES = 2**29  # of a file that was compressed
+MOST_BYTES, BLOCK = 2**29, 2**20  # of a file that was compressed
 BONDED = 4.5  # angstrom, more than the distance between the CA of bonded residues
 
 
@@ -25,11 +25,13 @@ def content_of(file: MediaFile) -> bytes:
     content = file.content if isinstance(file, MediaBytes) else Path(file).read_bytes()
     if not content.startswith(b"\x1f\x8b"):
         return content
+    unpacked = bytearray()
     with gzip.open(io.BytesIO(content)) as compressed:
-        content = compressed.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
-        raise MediaError(f"{file}: has more than {MOST_BYTES} bytes when decompressed")
-    return content
+        while block := compressed.read(BLOCK):  # which asks for the memory of a whole block
+            unpacked += block
+            if len(unpacked) > MOST_BYTES:
+                raise MediaError(f"{file}: has more than {MOST_BYTES} bytes when decompressed")
+    return bytes(unpacked)
 
 
 def polymer_lines(lines: list[str]) -> tuple[list[str], set[str]]:
