@@ -311,13 +311,13 @@ def found_weights(variant: Variant, network: Tokenizer) -> Mapping[str, Tensor]:
     path = weights_file(variant, network)
     if variant.weights is None and variant.shipped is not None:
         return local_weights(variant, path, network)
-    check = check_weights
+    state, expected = read_checkpoint(path), network.state_dict()
     if variant.shipped is None:
         from zoo.fetching import is_converted
 
         if is_converted(path):  # and so finite: its values are not read before they are needed
-            check = check_state
-    return check(read_checkpoint(path), network.state_dict(), str(path))
+            return check_state(state, expected, str(path))
+    return check_weights(state, expected, str(path))
 
 
 def weights_file(variant: Variant, network: Tokenizer) -> Path:
