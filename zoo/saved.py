@@ -216,7 +216,7 @@ def _try_out(tokenizer: Tokenizer, source: Path) -> None:
         try:
             with torch.random.fork_rng(devices=[]):  # for decoders that draw
                 x = modality.example(spec, 1, size, torch.Generator().manual_seed(0))
-                codes, expected = tokenizer.encode(x), (1, spec.num_codebooks, *spec.grid(size))
+                codes, expected = tokenizer.encode(x), (1, len(spec.default_sizes), *spec.grid(size))
                 if codes.shape != expected:
                     raise InputError(f"codes are {list(codes.shape)}, expected {list(expected)} for signals of {size}")
                 if tokenizer.encode_only is None:
