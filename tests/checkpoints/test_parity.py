@@ -21,6 +21,7 @@ def test_wavtokenizer_with_75_tokens_a_second_is_at_parity():
 @pytest.mark.parametrize(
     "name",
     [
+        "bigcodec",
         "cosmos-di-16x16",
         "cosmos-di-8x8",
         "cosmos-dv-4x8x8",

@@ -74,10 +74,10 @@ class WeightNormConvTranspose1d(WeightNorm):
 
 
 class WeightNormLinear(WeightNorm):
-    """Linear map of the last axis; the weights of each output have a norm."""
+    """Linear map of the last axis, in the data type of what comes in; the weights of each output have a norm."""
 
     def __init__(self, features_in: int, features_out: int):
         super().__init__(nn.Linear(features_in, features_out).weight, 1.0, features_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
+        return F.linear(x, self.weight.to(x.dtype), self.bias.to(x.dtype))

@@ -64,6 +64,9 @@ class AudioModality(Modality):
     def hint(self, x: Tensor) -> str:
         return "; add a channel axis: audio[:, None]" if x.ndim == 2 else ""
 
+    def code_length(self, spec: TokenizerSpec, length: int, window: int | None) -> int:
+        return length // spec.hop_length + 1 if spec.extra_frame else super().code_length(spec, length, window)
+
     def pad(self, x: Tensor, spec: TokenizerSpec) -> Tensor:
         """Pad with silence to a whole number of frames."""
         return F.pad(x, (0, -x.shape[-1] % spec.hop_length))
