@@ -58,8 +58,8 @@ def variant_weights(
     for source in published:
         if source.keys is not None and (path := _cached(source)) is not None:
             return _convert(variant, source, path, expected, metadata)
+    places = [source.where for source in variant.sources if isinstance(source, FileSource) and source.where]
     if not published and not ours:
-        places = [source.where for source in variant.sources if isinstance(source, FileSource) and source.where]
         where = f"; the authors offer theirs at {', '.join(places)}" if places else ""
         raise WeightsUnavailableError(
             f"{variant.name} has no weights on the Hub, and {variant.package} ships none; "
@@ -75,6 +75,11 @@ def variant_weights(
             continue
         return path if source.keys is None else _convert(variant, source, path, expected, metadata)
     assert first_error is not None  # there is a source
+    if places:
+        raise WeightsUnavailableError(
+            f"the authors of {variant.name} offer its weights at {', '.join(places)}, and "
+            f"zoo.load({variant.name!r}, weights=FILE) reads what is fetched from there; {first_error}"
+        ) from first_error
     raise first_error
 
 

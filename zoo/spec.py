@@ -32,6 +32,7 @@ class TokenizerSpec:
         them can be decoded alone.
     residual: whether the first few codebooks are a coarser code, which can be decoded alone. default_codebooks: how
         many of them `encode` uses unless told otherwise; None: all.
+    extra_frame: whether audio of whole frames gets one frame more, of silence.
     chunk_frames: frames that are encoded together (video); longer clips are encoded in windows of this length.
     causal: whether codes depend on the past alone; in video, the first frame then has a grid step of its own.
     variable_size: whether any length or size is taken; if not, only `resolution` is.
@@ -55,6 +56,7 @@ class TokenizerSpec:
     tail_drop: bool = False
     residual: bool = False
     default_codebooks: int | None = None
+    extra_frame: bool = False
     chunk_frames: int | None = None
     causal: bool = False
     variable_size: bool = True

@@ -10,8 +10,7 @@ audio runs through it in chunks whose overlap makes them exact.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -20,90 +19,12 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from zoo.checkpoints import KeyMap
-from zoo.layers.lstm import LSTM
-from zoo.layers.weight_norm import WeightNormConv1d
-from zoo.modalities.audio import chunk_frames
+from zoo.layers.overlap import frames_of_chunk, overlapping
+from zoo.layers.seanet import Encoder, encoder_rules
 from zoo.quantizers import VectorQuantizer
 from zoo.registry import HubSource, alias, register, replace
 from zoo.spec import TokenizerSpec
 from zoo.tokenizer import Tokenizer
-from zoo.tracing import larger
-
-
-class PaddedConv(nn.Module):
-    """Weight-normalised convolution that reflects its input at both ends and returns `ceil(length / stride)` steps."""
-
-    def __init__(self, channels_in: int, channels_out: int, kernel_size: int, stride: int = 1):
-        super().__init__()
-        self.conv = WeightNormConv1d(channels_in, channels_out, kernel_size, stride)
-        self.stride = stride
-        self.right = (kernel_size - stride) // 2
-        self.left = kernel_size - stride - self.right
-
-    def forward(self, x: Tensor) -> Tensor:
-        length = x.shape[-1]
-        right = self.right + -length % self.stride
-        # Reflection needs more samples than it adds, so short input is padded with zeros, which are cut off afterwards.
-        zeros = larger(0, larger(self.left, right) + 1 - length)
-        x = F.pad(F.pad(x, (0, zeros)), (self.left, right), mode="reflect")
-        return self.conv(x.narrow(-1, 0, self.left + length + right))
-
-
-class ResidualUnit(nn.Module):
-    def __init__(self, channels: int):
-        super().__init__()
-        self.shortcut = PaddedConv(channels, channels, 1)
-        self.conv1 = PaddedConv(channels, channels // 2, 3)
-        self.conv2 = PaddedConv(channels // 2, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.shortcut(x) + self.conv2(F.elu(self.conv1(F.elu(x))))
-
-
-class Encoder(nn.Module):
-    """EnCodec's encoder: `[B, 1, samples]` to `[B, dim, frames]`."""
-
-    def __init__(self, strides: tuple[int, ...], width: int, dim: int):
-        super().__init__()
-        self.strides = strides
-        self.stem = PaddedConv(1, width, 7)
-        self.units = nn.ModuleList()
-        self.downsamples = nn.ModuleList()
-        for stride in strides:
-            self.units.append(ResidualUnit(width))
-            self.downsamples.append(PaddedConv(width, 2 * width, 2 * stride, stride))
-            width *= 2
-        self.lstm = LSTM(width, num_layers=2)
-        self.head = PaddedConv(width, dim, 7)
-
-    @property
-    def context(self) -> int:
-        """An upper bound of the number of samples on either side that a frame's convolutions see."""
-        rate, samples = 1, 3
-        for stride in self.strides:
-            samples += rate * (1 + stride)
-            rate *= stride
-        return samples
-
-    def forward(self, audio: Tensor, chunk_frames: int) -> Tensor:
-        hop = math.prod(self.strides)
-        halo = math.ceil(self.context / hop)
-        frames = (audio.shape[-1] + hop - 1) // hop
-        parts, state = [], None
-        for start, stop, first, last in overlapping(frames, chunk_frames, halo):
-            end = audio.shape[-1] if last == frames else last * hop
-            x = self.downsample(audio[..., first * hop : end])
-            if (first, last) != (start, stop):
-                x = x[..., start - first : stop - first]
-            memory, state = self.lstm(x.mT, state)
-            parts.append(x + memory.mT)
-        return self.head(F.elu(torch.cat(parts, dim=-1)))
-
-    def downsample(self, audio: Tensor) -> Tensor:
-        x = self.stem(audio)
-        for unit, downsample in zip(self.units, self.downsamples, strict=True):
-            x = downsample(F.elu(unit(x)))
-        return x
 
 
 class ResidualBlock(nn.Module):
@@ -240,19 +161,6 @@ class Decoder(nn.Module):
         return torch.polar(log_magnitude.exp().clamp(max=100.0), phase)
 
 
-def overlapping(length: int, chunk: int, halo: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yield spans `(start, stop)` that tile `length`, each with the wider span `(first, last)` that its values need.
-
-    A traced graph has a single span, so that it works for any length.
-    """
-    if torch.compiler.is_compiling():
-        yield 0, length, 0, length
-        return
-    for start in range(0, length, chunk):
-        stop = min(start + chunk, length)
-        yield start, stop, max(start - halo, 0), min(stop + halo, length)
-
-
 def overlap_add(frames: Tensor, hop_length: int) -> Tensor:
     """Sum of frames `[B, T, n]` that start `hop_length` apart: `[B, (T - 1) * hop_length + n]`."""
     _, count, size = frames.shape
@@ -328,38 +236,15 @@ class WavTokenizer(Tokenizer):
         )
 
     def to_latent(self, signal: Tensor, chunk_seconds: float = 10.0) -> Tensor:
-        return self.encoder(signal, self._chunk_frames(chunk_seconds))
+        return self.encoder(signal, frames_of_chunk(self.spec, chunk_seconds))
 
     def from_latent(self, latent: Tensor, chunk_seconds: float = 10.0) -> Tensor:
-        return self.decoder(latent, self._chunk_frames(chunk_seconds))
-
-    def _chunk_frames(self, seconds: float) -> int:
-        return chunk_frames(self.spec, seconds)
+        return self.decoder(latent, frames_of_chunk(self.spec, chunk_seconds))
 
 
 def pointwise_to_linear(tensor: Tensor) -> Tensor:
     # The reference's projections are convolutions of one tap: [out, in, 1]. Biases stay as they are.
     return tensor.squeeze(-1)
-
-
-def encoder_rules(layers: str, conv: str) -> list[tuple[str, str]]:
-    """Rules for the encoder; `layers` is the prefix of its numbered layers, `conv` names a layer's convolution."""
-    stages = (
-        (f"{layers}.{1 + 3 * stage + offset}.{published}", f"encoder.{ours}")
-        for stage in range(4)
-        for offset, published, ours in (
-            (0, f"shortcut.{conv}", f"units.{stage}.shortcut."),
-            (0, f"block.1.{conv}", f"units.{stage}.conv1."),
-            (0, f"block.3.{conv}", f"units.{stage}.conv2."),
-            (2, conv, f"downsamples.{stage}."),
-        )
-    )
-    return [
-        (f"{layers}.0.{conv}", "encoder.stem."),
-        *stages,
-        (f"{layers}.13.lstm.", "encoder.lstm."),
-        (f"{layers}.15.{conv}", "encoder.head."),
-    ]
 
 
 def quantizer_rules(codebook: str) -> list[tuple[str, str] | tuple[str, str, Callable[[Tensor], Tensor]]]:

@@ -21,9 +21,11 @@ def test_wavtokenizer_with_75_tokens_a_second_is_at_parity():
 @pytest.mark.parametrize(
     "name",
     [
+        "bigcodec",
         "cosmos-di-16x16",
         "cosmos-di-8x8",
         "cosmos-dv-4x8x8",
+        "dm-codec",
         "dplm2-struct-tokenizer",
         "fqgan-dual-16",
         "fqgan-triple-16",
@@ -31,6 +33,7 @@ def test_wavtokenizer_with_75_tokens_a_second_is_at_parity():
         "one-d-piece-b-256",
         "one-d-piece-s-256",
         "robusttok",
+        "speechtokenizer-hubert-avg",
         "titok-s-128",
         "tokenbridge-kl16",
         "wavtokenizer-small-600-24k-4096",

@@ -1,21 +1,23 @@
 """`LSTM` has the parameters and the results of `torch.nn.LSTM`, and is traced."""
 
+import pytest
 import torch
 from torch import nn
 
 from zoo.layers.lstm import LSTM
 
 
-def both() -> tuple[LSTM, nn.LSTM]:
+def both(bidirectional: bool = False) -> tuple[LSTM, nn.LSTM]:
     torch.manual_seed(0)
-    reference = nn.LSTM(8, 8, num_layers=2, batch_first=True)
-    ours = LSTM(8, num_layers=2)
+    reference = nn.LSTM(8, 8, num_layers=2, batch_first=True, bidirectional=bidirectional)
+    ours = LSTM(8, num_layers=2, bidirectional=bidirectional)
     ours.load_state_dict(reference.state_dict())
     return ours, reference
 
 
-def test_outputs_and_state_are_those_of_pytorch():
-    ours, reference = both()
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_outputs_and_state_are_those_of_pytorch(bidirectional):
+    ours, reference = both(bidirectional)
     x = torch.randn(3, 11, 8)
     out, state = ours(x)
     expected, expected_state = reference(x)
@@ -30,6 +32,24 @@ def test_two_parts_give_what_the_whole_gives():
     first, state = ours(x[:, :4])
     second, _ = ours(x[:, 4:], state)
     torch.testing.assert_close(torch.cat([first, second], dim=1), ours(x)[0])
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("steps", [1, 4, 11])
+def test_parts_of_any_length_give_what_the_whole_gives(bidirectional, steps):
+    ours, reference = both(bidirectional)
+    x = torch.randn(3, 11, 8)
+    parts = ours.in_parts(x.split(steps, dim=1))
+    torch.testing.assert_close(torch.cat(parts, dim=1), reference(x)[0])
+
+
+def test_gradients_of_parts_are_those_of_the_whole():
+    ours, reference = both(bidirectional=True)
+    x = torch.randn(3, 11, 8)
+    torch.cat(ours.in_parts(x.split(4, dim=1)), dim=1).square().sum().backward()
+    reference(x)[0].square().sum().backward()
+    for name, parameter in ours.named_parameters():
+        torch.testing.assert_close(parameter.grad, reference.get_parameter(name).grad)
 
 
 def test_it_compiles_to_one_graph():

@@ -16,6 +16,7 @@ from zoo.quantizers import (
     FactorizedVQ,
     GroupedLFQ,
     ProductVQ,
+    ProjectedVQ,
     Quantizer,
     ResidualVQ,
     SharedMappingVQ,
@@ -44,6 +45,7 @@ OURS: dict[str, Callable[[], Quantizer]] = {
     "shared-mapping": lambda: SharedMappingVQ((4, 2), 16),
     "dimensionwise": lambda: DimensionwiseQuantizer(DIM, bits=4, scale=0.5),
     "sim": lambda: SimVQ(DIM, 16),
+    "projected": lambda: ProjectedVQ(DIM, 16, 3),
 }
 PACKAGE: dict[str, dict[str, object]] = {
     "VectorQuantize": {"codebook_size": 16},

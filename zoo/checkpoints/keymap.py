@@ -28,8 +28,9 @@ class KeyMap:
             keys that begin with it, any other pattern for one key; `{i}`, `{j}`, ... stand for numbers. The first rule
             whose `ours` fits is used; a key that no rule fits has the same name in both. Normalised weights
             (`weight_g`, `weight_v`) need no rule for the names that PyTorch's parametrization gives them.
-        layout: the keys that lead from the top of the file to the state dict.
-        ignore: prefixes of published keys that inference does not need.
+        layout: the keys that lead from the top of the file to the state dict. A state dict that consists of several
+            has the name of each before its keys, with a dot between.
+        ignore: prefixes of published keys that inference does not need, or endings, as `*.filter`.
         averaged: prefix of an exponential moving average that is stored under the raw keys without their dots.
             If a module (`encoder`, `decoder`) has one, all of its tensors are taken from it, otherwise the raw ones.
     """
@@ -41,7 +42,9 @@ class KeyMap:
         ignore: tuple[str, ...] = (),
         averaged: str | None = None,
     ):
-        self.layout, self.ignore, self.averaged = layout, ignore, averaged
+        self.layout, self.averaged = layout, averaged
+        self._prefixes = tuple(part for part in ignore if not part.startswith("*"))
+        self._endings = tuple(part.removeprefix("*") for part in ignore if part.startswith("*"))
         self._rules = [(_pattern(ours), published, *(transform or (None,))) for published, ours, *transform in rules]
 
     def published_key(self, ours: str) -> tuple[str, Callable[[Tensor], Tensor] | None]:
@@ -57,6 +60,7 @@ class KeyMap:
             checkpoint = checkpoint.get(key, {}) if isinstance(checkpoint, Mapping) else {}
         if not isinstance(checkpoint, Mapping):
             return 0
+        checkpoint = flattened(checkpoint)
         return sum(_weight_norm_key(self.published_key(ours)[0], checkpoint) in checkpoint for ours in expected)
 
     def convert(self, checkpoint: Mapping[str, Any], expected: Mapping[str, Tensor], source: str) -> State:
@@ -72,7 +76,7 @@ class KeyMap:
         Raises:
             CheckpointError: tensors that are missing, left over or of another shape or data type, all listed.
         """
-        state = descend(checkpoint, self.layout, source)
+        state = flattened(descend(checkpoint, self.layout, source))
         converted, used, missing, misshapen, mistyped = {}, set(), [], [], []
         averaged_modules = self._averaged_modules(state, expected)
         for ours in expected:
@@ -95,9 +99,12 @@ class KeyMap:
                 misshapen.append(f"{key}: {described(value)}, expected {list(expected[ours].shape)}")
             elif not _same_kind(converted[ours].dtype, expected[ours].dtype):
                 mistyped.append(f"{key}: {converted[ours].dtype}, expected {expected[ours].dtype}")
-        left_over = [str(key) for key in state if key not in used and not str(key).startswith(self.ignore)]
+        left_over = [key for key in map(str, state) if key not in used and not self._is_ignored(key)]
         _raise_unless_whole(source, missing, left_over, misshapen, mistyped)
         return converted
+
+    def _is_ignored(self, key: str) -> bool:
+        return key.startswith(self._prefixes) or key.endswith(self._endings)
 
     def _averaged_modules(self, state: Mapping[str, Tensor], expected: Iterable[str]) -> set[str]:
         if self.averaged is None:
@@ -134,6 +141,18 @@ def descend(checkpoint: Mapping[str, Any], layout: tuple[str, ...], source: str)
             f"{source}: expected named tensors under {'.'.join(layout)}, found {described(checkpoint)}"
         )
     return checkpoint
+
+
+def flattened(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tensors of a state dict, and those of state dicts in it, whose names begin with theirs and a dot."""
+    flat: dict[str, Any] = {}
+    for key, value in state.items():
+        flat |= {f"{key}.{inner}": tensor for inner, tensor in value.items()} if _is_state(value) else {key: value}
+    return flat
+
+
+def _is_state(value: Any) -> bool:
+    return isinstance(value, Mapping) and len(value) > 0
 
 
 def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str) -> State:

@@ -1,35 +1,83 @@
-"""Weight normalisation (arXiv 1602.07868) by a plain module, which can be pickled, copied and exported."""
+"""Weight normalisation (arXiv 1602.07868) by plain modules, which can be pickled, copied and exported.
+
+Their parameters: `weight_v`, the directions, of any length; `weight_g`, the norm of each kernel, with the axes of
+`weight_v`, of which only the first is longer than 1; `bias`. The norms start so that the variance of what passes
+through is kept: the norms of PyTorch's own start shrink it threefold at every layer, until a deep encoder returns
+little but the sum of its biases, which start at 0.
+"""
 
 from __future__ import annotations
+
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class WeightNormConv1d(nn.Module):
-    """Convolution over time, each of whose output channels has a kernel of a learned direction and a learned norm.
+class WeightNorm(nn.Module):
+    """A bias, and a weight each of whose slices along the first axis has a learned direction and a learned norm."""
 
-    Takes `[B, channels_in, time]`. The norms start at 1, which keeps the variance of what passes through: PyTorch's own
-    initial norms divide it by three at every layer, until a deep encoder returns little but the sum of its biases,
-    which start at 0 here.
-
-    Parameters: `weight_g`, the norms, `[channels_out, 1, 1]`; `weight_v`, the directions, of any length,
-    `[channels_out, channels_in, kernel_size]`; `bias`, `[channels_out]`.
-    """
-
-    def __init__(self, channels_in: int, channels_out: int, kernel_size: int, stride: int = 1):
+    def __init__(self, directions: Tensor, norm: float, channels_out: int):
         super().__init__()
-        self.stride = stride
-        self.weight_g = nn.Parameter(torch.ones(channels_out, 1, 1))
-        self.weight_v = nn.Conv1d(channels_in, channels_out, kernel_size).weight
+        self.weight_g = nn.Parameter(torch.full((len(directions), *[1] * (directions.ndim - 1)), norm))
+        self.weight_v = nn.Parameter(directions.detach())
         self.bias = nn.Parameter(torch.zeros(channels_out))
 
     @property
     def weight(self) -> Tensor:
-        """The kernels, `[channels_out, channels_in, kernel_size]`."""
-        norms = torch.linalg.vector_norm(self.weight_v, dim=(1, 2), keepdim=True)
+        """The weight, in the shape of `weight_v`."""
+        axes = tuple(range(1, self.weight_v.ndim))
+        norms = torch.linalg.vector_norm(self.weight_v, dim=axes, keepdim=True)
         return self.weight_v * (self.weight_g / norms)
 
+
+class WeightNormConv1d(WeightNorm):
+    """Convolution of `[B, channels_in, time]`; each output channel's kernel `[channels_in, kernel_size]` has a norm."""
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        kernel_size: int,
+        stride: int = 1,
+        *,
+        dilation: int = 1,
+        padding: int = 0,
+    ):
+        super().__init__(nn.Conv1d(channels_in, channels_out, kernel_size).weight, 1.0, channels_out)
+        self.stride, self.dilation, self.padding = stride, dilation, padding
+
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv1d(x, self.weight, self.bias, self.stride)
+        return F.conv1d(x, self.weight, self.bias, self.stride, self.padding, self.dilation)
+
+
+class WeightNormConvTranspose1d(WeightNorm):
+    """Transposed convolution; each input channel's kernel `[channels_out, kernel_size]` has a norm."""
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        kernel_size: int,
+        stride: int,
+        *,
+        padding: int = 0,
+        output_padding: int = 0,
+    ):
+        directions = nn.ConvTranspose1d(channels_in, channels_out, kernel_size).weight
+        super().__init__(directions, math.sqrt(channels_out * stride / channels_in), channels_out)
+        self.stride, self.padding, self.output_padding = stride, padding, output_padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv_transpose1d(x, self.weight, self.bias, self.stride, self.padding, self.output_padding)
+
+
+class WeightNormLinear(WeightNorm):
+    """Linear map of the last axis, in the data type of what comes in; the weights of each output have a norm."""
+
+    def __init__(self, features_in: int, features_out: int):
+        super().__init__(nn.Linear(features_in, features_out).weight, 1.0, features_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.to(x.dtype), self.bias.to(x.dtype))

@@ -77,6 +77,9 @@ class AudioModality(Modality):
                 stacklevel=6,
             )
 
+    def code_length(self, spec: TokenizerSpec, length: int, window: int | None) -> int:
+        return length // spec.hop_length + 1 if spec.extra_frame else super().code_length(spec, length, window)
+
     def pad(self, x: Tensor, spec: TokenizerSpec) -> Tensor:
         """Pad with silence to a whole number of frames."""
         return F.pad(x, (0, -x.shape[-1] % spec.hop_length))
@@ -105,16 +108,6 @@ class AudioModality(Modality):
 
     def read_lossless(self, path: Path, like: Tensor, spec: TokenizerSpec) -> Tensor:
         return read_audio(path)[0]
-
-
-def chunk_frames(spec: TokenizerSpec, seconds: Any) -> int:
-    """Return the frames of a chunk of `chunk_seconds=`; InputError unless it is a number of at least one frame."""
-    assert spec.frame_rate is not None, "audio has a sample rate"
-    a_number = isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 < seconds < 1e15
-    if not a_number or seconds * spec.frame_rate < 1:
-        least = f"at least one frame, {1 / spec.frame_rate:.3g}"
-        raise InputError(f"expected chunk_seconds as a number of seconds, {least}, got {reprlib.repr(seconds)}")
-    return int(seconds * spec.frame_rate)
 
 
 def read_audio(path: MediaFile, start: float | None = None, duration: float | None = None) -> tuple[Tensor, int]:

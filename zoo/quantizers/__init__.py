@@ -12,6 +12,7 @@ from zoo.quantizers.grouped_lfq import GroupedLFQ
 from zoo.quantizers.lfq import LFQ
 from zoo.quantizers.nearest import nearest_code
 from zoo.quantizers.product import ProductVQ
+from zoo.quantizers.projected import ProjectedVQ
 from zoo.quantizers.residual import ResidualVQ
 from zoo.quantizers.shared_mapping import SharedMappingVQ
 from zoo.quantizers.sim_vq import SimVQ
@@ -27,6 +28,7 @@ __all__ = [
     "FactorizedVQ",
     "GroupedLFQ",
     "ProductVQ",
+    "ProjectedVQ",
     "Quantizer",
     "QuantizerOutput",
     "ResidualVQ",

@@ -16,6 +16,7 @@ from zoo.quantizers.fsq import FSQ
 from zoo.quantizers.grouped_lfq import GroupedLFQ
 from zoo.quantizers.lfq import LFQ
 from zoo.quantizers.product import ProductVQ
+from zoo.quantizers.projected import ProjectedVQ
 from zoo.quantizers.residual import ResidualVQ
 from zoo.quantizers.shared_mapping import SharedMappingVQ
 from zoo.quantizers.sim_vq import SimVQ
@@ -31,6 +32,7 @@ OURS: dict[str, Callable[..., Quantizer]] = {
     "factorized-vq": FactorizedVQ,
     "shared-mapping-vq": SharedMappingVQ,
     "sim-vq": SimVQ,
+    "projected-vq": ProjectedVQ,
     "fsq": FSQ,
     "lfq": LFQ,
     "grouped-lfq": GroupedLFQ,

@@ -64,8 +64,8 @@ class ResidualVQ(ResidualQuantizer):
         """Codes int64 `[..., n]` of the first n codebooks to the sum of their rows, `[..., dim]`."""
         codes = self.check_codes(codes)
         layers = vector_quantizers(self.layers)[: codes.shape[-1]]
-        rows = [layer.codes_to_latent(index) for layer, index in zip(layers, codes.split(1, dim=-1), strict=True)]
-        return reduce(torch.add, rows)
+        rows = (layer.codes_to_latent(index) for layer, index in zip(layers, codes.split(1, dim=-1), strict=True))
+        return reduce(torch.add, rows)  # one after the other: all of them would take much memory
 
     def forward(self, z: Tensor) -> QuantizerOutput:
         """Latents `[..., dim]` to `QuantizerOutput`; codes `[..., n]` with dropout in training mode."""

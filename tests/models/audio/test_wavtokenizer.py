@@ -1,47 +1,17 @@
-"""What is WavTokenizer's own: padding, chunks, the inverse STFT."""
+"""What is WavTokenizer's own: chunks, the inverse STFT."""
 
 import math
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
 
 import zoo
-from zoo.models.audio.wavtokenizer import PaddedConv, overlap_add
+from zoo.models.audio.wavtokenizer import overlap_add
 from zoo.testing import small
 
 NAMES = ["wavtokenizer-small-600-24k-4096", "wavtokenizer-small-320-24k-4096"]
-
-
-def plain_padded(x: np.ndarray, kernel_size: int, stride: int) -> np.ndarray:
-    """EnCodec's padding as its description states it, on one channel."""
-    length = len(x)
-    total = kernel_size - stride
-    right = total // 2
-    left = total - right
-    right += math.ceil(length / stride) * stride - length
-    if length > max(left, right):
-        return np.pad(x, (left, right), mode="reflect")
-    zeros = max(left, right) - length + 1
-    padded = np.pad(np.pad(x, (0, zeros)), (left, right), mode="reflect")
-    return padded[: len(padded) - zeros]
-
-
-@pytest.mark.parametrize(("kernel_size", "stride"), [(7, 1), (3, 1), (1, 1), (4, 2), (10, 5), (12, 6), (16, 8)])
-@pytest.mark.parametrize("length", [1, 2, 3, 4, 7, 16, 29])
-def test_convolution_pads_as_encodec_does(kernel_size, stride, length):
-    conv = PaddedConv(1, 1, kernel_size, stride)
-    x = torch.randn(length)
-    padded = plain_padded(x.numpy(), kernel_size, stride)
-    kernel = conv.conv.weight.detach().numpy()[0, 0]
-    expected = [
-        padded[start : start + kernel_size] @ kernel + conv.conv.bias.item()
-        for start in range(0, len(padded) - kernel_size + 1, stride)
-    ]
-    assert len(expected) == math.ceil(length / stride)
-    np.testing.assert_allclose(conv(x[None, None]).detach()[0, 0].numpy(), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
