@@ -216,7 +216,8 @@ def _try_out(tokenizer: Tokenizer, source: Path) -> None:
         try:
             with torch.random.fork_rng(devices=[]):  # for decoders that draw
                 x = modality.example(spec, 1, size, torch.Generator().manual_seed(0))
-                codes, expected = tokenizer.encode(x), (1, spec.num_codebooks, *spec.grid(size))
+                codes = tokenizer.encode(x)
+                expected = (1, spec.default_codebooks or spec.num_codebooks, *spec.grid(size))
                 if codes.shape != expected:
                     raise InputError(f"codes are {list(codes.shape)}, expected {list(expected)} for signals of {size}")
                 if tokenizer.encode_only is None:
