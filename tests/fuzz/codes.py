@@ -30,7 +30,7 @@ class Codes(Boundary):
         changed = odd_codes(random, codes) if size is None or random.random() < 0.2 else codes
         if random.random() < 0.15:
             return Case(f"{name}.embed({shown(changed)})", partial(embed, tokenizer, changed))
-        known = ("chunk_frames", *tokenizer.decode_options)
+        known = ("chunk_frames", "num_codebooks", "num_tokens", *tokenizer.decode_options)
         options = odd_options(random, known) if random.random() < 0.3 else {}
         what = f"{name}.decode({shown(changed)}, size={shown(size)}, {shown(options)})"
         return Case(what, partial(decode, tokenizer, changed, size, options))

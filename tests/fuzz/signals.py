@@ -44,7 +44,7 @@ class Signals(Boundary):
             return Case(what, partial(preprocess, tokenizer, source, options))
         lengths = odd_lengths(random, tokenizer, x) if random.random() < 0.5 else None
         changed = odd_signal(random, x) if lengths is None or random.random() < 0.2 else x
-        known = ("sample_rate", "chunk_frames", *tokenizer.encode_options)
+        known = ("sample_rate", "chunk_frames", "num_codebooks", "num_tokens", *tokenizer.encode_options)
         options = odd_options(random, known) if random.random() < 0.4 else {}
         what = f"{name}.encode({shown(changed)}, lengths={shown(lengths)}, {shown(options)})"
         return Case(what, partial(encode, tokenizer, changed, lengths, options))
@@ -125,7 +125,7 @@ def encode(tokenizer: zoo.Tokenizer, x: Any, lengths: Any, options: dict[str, An
     grid = tokenizer.spec.grid(size, window)
     if options.get("num_tokens") is not None:
         grid = (options["num_tokens"],)
-    expect_codes(tokenizer, codes, len(x), grid)
+    expect_codes(tokenizer, codes, len(x), grid, options.get("num_codebooks"))
     expect_usual(tokenizer, x, bool(caught))
     alone_options = {key: value for key, value in options.items() if key != "generator"}
     if lengths is not None and "generator" not in options:

@@ -43,13 +43,16 @@ def expect(condition: bool, message: str) -> None:
         raise Silent(message)
 
 
-def expect_codes(tokenizer: zoo.Tokenizer, codes: Tensor, batch: int, grid: tuple[int, ...]) -> None:
+def expect_codes(
+    tokenizer: zoo.Tokenizer, codes: Tensor, batch: int, grid: tuple[int, ...], num_codebooks: int | None = None
+) -> None:
     """Raise `Silent` unless these are codes of the tokenizer for a batch of signals on such a grid."""
     spec = tokenizer.spec
     expect(codes.dtype == torch.int64, f"codes of {codes.dtype}")
-    expected = (batch, spec.num_codebooks, *grid)
+    rows = num_codebooks or spec.default_codebooks or spec.num_codebooks
+    expected = (batch, rows, *grid)
     expect(codes.shape == expected, f"codes {list(codes.shape)}, expected {list(expected)}")
-    for number, size in enumerate(spec.codebook_sizes):
+    for number, size in enumerate(spec.codebook_sizes[:rows]):
         least, greatest = (int(bound) for bound in codes[:, number].aminmax())
         expect(least >= 0 and greatest < size, f"codes {least} to {greatest} of codebook {number} with {size} entries")
 

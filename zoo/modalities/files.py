@@ -60,11 +60,8 @@ def as_file(source: Any) -> MediaFile | None:
 
 def check_seconds(seconds: Any) -> float:
     """Return a length in seconds, at most `LONGEST`; InputError unless it is a number greater than 0."""
-    if (
-        not isinstance(seconds, int | float | np.integer | np.floating)
-        or isinstance(seconds, bool)
-        or not 0 < seconds < math.inf
-    ):
+    is_number = isinstance(seconds, int | float | np.integer | np.floating) and not isinstance(seconds, bool)
+    if not is_number or not 0 < seconds < math.inf:
         raise InputError(f"expected more than 0 seconds, got {reprlib.repr(seconds)}")
     return float(min(seconds, LONGEST))
 
