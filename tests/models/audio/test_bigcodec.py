@@ -48,7 +48,7 @@ def test_chunks_change_neither_latent_nor_signal(seconds):
 
 
 def test_a_chunk_shorter_than_a_frame_is_refused():
-    with pytest.raises(zoo.InputError, match=r"at least one frame, got 0\.001"):
+    with pytest.raises(zoo.InputError, match=r"at least one frame, .*got 0\.001"):
         small("bigcodec").encode(torch.zeros(1, 1, 600), chunk_seconds=0.001)
 
 
