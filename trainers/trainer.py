@@ -113,6 +113,7 @@ class Trainer:
             self._seed(number)
             with self.fabric.no_backward_sync(self.network, enabled=number + 1 < recipe.accumulate):
                 output = self.network(given)
+                original = self.tokenizer.modality.target(original, self.tokenizer.spec)
                 if adversary and discriminators_first:
                     self._add_losses(adversary.learn(output.reconstruction, original))
                     self._watch("the discriminators' gradient", adversary.advance(self.step))

@@ -89,6 +89,7 @@ def validate(
         original = to_signal(batch.to(tokenizer.device))
         output = tokenizer(original)
         reconstruction = modality.finish(output.reconstruction.float())
+        original = modality.target(original, spec)
         for name, figure in list(figures.items()):
             with _left_out_if_it_fails(name, figures):
                 figure.update(reconstruction, original)

@@ -92,10 +92,16 @@ def facts(name: str) -> dict[str, Any]:
         "config": dict(variant.config),
         "weights": weights_found(variant),
         "source_file": source_file(variant.sources[0]) if variant.sources else None,
+        "further_files": [source_file(file) for file in further_files(variant.hub)],
         "other_source_files": [source_file(source) for source in variant.sources[1:]],
         "figures": dict(variant.figures),
         "aliases": entry.aliases,
     }
+
+
+def further_files(source: Source | None) -> tuple[HubSource, ...]:
+    """Return the files that are needed beside the first one of a source."""
+    return source.also if isinstance(source, HubSource) else ()
 
 
 def source_file(source: Source) -> dict[str, str]:
@@ -174,7 +180,11 @@ def weights_found(variant: Variant) -> str:
     packages = [source.package for source in variant.sources if isinstance(source, PackageSource)]
     if variant.weights is not None or packages:
         return f"shipped with {variant.package if variant.weights is not None else packages[0]}"
-    published = [f"{source.repo}: {source.filename}" for source in variant.sources if isinstance(source, HubSource)]
+    published = [
+        f"{source.repo}: {' and '.join(file.filename for file in source.files)}"
+        for source in variant.sources
+        if isinstance(source, HubSource)
+    ]
     if published:
         return f"{' or '.join(published)} on the Hub"
     places = [source.where for source in variant.sources if isinstance(source, FileSource) and source.where]

@@ -93,8 +93,10 @@ def _on_hub(variant: Variant, ours: list[HubSource], published: list[HubSource])
 
 
 def _cached(source: HubSource) -> Path | None:
-    path = try_to_load_from_cache(source.repo, source.filename, revision=source.revision)
-    return Path(path) if isinstance(path, str) else None
+    """Return the file of a source in the Hub's cache; None if it, or another that it needs, is not there."""
+    found = [try_to_load_from_cache(file.repo, file.filename, revision=file.revision) for file in source.files]
+    paths = [Path(path) for path in found if isinstance(path, str)]
+    return paths[0] if len(paths) == len(found) else None
 
 
 def _conversion(variant: Variant, commit: str) -> Path:
@@ -134,7 +136,11 @@ def _convert(
         "commit": commit,
         "etag": published.resolve().name if published.is_symlink() else "",
     }
-    state = check_weights(read_checkpoint(published), expected, str(published), source.keys)
+    state = dict(check_weights(read_checkpoint(published), expected, str(published), source.keys))
+    for file in source.also:
+        with fetching(file, variant.name, variant.spec.modality):
+            other = Path(hf_hub_download(file.repo, file.filename, revision=file.revision))
+        state |= check_weights(read_checkpoint(other), expected, str(other), file.keys)
     path = _conversion(variant, commit)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -38,7 +38,8 @@ def load(
         name: a variant or alias; a folder or a safetensors file that `save_pretrained` wrote; or a Hub repository
             `owner/name` that holds one. Weights of a variant are looked for in the package, on this machine, in our
             converted repository, then in the published files on the Hub, which are converted once.
-        weights: a file with a variant's weights: a published checkpoint, or a safetensors file that zoo wrote.
+        weights: a file with a variant's weights: a published checkpoint, or a safetensors file that zoo wrote. Where
+            the weights are published in several files, the folder that holds them, laid out as on the Hub.
         device: device of the weights.
         dtype: data type of the weights; None: float32.
 
@@ -128,7 +129,7 @@ def load_into(tokenizer: Tokenizer, name: str, weights: str | Path) -> None:
         variant = registry.info(str(weights))
         state = saved.found_weights(variant, saved.network_of(variant))
         state = check_state(state, tokenizer.state_dict(), f"the weights of {variant.name} in a {name}")
-    elif not os.path.isfile(_checked(weights)):
+    elif not os.path.exists(_checked(weights)):
         raise CheckpointError(f"{weights}: no such file, and no variant has that name")
     else:
         variant = registry.info(name)

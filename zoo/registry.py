@@ -41,12 +41,19 @@ class HubSource:
     """A published file on the Hub: repository, path inside it, revision, and how its tensors are named.
 
     keys: None for a file in the layout of `save_pretrained`.
+    also: files that hold the rest of the tensors, where `keys` is for some of them `only`.
     """
 
     repo: str
     filename: str
     revision: str = "main"
     keys: KeyMap | None = None
+    also: tuple[HubSource, ...] = ()
+
+    @property
+    def files(self) -> tuple[HubSource, ...]:
+        """All files that are needed, this one first."""
+        return self, *self.also
 
 
 @dataclass(frozen=True)

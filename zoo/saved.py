@@ -25,7 +25,7 @@ import zoo
 from zoo import registry
 from zoo.checkpoints import assign, check_state, check_weights, read_checkpoint, read_metadata, without_storage
 from zoo.errors import CheckpointError, InputError, UnknownTokenizerError, WeightsUnavailableError, ZooError
-from zoo.registry import CARD, CONFIG, WEIGHTS, PackageSource, Variant
+from zoo.registry import CARD, CONFIG, WEIGHTS, HubSource, PackageSource, Variant
 from zoo.spec import TokenizerSpec
 
 if TYPE_CHECKING:
@@ -288,7 +288,10 @@ def load_variant(variant: Variant, weights: Path | None, dtype: torch.dtype | No
 def local_weights(variant: Variant, path: Path, network: Tokenizer) -> Mapping[str, Tensor]:
     """Return the tensors of a file that the user chose: ours as they are, a published one's through its key map."""
     expected = network.state_dict()
-    if path.suffix == ".safetensors" and "zoo" in read_metadata(path):
+    several = [source for source in variant.sources if isinstance(source, HubSource) and source.also]
+    if several and not ours_in(path):
+        return _published_together(variant.name, path, several[0], expected)
+    if ours_in(path):
         state = read_checkpoint(path)
         saved, wanted = _read_configuration(path), configuration(network)
         for key in ("architecture", "config"):
@@ -304,6 +307,32 @@ def local_weights(variant: Variant, path: Path, network: Tokenizer) -> Mapping[s
         if best is not None and (len(keys) == 1 or best.found(state, expected)):
             return check_weights(state, expected, str(path), best)
     return check_weights(state, expected, str(path))
+
+
+def ours_in(path: Path) -> bool:
+    """Return whether a file is one that zoo wrote."""
+    return path.suffix == ".safetensors" and "zoo" in read_metadata(path)
+
+
+def _published_together(
+    name: str, folder: Path, source: HubSource, expected: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return the tensors of the published files of a source that has several, in a folder laid out like the Hub's.
+
+    Raises:
+        CheckpointError: a path that is no such folder, or a file that does not fit.
+    """
+    names = [file.filename for file in source.files]
+    if missing := [name for name in names if not (folder / name).is_file()]:
+        raise CheckpointError(
+            f"{folder}: {name} needs {' and '.join(names)} in a folder as in {source.repo}; there is no "
+            f"{' and no '.join(missing)}"
+        )
+    state: dict[str, Tensor] = {}
+    for file in source.files:
+        path = folder / file.filename
+        state |= check_weights(read_checkpoint(path), expected, str(path), file.keys)
+    return state
 
 
 def found_weights(variant: Variant, network: Tokenizer) -> Mapping[str, Tensor]:

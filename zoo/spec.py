@@ -27,6 +27,7 @@ class TokenizerSpec:
     downsample: signal steps per grid step, one per axis: audio `(hop_length,)`, image `(height, width)`,
         video `(frames, height, width)`, structure `(1,)`; `()` for images whose tokens lie on no grid.
     channels: channels of audio, images and video; for structures the atoms of a residue, 5.
+    tracks: tracks of audio that lie one after the other in its channels, and are decoded as their mix.
     sample_rate: Hz (audio). resolution: height and width that the published figures are for (image, video).
     num_tokens: grid positions of an image, whatever its size (1D tokenizers). tail_drop: whether the first few of
         them can be decoded alone.
@@ -40,8 +41,9 @@ class TokenizerSpec:
 
     Raises:
         InputError: a field of another type, a size below 1, an unknown modality, a `downsample` that does not have one
-            number for each axis of the modality, a single size without a `resolution`, both `residual` and `tail_drop`,
-            or a `default_codebooks` that is not a number of residual codebooks.
+            number for each axis of the modality, a single size without a `resolution`, `channels` that are not a
+            multiple of `tracks`, both `residual` and `tail_drop`, or a `default_codebooks` that is not a number of
+            residual codebooks.
     """
 
     name: str = ""
@@ -50,6 +52,7 @@ class TokenizerSpec:
     codebook_sizes: tuple[int, ...]
     downsample: tuple[int, ...]
     channels: int
+    tracks: int = 1
     sample_rate: int | None = None
     resolution: tuple[int, int] | None = None
     num_tokens: int | None = None
@@ -76,6 +79,8 @@ class TokenizerSpec:
             raise InputError(f"{source}: expected downsample as ({', '.join(axes)}), got {self.downsample}")
         if not self.variable_size and self.resolution is None:
             raise InputError(f"{source}: expected a resolution where variable_size is False, got None")
+        if self.channels % self.tracks:
+            raise InputError(f"{source}: expected channels as a multiple of {self.tracks} tracks, got {self.channels}")
         if self.residual and self.tail_drop:
             raise InputError(f"{source}: expected residual or tail_drop, got both")
         default, most = self.default_codebooks, self.num_codebooks if self.residual else 0

@@ -15,6 +15,7 @@ from zoo.hub import HubMixin
 from zoo.memory import check_room
 from zoo.modalities import Batch, Modality
 from zoo.modalities.base import as_lengths, special_kind
+from zoo.parts import Part
 from zoo.quantizers.base import Quantizer, ResidualQuantizer
 from zoo.spec import TokenizerOutput, TokenizerSpec
 from zoo.tracing import values_are_readable
@@ -39,7 +40,8 @@ class Tokenizer(HubMixin):
 
     In a system without a decoder, `encode_only` says why it has none. `interpolation` is the interpolation with which
     the authors resize images, for `preprocess`. `small` holds arguments that make the network small and quick to try:
-    `zoo.create(name, small=True)`.
+    `zoo.create(name, small=True)`. `decoder_losses` names what `forward` returns in training beside the quantizer's
+    losses. `parts` are those that are compared with the authors' outputs by themselves, by name.
     """
 
     input_mean: float = 0.0
@@ -49,6 +51,8 @@ class Tokenizer(HubMixin):
     encode_only: str | None = None
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     small: ClassVar[Mapping[str, Any]] = {}
+    decoder_losses: tuple[str, ...] = ()
+    parts: ClassVar[Mapping[str, Part]] = {}
 
     encoder: nn.Module
     quantizer: Quantizer
@@ -134,7 +138,8 @@ class Tokenizer(HubMixin):
                 `num_codebooks` or `num_tokens`, as in `encode`: how many of the given codes are used.
 
         Returns:
-            The signal in its public layout. Images and video are clamped to [0, 1]; audio is not clipped.
+            The signal in its public layout, of several `spec.tracks` their mix. Images and video are clamped to [0, 1];
+            audio is not clipped.
 
         Raises:
             InputError: shape, dtype or range of the codes, a `size` beyond what they stand for, an unknown

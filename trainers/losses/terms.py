@@ -96,7 +96,7 @@ class WeightedLosses(nn.Module):
     Args:
         tokenizer: in training mode; its modality and its quantizer decide which terms there are.
         weights: weight of each term by name: of `RECONSTRUCTION_LOSSES` or of the quantizer's own (such as
-            `commitment_loss`; a frozen quantizer has none).
+            `commitment_loss`; a frozen quantizer has none) or of its `decoder_losses`.
         representation: the terms of teachers; None: none.
 
     Raises:
@@ -110,12 +110,14 @@ class WeightedLosses(nn.Module):
         super().__init__()
         spec, of_quantizer = tokenizer.spec, quantizer_losses(tokenizer)
         known = RECONSTRUCTION_LOSSES[spec.modality]
+        of_decoder = tokenizer.decoder_losses
         for name in weights:
-            if name not in known and name not in of_quantizer:
+            if name not in known and name not in of_quantizer and name not in of_decoder:
                 raise InputError(
                     f"recipe: unknown loss {name!r}; for {spec.modality}: {', '.join(known)}; "
                     f"of the quantizer: {', '.join(of_quantizer) or 'none'}"
                     f"{'' if tokenizer.quantizer.training else ', it is frozen'}"
+                    f"{f'; of the decoder: {", ".join(of_decoder)}' if of_decoder else ''}"
                 )
         self.weights, self.of_quantizer = dict(weights), of_quantizer
         self.representation = representation

@@ -43,9 +43,15 @@ class Preprocessing:
             resolution, seconds: as above.
 
         Raises:
-            InputError: variants of several modalities or fixed sizes, or an option that they do not take.
+            InputError: variants of several modalities or fixed sizes, one of several tracks, or an option that they do
+                not take.
         """
         first = specs[0]
+        if several := next((spec for spec in specs if spec.tracks > 1), None):
+            raise InputError(
+                f"{several.name} takes {several.tracks} tracks apart and decodes their mix; recordings to compare with "
+                "others are not in tracks"
+            )
         if other := next((spec for spec in specs if spec.modality != first.modality), None):
             raise InputError(
                 f"{first.name} is for {first.modality}, {other.name} for {other.modality}; compare them separately"

@@ -33,6 +33,7 @@ class KeyMap:
         ignore: prefixes of published keys that inference does not need, or endings, as `*.filter`.
         averaged: prefix of an exponential moving average that is stored under the raw keys without their dots.
             If a module (`encoder`, `decoder`) has one, all of its tensors are taken from it, otherwise the raw ones.
+        only: prefixes of our keys that the file holds, where the others are in another file; (): it holds all.
     """
 
     def __init__(
@@ -41,8 +42,9 @@ class KeyMap:
         layout: tuple[str, ...] = (),
         ignore: tuple[str, ...] = (),
         averaged: str | None = None,
+        only: tuple[str, ...] = (),
     ):
-        self.layout, self.averaged = layout, averaged
+        self.layout, self.averaged, self.only = layout, averaged, only or ("",)
         self._prefixes = tuple(part for part in ignore if not part.startswith("*"))
         self._endings = tuple(part.removeprefix("*") for part in ignore if part.startswith("*"))
         self._rules = [(_pattern(ours), published, *(transform or (None,))) for published, ours, *transform in rules]
@@ -61,10 +63,15 @@ class KeyMap:
         if not isinstance(checkpoint, Mapping):
             return 0
         checkpoint = flattened(checkpoint)
-        return sum(_weight_norm_key(self.published_key(ours)[0], checkpoint) in checkpoint for ours in expected)
+        published = (self.published_key(ours)[0] for ours in self.own(expected))
+        return sum(_weight_norm_key(key, checkpoint) in checkpoint for key in published)
+
+    def own(self, keys: Iterable[str]) -> list[str]:
+        """Return those of our keys whose tensors the published file holds."""
+        return [key for key in keys if key.startswith(self.only)]
 
     def convert(self, checkpoint: Mapping[str, Any], expected: Mapping[str, Tensor], source: str) -> State:
-        """Return the published `checkpoint` as a state dict with the keys and shapes of `expected`.
+        """Return the published `checkpoint` as a state dict with the keys and shapes of `expected`, or of its `own`.
 
         No value is copied.
 
@@ -79,7 +86,7 @@ class KeyMap:
         state = flattened(descend(checkpoint, self.layout, source))
         converted, used, missing, misshapen, mistyped = {}, set(), [], [], []
         averaged_modules = self._averaged_modules(state, expected)
-        for ours in expected:
+        for ours in self.own(expected):
             published, transform = self.published_key(ours)
             published = _weight_norm_key(published, state)
             key = published

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +19,38 @@ import torch
 from torch import Tensor
 
 from zoo import checkpoints, registry
+from zoo.checkpoints.keymap import KeyMap
 from zoo.checkpoints.synthetic import synthetic_checkpoint
 from zoo.errors import InputError
 from zoo.modalities.structure import ATOMS
+from zoo.parts import Part
+from zoo.registry import HubSource, Variant
 from zoo.tokenizer import Tokenizer
+
+Run = Callable[[Tokenizer, Mapping[str, Tensor], Mapping[str, str]], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
 class ParityReport:
     """The comparison of our outputs with a golden.
 
-    code_agreement: share of equal codes. differences: greatest absolute difference for each golden tensor; for
-        structures, over the residues that the golden's mask has.
+    part: part of the tokenizer that the golden is of; None: the whole.
+    code_agreement: share of equal codes; None if the part has none. differences: greatest absolute difference for each
+        golden tensor; for structures, over the residues that the golden's mask has.
     passed: whether everything is within `tolerance`, which is the manifest's.
     """
 
     name: str
+    part: str | None
     seed: int
-    code_agreement: float
+    code_agreement: float | None
     differences: dict[str, float]
     tolerance: dict[str, float]
 
     @property
     def passed(self) -> bool:
         limits = {key.removesuffix("_max_abs"): limit for key, limit in self.tolerance.items()}
-        return self.code_agreement >= limits["code_agreement"] and all(
+        return (self.code_agreement is None or self.code_agreement >= limits["code_agreement"]) and all(
             difference <= limits[array] for array, difference in self.differences.items() if array in limits
         )
 
@@ -52,12 +60,15 @@ def parity(
 ) -> ParityReport:
     """Run a variant on a golden's input, from a synthetic checkpoint converted like the published file.
 
+    If the manifest lists the tensors of one of the tokenizer's `parts`, that part alone has values and is run.
+
     Args:
         name: name of the variant.
         manifest: the parsed manifest, or the path of its JSON file.
         golden: path of the `.npz` file with `input`, `codes`, `reconstruction` unless the system only encodes, and
             optionally `latent`, `quantized`, `mask` and arrays named like an option of `decode` (`noise`), in the axes
             that the manifest states. With an array `names`, it holds one such group for each name (`NAME.input`, ...).
+            The golden of a part holds what that part takes and computes.
         seed: seed of the checkpoint; None: the manifest's.
 
     Raises:
@@ -72,35 +83,63 @@ def parity(
     variant = registry.info(name)
     if variant.keys is None:
         raise InputError(f"{variant.name} was trained for zoo: there is no published file to compare with")
-    with checkpoints.without_storage():
-        tokenizer = variant.build()
-    state = variant.keys.convert(
-        synthetic_checkpoint(manifest, seed), tokenizer.state_dict(), f"synthetic {variant.name}"
-    )
-    checkpoints.assign(tokenizer, state)
+    checkpoint = synthetic_checkpoint(manifest, seed)
+    part, tokenizer = network_with_weights(variant, checkpoint, manifest.get("config", {}))
     tokenizer.eval()
+    run = run_network if part is None else partial(run_part, tokenizer.parts[part])
     agreements: list[float] = []
     differences: dict[str, float] = {}
     for expected in cases:
-        agreement, found = compare(tokenizer, expected, manifest["axes"])
-        agreements.append(agreement)
+        agreement, found = compare(tokenizer, expected, manifest["axes"], run)
+        agreements += [] if agreement is None else [agreement]
         differences = {key: max(value, differences.get(key, 0.0)) for key, value in found.items()}
     return ParityReport(
         name=variant.name,
+        part=part,
         seed=seed,
-        code_agreement=min(agreements),
+        code_agreement=min(agreements, default=None),
         differences=differences,
         tolerance={key: value for key, value in manifest["tolerance"].items() if not isinstance(value, str)},
     )
 
 
+def network_with_weights(
+    variant: Variant, checkpoint: Mapping[str, Any], config: Mapping[str, Any]
+) -> tuple[str | None, Tokenizer]:
+    """Return the variant's network with the tensors of a checkpoint, and the part that they are of; None: the whole.
+
+    Args:
+        config: the manifest's `config`, which has the arguments of a part that is smaller than the published one.
+    """
+    source = f"synthetic {variant.name}"
+    for name, part in variant.builder.parts.items():
+        given = {ours: config[published] for ours, published in part.arguments.items() if published in config}
+        with checkpoints.without_storage():
+            tokenizer = variant.builder(variant.spec, **{**variant.config, **given})
+        expected = {key: value for key, value in tokenizer.state_dict().items() if key.startswith(part.tensors)}
+        for keys in key_maps(variant):
+            if len(expected) == keys.found(checkpoint, expected):
+                state = keys.convert(checkpoint, expected, source)
+                tokenizer.load_state_dict(state, strict=False, assign=True)
+                return name, tokenizer
+    with checkpoints.without_storage():
+        tokenizer = variant.build()
+    (keys,) = key_maps(variant)[:1]
+    checkpoints.assign(tokenizer, keys.convert(checkpoint, tokenizer.state_dict(), source))
+    return None, tokenizer
+
+
+def key_maps(variant: Variant) -> list[KeyMap]:
+    """Return the key maps of the authors' files."""
+    files = variant.hub.files if isinstance(variant.hub, HubSource) else variant.sources[:1]
+    return [file.keys for file in files if file.keys is not None]
+
+
 def compare(
-    tokenizer: Tokenizer, expected: Mapping[str, Tensor], axes: Mapping[str, str]
-) -> tuple[float, dict[str, float]]:
+    tokenizer: Tokenizer, expected: Mapping[str, Tensor], axes: Mapping[str, str], run: Run
+) -> tuple[float | None, dict[str, float]]:
     """Return the share of equal codes and the greatest difference per array, for one of a golden's cases."""
-    if "reconstruction" not in expected and tokenizer.encode_only is None:
-        raise InputError("expected a golden with a reconstruction")
-    ours = run_network(tokenizer, expected, axes)
+    ours = run(tokenizer, expected, axes)
     golden = {key: to_ours(expected[key], axes.get(key), tokenizer) for key in ours if key in expected}
     for key, array in golden.items():
         if is_atoms(axes.get(key)):  # the reference has only the first few of our five
@@ -113,7 +152,7 @@ def compare(
         absent = ~expected["mask"].bool().reshape(len(golden["codes"]), -1)  # [batch, residues]
         for key, difference in differences.items():
             difference.movedim(1 if is_atoms(axes.get(key)) else 2, 1)[absent] = 0
-    agreement = float((golden.pop("codes") == ours["codes"]).float().mean())
+    agreement = float((golden["codes"] == ours["codes"]).float().mean()) if "codes" in golden else None
     return agreement, {key: float(difference.max()) for key, difference in differences.items()}
 
 
@@ -136,11 +175,7 @@ def read_golden(path: str | Path) -> list[dict[str, Tensor]]:
         raise InputError(f"{path}: not a golden ({error})") from None
     names = arrays.get("names")
     tensors = {key: torch.from_numpy(array) for key, array in arrays.items() if array.dtype.kind in "biuf"}
-    cases = [tensors] if names is None else [_group(tensors, f"{name}.") for name in names.tolist()]
-    for case in cases:
-        if not {"input", "codes"} <= case.keys():
-            raise InputError(f"{path}: expected input and codes, found {', '.join(arrays)}")
-    return cases
+    return [tensors] if names is None else [_group(tensors, f"{name}.") for name in names.tolist()]
 
 
 def _group(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -153,6 +188,10 @@ def run_network(tokenizer: Tokenizer, golden: Mapping[str, Tensor], axes: Mappin
 
     The decoder gets the golden's own codes, so that a code that differs does not change its output.
     """
+    if not {"input", "codes"} <= golden.keys():
+        raise InputError(f"expected a golden with input and codes, found {', '.join(golden)}")
+    if "reconstruction" not in golden and tokenizer.encode_only is None:
+        raise InputError("expected a golden with a reconstruction")
     signal = to_ours(golden["input"], axes["input"], tokenizer)
     if is_atoms(axes["input"]):
         signal = _all_atoms(signal, golden.get("mask"))
@@ -167,6 +206,16 @@ def run_network(tokenizer: Tokenizer, golden: Mapping[str, Tensor], axes: Mappin
         options = {key: golden[key] for key in tokenizer.decode_options if key in golden}
         arrays["reconstruction"] = tokenizer.from_latent(arrays["quantized"], **options)
     return arrays
+
+
+@torch.inference_mode()
+def run_part(
+    part: Part, tokenizer: Tokenizer, golden: Mapping[str, Tensor], axes: Mapping[str, str]
+) -> dict[str, Tensor]:
+    """Return what a part of the tokenizer computes from the golden's arrays, in our axes."""
+    if missing := [key for key in part.takes if key not in golden]:
+        raise InputError(f"expected a golden with {', '.join(missing)}, found {', '.join(golden)}")
+    return part.run(tokenizer, {key: to_ours(golden[key], axes.get(key), tokenizer) for key in part.takes})
 
 
 def _all_atoms(coordinates: Tensor, mask: Tensor | None) -> Tensor:

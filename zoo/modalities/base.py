@@ -220,6 +220,10 @@ class Modality(ABC):
         """Return a decoded batch in its public range."""
         return x.clamp(0, 1) if self.has_unit_range else x
 
+    def target(self, x: Tensor, spec: TokenizerSpec) -> Tensor:
+        """Return what a decoded batch is compared with: the signal that was encoded, or of several tracks their mix."""
+        return x if spec.tracks == 1 else x.unflatten(1, (spec.tracks, -1)).sum(dim=1)
+
     def like(self, x: Tensor, original: Tensor) -> Tensor:
         """Return a decoded batch without what is absent from `original`."""
         return x

@@ -38,12 +38,13 @@ def forward_trains_encoder_and_decoder(tokenizer: Tokenizer) -> None:
     x = signal(tokenizer, 1, sizes(tokenizer)[-1])
     output = tokenizer(x)
     shape = (1, tokenizer.spec.num_codebooks, *tokenizer.spec.grid(tokenizer.size_of(x)))
+    target = tokenizer.modality.target(x, tokenizer.spec)
     expect(
-        output.reconstruction.shape == x.shape,
-        f"expected a reconstruction {list(x.shape)}, got {list(output.reconstruction.shape)}",
+        output.reconstruction.shape == target.shape,
+        f"expected a reconstruction {list(target.shape)}, got {list(output.reconstruction.shape)}",
     )
     expect(output.codes.shape == shape, f"expected codes {list(shape)}, got {list(output.codes.shape)}")
-    distance = (output.reconstruction - x).nan_to_num().square().mean()
+    distance = (output.reconstruction - target).nan_to_num().square().mean()
     torch.autograd.backward(distance + sum(output.losses.values()))
     for part in ("encoder", "decoder"):
         # A tokenizer around another network, as `zoo.discretize` makes it, has both inside that.

@@ -139,7 +139,8 @@ def reconstruct(tokenizer: Tokenizer, signal: Tensor, **options: Any) -> Reconst
     start = time.perf_counter()
     codes = tokenizer.encode(signal, **options)
     decoded = tokenizer.restore(codes, signal)
-    original, reconstruction = signal.float().cpu(), decoded.float().cpu()
+    original = tokenizer.modality.target(signal, tokenizer.spec).float().cpu()
+    reconstruction = decoded.float().cpu()
     seconds = time.perf_counter() - start
     bits = codes[0, 0].numel() * tokenizer.spec.bits_of(codes.shape[1])
     return Reconstruction(

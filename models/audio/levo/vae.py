@@ -1,0 +1,115 @@
+"""The waveform autoencoder of LeVo's codec: stereo at 48 kHz to 25 latents a second and back.
+
+It is the "Oobleck" of stable-audio-tools (Stability-AI at 50049e3), a continuous autoencoder of weight-normalised
+convolutions with periodic activations.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from zoo.layers.overlap import overlapping
+from zoo.layers.snake import SnakeBeta
+from zoo.layers.weight_norm import WeightNormConv1d, WeightNormConvTranspose1d
+
+DILATIONS = (1, 3, 9)
+REACH = 3 * sum(DILATIONS)  # steps on either side that a stage's residual units see
+
+
+class ResidualUnit(nn.Module):
+    def __init__(self, channels: int, dilation: int):
+        super().__init__()
+        self.act1 = SnakeBeta(channels)
+        self.conv1 = WeightNormConv1d(channels, channels, 7, dilation=dilation, padding=3 * dilation)
+        self.act2 = SnakeBeta(channels)
+        self.conv2 = WeightNormConv1d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(self.act2(self.conv1(self.act1(x))))
+
+
+def residual_units(channels: int) -> nn.Sequential:
+    return nn.Sequential(*(ResidualUnit(channels, dilation) for dilation in DILATIONS))
+
+
+class EncoderStage(nn.Module):
+    def __init__(self, channels_in: int, channels_out: int, stride: int):
+        super().__init__()
+        self.units = residual_units(channels_in)
+        self.act = SnakeBeta(channels_in)
+        self.conv = WeightNormConv1d(channels_in, channels_out, 2 * stride, stride, padding=stride // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(self.act(self.units(x)))
+
+
+class DecoderStage(nn.Module):
+    def __init__(self, channels_in: int, channels_out: int, stride: int):
+        super().__init__()
+        self.act = SnakeBeta(channels_in)
+        self.conv = WeightNormConvTranspose1d(channels_in, channels_out, 2 * stride, stride, padding=stride // 2)
+        self.units = residual_units(channels_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.units(self.conv(self.act(x)))
+
+
+class WaveformVAE(nn.Module):
+    """Continuous autoencoder of stereo audio.
+
+    Args:
+        dim: channels of a latent.
+        width: channels of the first stage. multipliers: channels of each further step, in multiples of `width`.
+        strides: strides of the encoder's stages, first to last.
+    """
+
+    def __init__(self, dim: int, width: int, multipliers: tuple[int, ...], strides: tuple[int, ...]):
+        super().__init__()
+        widths = [width, *(width * multiplier for multiplier in multipliers)]
+        steps = list(zip(widths[:-1], widths[1:], strides, strict=True))
+        self.strides = strides
+        self.encoder = nn.Sequential(
+            WeightNormConv1d(2, width, 7, padding=3),
+            *(EncoderStage(*step) for step in steps),
+            SnakeBeta(widths[-1]),
+            WeightNormConv1d(widths[-1], 2 * dim, 3, padding=1),
+        )
+        head = WeightNormConv1d(width, 2, 7, padding=3)
+        head.register_parameter("bias", None)
+        self.decoder = nn.Sequential(
+            WeightNormConv1d(dim, widths[-1], 7, padding=3),
+            *(DecoderStage(high, low, stride) for low, high, stride in reversed(steps)),
+            SnakeBeta(width),
+            head,
+        )
+
+    def encode(self, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and scale `[B, dim, frames]` of the posterior of audio `[B, 2, frames * hop]`.
+
+        The posterior's deviation is `softplus(scale) + 1e-4`.
+        """
+        mean, scale = self.encoder(audio).chunk(2, dim=1)
+        return mean, scale
+
+    def decode(self, latent: Tensor, chunk_frames: int) -> Tensor:
+        """Return audio `[B, 2, frames * hop]` for latents `[B, dim, frames]`, whatever is computed at once."""
+        hop, parts = math.prod(self.strides), []
+        for start, stop, first, last in overlapping(latent.shape[-1], chunk_frames, self.reach):
+            audio = self.decoder(latent[..., first:last])
+            if (first, last) != (start, stop):
+                audio = audio[..., (start - first) * hop : (stop - first) * hop]
+            parts.append(audio)
+        return torch.cat(parts, dim=-1)
+
+    @property
+    def reach(self) -> int:
+        """An upper bound of the frames on either side that a sample depends on."""
+        rate, frames = 1, 3.0
+        for stride in reversed(self.strides):
+            frames += 1 / rate
+            rate *= stride
+            frames += REACH / rate
+        return math.ceil(frames + 3 / rate)
