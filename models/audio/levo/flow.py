@@ -130,7 +130,7 @@ class FlowTransformer(nn.Module):
         """
         frames = torch.arange(x.shape[-1], device=x.device)
         mask = torch.where(frames < num_given, GIVEN, GENERATED)
-        mask_channels = self.mask(mask).expand(len(x), -1, -1)
+        mask_channels = self.mask(mask).expand(x.shape[0], -1, -1)
         h = torch.cat([mask_channels, given.mT, condition.mT, x.mT], dim=-1) + self.position(frames)
         modulation = self.time(time)
         for block in self.blocks:

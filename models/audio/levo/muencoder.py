@@ -50,6 +50,12 @@ def log_mel(audio: Tensor) -> Tensor:
     return (10 * power.clamp(min=1e-10).log10() - MEL_MEAN) / MEL_STD
 
 
+def repeated(x: Tensor, start: int, length: int) -> Tensor:
+    """Return `length` steps of `[..., steps]` from `start` on, as if it were repeated without end."""
+    steps = torch.full((1,), x.shape[-1], device=x.device)
+    return x[..., torch.arange(start, start + length, device=x.device).remainder(steps)]
+
+
 class FrontBlock(nn.Module):
     """Residual block that halves both axes of `[B, channels_in, mels, time]`."""
 
@@ -189,16 +195,13 @@ class MuEncoder(nn.Module):
         windows = (samples + window - 1) // window
         frames = (samples + self.hop_length - 1) // self.hop_length
         if torch.compiler.is_compiling() or self.training:
-            loop = torch.arange(windows * window, device=audio.device) % samples
-            batch = rearrange(audio[..., loop], "b c (w n) -> (b w) c n", n=window)
+            loop = repeated(audio, 0, windows * window)
+            batch = rearrange(loop, "b c (w n) -> (b w) c n", n=window)
             return rearrange(self.features(batch), "(b w) d t -> b d (w t)", w=windows)[..., :frames]
         # One by one: in a batch, a sum may be rounded otherwise, and codes have to be those of the item alone.
         items = []
         for item in audio.split(1):
-            parts = []
-            for start in range(0, samples, window):
-                loop = torch.arange(start, start + window, device=audio.device) % samples
-                parts.append(self.features(item[..., loop]))
+            parts = [self.features(repeated(item, start, window)) for start in range(0, samples, window)]
             items.append(torch.cat(parts, dim=-1)[..., :frames])
         return torch.cat(items)
 

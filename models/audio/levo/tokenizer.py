@@ -23,7 +23,7 @@ from zoo.layers.noise import noise_like
 from zoo.layers.weight_norm import WeightNormLinear
 from zoo.modalities.audio import chunk_frames
 from zoo.models.audio.levo.flow import FlowTransformer
-from zoo.models.audio.levo.muencoder import MuEncoder
+from zoo.models.audio.levo.muencoder import MuEncoder, repeated
 from zoo.models.audio.levo.vae import WaveformVAE
 from zoo.parts import Part
 from zoo.quantizers.base import Quantizer, QuantizerOutput, straight_through, without_autocast
@@ -128,8 +128,8 @@ class Decoder(nn.Module):
         windows = 1 if torch.compiler.is_compiling() else max(1, math.ceil((frames - shared) / (window - shared)))
         latents, parts, hop = None, [], math.prod(self.vae.strides)
         for start in range(0, windows * (window - shared), window - shared):
-            part = condition[..., torch.arange(start, start + window, device=condition.device) % frames]
-            noise = noise_like(part.new_empty(len(part), self.flow.latent_dim, window), generator)
+            part = repeated(condition, start, window)
+            noise = noise_like(part.new_empty(part.shape[0], self.flow.latent_dim, window), generator)
             context = None if latents is None else latents[..., -shared:]
             latents = self.flow.sample(part, noise, num_steps, context)
             audio = self.vae.decode(latents, chunk_frames)
