@@ -46,6 +46,24 @@ def test_published_variant_is_at_parity(name):
     check(name)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "golden", "part"),
+    [
+        ("levo-codec", "levo-codec", "encoder"),
+        ("levo-codec", "levo-codec-flow", "flow"),
+        ("levo-codec", "levo-codec-flow-reduced", "flow"),
+        ("levo-codec", "levo-codec-vae", "vae"),
+        ("levo-codec-mixed", "levo-codec-mixed", "encoder"),
+    ],
+)
+def test_each_part_of_a_tokenizer_is_at_parity(name, golden, part):
+    report = parity(name, GOLDENS / golden / "manifest.json", GOLDENS / golden / "golden.npz")
+    assert report.part == part
+    assert {"latent", "reconstruction"} & set(report.differences)
+    assert report.passed, report
+
+
 def test_files_that_are_no_manifest_or_golden_are_named(tmp_path):
     name = "wavtokenizer-small-320-24k-4096"
     broken = tmp_path / "broken"

@@ -117,7 +117,7 @@ class WeightedLosses(nn.Module):
                     f"recipe: unknown loss {name!r}; for {spec.modality}: {', '.join(known)}; "
                     f"of the quantizer: {', '.join(of_quantizer) or 'none'}"
                     f"{'' if tokenizer.quantizer.training else ', it is frozen'}"
-                    f"{f'; of the decoder: {", ".join(of_decoder)}' if of_decoder else ''}"
+                    f"{'; of the decoder: ' if of_decoder else ''}{', '.join(of_decoder)}"
                 )
         self.weights, self.of_quantizer = dict(weights), of_quantizer
         self.representation = representation

@@ -117,6 +117,8 @@ class Decoder(nn.Module):
 
     def __init__(self, flow: FlowTransformer, vae: WaveformVAE):
         super().__init__()
+        if flow.positions < 4:
+            raise InputError(f"expected window_frames of at least 4, got {flow.positions}")
         self.flow, self.vae = flow, vae
 
     def forward(
