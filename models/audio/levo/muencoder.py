@@ -9,7 +9,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from zoo.layers.overlap import overlapping
@@ -188,20 +188,21 @@ class MuEncoder(nn.Module):
         self.layers = nn.ModuleList(ConformerLayer(width, hidden, num_heads) for _ in range(max(depths)))
 
     def forward(self, audio: Tensor) -> Tensor:
+        # Each window is scaled by itself, so that no copy of a long clip is made.
         tracks = rearrange(audio, "b (k s) n -> b k s n", k=len(self.depths))
-        peaks = tracks.abs().amax(dim=(2, 3), keepdim=True)
-        audio = (tracks / (peaks / LOUDEST).clamp(min=1)).flatten(1, 2)
+        peaks = torch.maximum(tracks.amax(dim=(2, 3)), -tracks.amin(dim=(2, 3)))
+        scales = repeat((peaks / LOUDEST).clamp(min=1), "b k -> b (k s) 1", s=2)
         samples, window = audio.shape[-1], self.window_frames * self.hop_length
         windows = (samples + window - 1) // window
         frames = (samples + self.hop_length - 1) // self.hop_length
         if torch.compiler.is_compiling() or self.training:
-            loop = repeated(audio, 0, windows * window)
+            loop = repeated(audio, 0, windows * window) / scales
             batch = rearrange(loop, "b c (w n) -> (b w) c n", n=window)
             return rearrange(self.features(batch), "(b w) d t -> b d (w t)", w=windows)[..., :frames]
         # One by one: in a batch, a sum may be rounded otherwise, and codes have to be those of the item alone.
         items = []
-        for item in audio.split(1):
-            parts = [self.features(repeated(item, start, window)) for start in range(0, samples, window)]
+        for item, scale in zip(audio.split(1), scales.split(1), strict=True):
+            parts = [self.features(repeated(item, start, window) / scale) for start in range(0, samples, window)]
             items.append(torch.cat(parts, dim=-1)[..., :frames])
         return torch.cat(items)
 

@@ -481,7 +481,7 @@ VAE = KeyMap(
 
 # The names of the files come from the default arguments of the authors' code and from loaders that others published.
 HUB = "tencent/SongGeneration"
-LICENSE = "License Terms of SongGeneration (non-commercial: academic and research use)"
+LICENSE = "License Terms of SongGeneration (non-commercial)"
 register(
     "levo-codec",
     LeVo,

@@ -190,6 +190,18 @@ def test_weights_are_read_from_a_folder_with_both_published_files(tiny, tmp_path
     assert all(torch.equal(value, tokenizer.state_dict()[key]) for key, value in loaded.state_dict().items())
 
 
+def test_both_published_files_are_fetched_and_converted_together(tiny, server, tmp_path):
+    tokenizer = zoo.create(tiny).eval()
+    codec, vae = tmp_path / "codec.safetensors", tmp_path / "vae.ckpt"
+    save_file(published(tokenizer, SEPARATE), codec)
+    torch.save({"state_dict": published(tokenizer, VAE)}, vae)
+    source = zoo.info(tiny).hub
+    names = [file.filename for file in source.files]
+    server.add(source.repo, dict(zip(names, (codec.read_bytes(), vae.read_bytes()), strict=True)))
+    loaded = zoo.load(tiny)
+    assert all(torch.equal(value, tokenizer.state_dict()[key]) for key, value in loaded.state_dict().items())
+
+
 def test_one_of_several_files_alone_is_refused_with_what_is_needed(tiny, tmp_path):
     path = Path(tmp_path) / "model_2.safetensors"
     save_file(published(zoo.create(tiny), SEPARATE), path)
