@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from zoo.checkpoints import KeyMap
 from zoo.errors import InputError
 from zoo.layers.noise import noise_like
+from zoo.layers.overlap import frames_of_chunk
 from zoo.layers.weight_norm import WeightNormLinear
-from zoo.modalities.audio import chunk_frames
 from zoo.models.audio.levo.flow import FlowTransformer
 from zoo.models.audio.levo.muencoder import MuEncoder, repeated
 from zoo.models.audio.levo.vae import WaveformVAE
@@ -230,7 +230,7 @@ class LeVo(Tokenizer):
     ) -> Tensor:
         if not isinstance(num_steps, int) or isinstance(num_steps, bool) or num_steps < 1:
             raise InputError(f"expected num_steps as an integer of at least 1, got {num_steps!r}")
-        return self.decoder(latent, num_steps, generator, chunk_frames(self.spec, chunk_seconds))
+        return self.decoder(latent, num_steps, generator, frames_of_chunk(self.spec, chunk_seconds))
 
     def forward(self, x: Tensor) -> TokenizerOutput:
         """As in `Tokenizer`; in training, the flow takes one step from a random time, and its loss is `flow_loss`."""
