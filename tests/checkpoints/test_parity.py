@@ -46,6 +46,14 @@ def test_published_variant_is_at_parity(name):
     check(name)
 
 
+@pytest.mark.slow
+def test_a_published_variant_that_only_encodes_is_at_parity():
+    name = "glm4-voice-tokenizer"
+    report = parity(name, GOLDENS / name / "manifest.json", GOLDENS / name / "golden.npz")
+    assert {"latent", "quantized"} == set(report.differences)
+    assert report.passed, report
+
+
 def test_files_that_are_no_manifest_or_golden_are_named(tmp_path):
     name = "wavtokenizer-small-320-24k-4096"
     broken = tmp_path / "broken"
