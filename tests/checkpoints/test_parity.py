@@ -40,6 +40,7 @@ def test_wavtokenizer_with_75_tokens_a_second_is_at_parity():
         "wetok-general-768",
         "wetok-imagenet-f16",
         "wetok-imagenet-f8",
+        "xy-tokenizer",
     ],
 )
 def test_published_variant_is_at_parity(name):
