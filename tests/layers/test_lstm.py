@@ -58,3 +58,25 @@ def test_it_compiles_to_one_graph():
     with torch.no_grad():
         compiled = torch.compile(ours, fullgraph=True, backend="eager")
         assert torch.equal(compiled(x)[0], ours(x)[0])
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_an_exported_graph_holds_for_any_length(bidirectional):
+    ours, _ = both(bidirectional)
+    dynamic = torch.export.Dim.DYNAMIC
+    graph = torch.export.export(NoGradient(ours), (torch.randn(2, 3, 8),), dynamic_shapes=({0: dynamic, 1: dynamic},))
+    x = torch.randn(3, 11, 8)
+    torch.testing.assert_close(graph.module()(x), ours(x)[0])
+    assert torch.backends.mkldnn.is_available() == torch._C._get_mkldnn_enabled()  # as it was
+
+
+class NoGradient(nn.Module):
+    """The outputs of an LSTM, as a tokenizer's `encode` computes them."""
+
+    def __init__(self, lstm: LSTM):
+        super().__init__()
+        self.lstm = lstm
+
+    @torch.no_grad()
+    def forward(self, x):
+        return self.lstm(x)[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -64,5 +65,23 @@ class LSTM(nn.RNNBase):
             zeros = x.new_zeros(len(weights) // 4, x.shape[0], self.hidden_size)
             state = zeros, zeros
         layers = len(weights) // (8 if bidirectional else 4)
-        out, hidden, cell = torch.lstm(x, state, weights, True, layers, 0.0, self.training, bidirectional, True)
+        options = (True, layers, 0.0, self.training, bidirectional, True)
+        if torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling():  # in torch.export
+            with shapes_without_a_loop():
+                out, hidden, cell = torch.lstm(x, state, weights, *options)
+        else:
+            out, hidden, cell = torch.lstm(x, state, weights, *options)
         return out, (hidden, cell)
+
+
+@contextmanager
+def shapes_without_a_loop() -> Iterator[None]:
+    """Context in which `torch.export` finds the shapes of an LSTM without a loop over the steps.
+
+    `torch.export` turns oneDNN off, without which PyTorch takes such a loop, and the graph holds for as many steps.
+    """
+    enabled, *_ = torch.backends.mkldnn.set_flags(_enabled=True, _fp32_precision=None)
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.set_flags(_enabled=enabled, _fp32_precision=None)
