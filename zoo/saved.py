@@ -217,7 +217,7 @@ def _try_out(tokenizer: Tokenizer, source: Path) -> None:
             with torch.random.fork_rng(devices=[]):  # for decoders that draw
                 x = modality.example(spec, 1, size, torch.Generator().manual_seed(0))
                 codes = tokenizer.encode(x)
-                expected = (1, spec.default_codebooks or spec.num_codebooks, *spec.grid(size))
+                expected = (1, len(spec.default_sizes), *spec.grid(size))
                 if codes.shape != expected:
                     raise InputError(f"codes are {list(codes.shape)}, expected {list(expected)} for signals of {size}")
                 if tokenizer.encode_only is None:
