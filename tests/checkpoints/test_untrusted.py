@@ -233,6 +233,10 @@ def test_an_old_file_that_states_more_than_it_has_asks_for_no_memory(tmp_path):
         (torch.ones(2, dtype=torch.complex64), "a: torch.complex64, expected torch.float32"),
         (torch.ones(2, dtype=torch.int64), "a: torch.int64, expected torch.float32"),
         (torch.ones(2, dtype=torch.bool), "a: torch.bool, expected torch.float32"),
+        (
+            torch.zeros(2, dtype=torch.uint8).view(torch.float8_e8m0fnu),
+            "a: torch.float8_e8m0fnu, expected torch.float32",
+        ),
         (torch.ones(2).to_sparse(), "a: a OtherTensor"),
         (torch.quantize_per_tensor(torch.ones(2), 1.0, 0, torch.qint8), "a: a OtherTensor"),
     ],

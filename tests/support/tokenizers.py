@@ -49,7 +49,7 @@ def expect_codes(
     """Raise `Silent` unless these are codes of the tokenizer for a batch of signals on such a grid."""
     spec = tokenizer.spec
     expect(codes.dtype == torch.int64, f"codes of {codes.dtype}")
-    rows = num_codebooks or spec.default_codebooks or spec.num_codebooks
+    rows = num_codebooks or len(spec.default_sizes)
     expected = (batch, rows, *grid)
     expect(codes.shape == expected, f"codes {list(codes.shape)}, expected {list(expected)}")
     for number, size in enumerate(spec.codebook_sizes[:rows]):

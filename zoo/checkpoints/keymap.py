@@ -16,6 +16,16 @@ from zoo.errors import CheckpointError
 
 State = dict[str, Tensor]
 
+# Data types of weights, which are converted to the network's.
+FLOATING = (
+    torch.float64,
+    torch.float32,
+    torch.float16,
+    torch.bfloat16,
+    torch.float8_e4m3fn,
+    torch.float8_e5m2,
+)
+
 # Names of normalised weights, and those that PyTorch's parametrization has for them.
 PARAMETRIZED = {"weight_g": "original0", "weight_v": "original1"}
 
@@ -231,7 +241,7 @@ def _listed(keys: list[str], what: str) -> str:
 
 def _same_kind(found: torch.dtype, expected: torch.dtype) -> bool:
     """Whether a tensor's data type may replace another: any floating type may replace any other, else only the same."""
-    return found == expected or (found.is_floating_point and expected.is_floating_point)
+    return found == expected or (found in FLOATING and expected.is_floating_point)
 
 
 def _stored(value: Tensor) -> Tensor:
