@@ -61,6 +61,10 @@ def test_each_part_of_a_tokenizer_is_at_parity(name, golden, part):
     report = parity(name, GOLDENS / golden / "manifest.json", GOLDENS / golden / "golden.npz")
     assert report.part == part
     assert {"latent", "reconstruction"} & set(report.differences)
+def test_a_published_variant_that_only_encodes_is_at_parity():
+    name = "glm4-voice-tokenizer"
+    report = parity(name, GOLDENS / name / "manifest.json", GOLDENS / name / "golden.npz")
+    assert {"latent", "quantized"} == set(report.differences)
     assert report.passed, report
 
 

@@ -1,0 +1,130 @@
+"""Blocks of Whisper's encoder: the log-mel front, two convolutions, positions, transformer layers.
+
+Paper: Robust Speech Recognition via Large-Scale Weak Supervision (ICML 2023, arXiv 2212.04356).
+Audio is at 16 kHz; a mel frame is 10 ms, and the convolutions leave one frame for 20 ms.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+SAMPLE_RATE = 16000
+HOP_LENGTH = 160  # samples from one mel frame to the next
+N_FFT = 400
+WINDOW_SECONDS = 30  # what Whisper's positions reach
+
+
+class LogMel(nn.Module):
+    """Log-mel spectrogram: `[B, samples]`, samples a multiple of 160, to float32 `[B, bands, samples / 160]`.
+
+    Bands have Slaney's scale and norms, up to 8 kHz. What is weaker than the item's loudest value by more than 80 dB
+    is lifted to that level, so that silence after a clip changes nothing else, and a louder passage does.
+    """
+
+    filters: Tensor
+
+    def __init__(self, bands: int):
+        super().__init__()
+        self.register_buffer("filters", mel_filters(bands), persistent=False)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        window = torch.hann_window(N_FFT, device=audio.device)
+        spectrum = torch.stft(audio.float(), N_FFT, HOP_LENGTH, window=window, return_complex=True)[..., :-1]
+        power = spectrum.real.square() + spectrum.imag.square()
+        mel = (self.filters.float().mT @ power).clamp(min=1e-10).log10()
+        return (torch.maximum(mel, mel.amax(dim=(1, 2), keepdim=True) - 8) + 4) / 4
+
+
+def mel_filters(bands: int) -> Tensor:
+    """Return triangles on Slaney's mel scale, each of area 1, as float32 `[N_FFT / 2 + 1, bands]`."""
+    step = math.log(6.4) / 27  # of the logarithm, per mel above 1 kHz, which is mel 15
+    mels = torch.linspace(0, 15 + math.log(SAMPLE_RATE / 2000) / step, bands + 2, dtype=torch.float64)
+    edges = torch.where(mels < 15, mels * 200 / 3, 1000 * torch.exp((mels - 15) * step))
+    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
+    frequency = torch.arange(N_FFT // 2 + 1, dtype=torch.float64)[:, None] * (SAMPLE_RATE / N_FFT)
+    triangles = torch.minimum((frequency - low) / (centre - low), (high - frequency) / (high - centre))
+    return (triangles.clamp(min=0) * 2 / (high - low)).float()
+
+
+def sinusoids(length: int, width: int) -> Tensor:
+    """Return positions float32 `[length, width]`: sines in the first half of the channels, cosines in the second."""
+    scale = math.log(10000) / (width // 2 - 1)
+    angles = torch.arange(length)[:, None] * torch.exp(-scale * torch.arange(width // 2))
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+class Stem(nn.Module):
+    """Two convolutions, of which the second halves the frames: `[B, bands, frames]` to `[B, ceil(frames / 2), width]`.
+
+    A causal one sees no frame after its own.
+    """
+
+    def __init__(self, bands: int, width: int, *, causal: bool = False):
+        super().__init__()
+        self.pads = (2, 0) if causal else (1, 1)
+        self.conv1 = nn.Conv1d(bands, width, 3)
+        self.conv2 = nn.Conv1d(width, width, 3, stride=2)
+
+    def forward(self, mel: Tensor) -> Tensor:
+        x = F.gelu(self.conv1(F.pad(mel, self.pads)))
+        return F.gelu(self.conv2(F.pad(x, self.pads))).mT
+
+
+class Attention(nn.Module):
+    """Attention of several heads, whose keys have no bias."""
+
+    def __init__(self, width: int, num_heads: int):
+        super().__init__()
+        self.num_heads = num_heads
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, allowed: Tensor | None) -> Tensor:
+        # Contiguous, because PyTorch otherwise uses a kernel that stores the matrix of all frames by all frames.
+        q, k, v = (
+            rearrange(project(x), "b t (h c) -> b h t c", h=self.num_heads).contiguous()
+            for project in (self.query, self.key, self.value)
+        )
+        attended = F.scaled_dot_product_attention(q, k, v, allowed)
+        return self.out(rearrange(attended, "b h t c -> b t (h c)"))
+
+
+class Layer(nn.Module):
+    """Attention, then an MLP, each after a norm; takes and returns `[B, frames, width]`.
+
+    allowed: bool `[frames, frames]`, which keys (last axis) a query sees; None: all of them.
+    """
+
+    def __init__(self, width: int, num_heads: int, hidden_dim: int):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attention = Attention(width, num_heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.expand = nn.Linear(width, hidden_dim)
+        self.contract = nn.Linear(hidden_dim, width)
+
+    def forward(self, x: Tensor, allowed: Tensor | None = None) -> Tensor:
+        x = x + self.attention(self.norm1(x), allowed)
+        return x + self.contract(F.gelu(self.expand(self.norm2(x))))
+
+
+def layer_rules(published: str, ours: str) -> list[tuple[str, str]]:
+    """Return the rules of a key map for numbered layers, as transformers and most authors name them."""
+    names = {
+        "self_attn_layer_norm.": "norm1.",
+        "self_attn.q_proj.": "attention.query.",
+        "self_attn.k_proj.": "attention.key.",
+        "self_attn.v_proj.": "attention.value.",
+        "self_attn.out_proj.": "attention.out.",
+        "final_layer_norm.": "norm2.",
+        "fc1.": "expand.",
+        "fc2.": "contract.",
+    }
+    return [(f"{published}.{{i}}.{theirs}", f"{ours}.{{i}}.{name}") for theirs, name in names.items()]
