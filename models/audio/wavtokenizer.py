@@ -15,12 +15,12 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
 from zoo.checkpoints import KeyMap
 from zoo.layers.overlap import frames_of_chunk, overlapping
 from zoo.layers.seanet import Encoder, encoder_rules
+from zoo.layers.vocos import ConvNeXtBlock, SpectrumHead, inverse_stft
 from zoo.quantizers import VectorQuantizer
 from zoo.registry import HubSource, alias, register, replace
 from zoo.spec import TokenizerSpec
@@ -80,21 +80,6 @@ class AdaptiveLayerNorm(nn.Module):
         return F.layer_norm(x, x.shape[-1:], eps=1e-6) * self.scale[condition] + self.shift[condition]
 
 
-class ConvNeXtBlock(nn.Module):
-    def __init__(self, dim: int, hidden_dim: int, num_layers: int, num_conditions: int):
-        super().__init__()
-        self.depthwise = nn.Conv1d(dim, dim, 7, padding=3, groups=dim)
-        self.norm = AdaptiveLayerNorm(num_conditions, dim)
-        self.expand = nn.Linear(dim, hidden_dim)
-        self.contract = nn.Linear(hidden_dim, dim)
-        self.gamma = nn.Parameter(torch.full((dim,), 1 / num_layers))
-
-    def forward(self, x: Tensor, condition: int) -> Tensor:
-        h = self.norm(self.depthwise(x).mT, condition)
-        h = self.gamma * self.contract(F.gelu(self.expand(h)))
-        return x + h.mT
-
-
 class Decoder(nn.Module):
     """Residual and attention blocks, then Vocos: `[B, input_dim, frames]` to `[B, 1, frames * hop_length]`."""
 
@@ -122,10 +107,11 @@ class Decoder(nn.Module):
         )
         self.norm = AdaptiveLayerNorm(num_conditions, dim)
         self.blocks = nn.ModuleList(
-            ConvNeXtBlock(dim, hidden_dim, num_layers, num_conditions) for _ in range(num_layers)
+            ConvNeXtBlock(dim, hidden_dim, AdaptiveLayerNorm(num_conditions, dim), num_layers)
+            for _ in range(num_layers)
         )
         self.final_norm = nn.LayerNorm(dim, eps=1e-6)
-        self.head = nn.Linear(dim, n_fft + 2)
+        self.head = SpectrumHead(dim, n_fft)
         for module in (self.embed, *self.blocks.modules()):
             if isinstance(module, nn.Conv1d | nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -137,36 +123,18 @@ class Decoder(nn.Module):
         condition = int(torch.randint(self.num_conditions, ())) if self.training else 0
         x = self.global_blocks(self.embed(latent))
         frames, halo = x.shape[-1], 3 * len(self.blocks)
-        window = torch.hann_window(self.n_fft, device=x.device, dtype=torch.float32)
-        audio = x.new_zeros(x.shape[0], (frames - 1) * self.hop_length + self.n_fft, dtype=torch.float32)
-        envelope = torch.zeros_like(audio[:1])
-        for start, stop, first, last in overlapping(frames, chunk_frames, halo):
-            spectrum = self.spectrum(x[..., first:last], condition)[:, start - first : stop - first]
-            waves = torch.fft.irfft(spectrum, self.n_fft) * window
-            squares = (window**2).expand(1, stop - start, -1)
-            span = slice(start * self.hop_length, (stop - 1) * self.hop_length + self.n_fft)
-            audio[:, span] += overlap_add(waves, self.hop_length)
-            envelope[:, span] += overlap_add(squares, self.hop_length)
-        # The envelope is 0 at the very ends, which are cut: "same" padding.
-        cut = (self.n_fft - self.hop_length) // 2
-        audio = audio[:, cut : audio.shape[-1] - cut] / envelope[:, cut : envelope.shape[-1] - cut]
-        return audio[:, None].to(latent.dtype)
+        parts = (
+            (start, stop, self.spectrum(x[..., first:last], condition)[:, start - first : stop - first])
+            for start, stop, first, last in overlapping(frames, chunk_frames, halo)
+        )
+        return inverse_stft(parts, frames, self.n_fft, self.hop_length)[:, None].to(latent.dtype)
 
     def spectrum(self, x: Tensor, condition: int) -> Tensor:
         # [B, dim, T] to complex [B, T, n_fft / 2 + 1]
         x = self.norm(x.mT, condition).mT
         for block in self.blocks:
             x = block(x, condition)
-        log_magnitude, phase = self.head(self.final_norm(x.mT)).float().chunk(2, dim=-1)
-        return torch.polar(log_magnitude.exp().clamp(max=100.0), phase)
-
-
-def overlap_add(frames: Tensor, hop_length: int) -> Tensor:
-    """Sum of frames `[B, T, n]` that start `hop_length` apart: `[B, (T - 1) * hop_length + n]`."""
-    _, count, size = frames.shape
-    length = (count - 1) * hop_length + size
-    signal = F.fold(frames.mT, (1, length), kernel_size=(1, size), stride=(1, hop_length))
-    return rearrange(signal, "b 1 1 n -> b n")
+        return self.head(self.final_norm(x.mT))
 
 
 class WavTokenizer(Tokenizer):

@@ -51,10 +51,11 @@ def mel_filters(bands: int) -> Tensor:
     return (triangles.clamp(min=0) * 2 / (high - low)).float()
 
 
-def sinusoids(length: int, width: int) -> Tensor:
+def sinusoids(length: int, width: int, device: torch.device | None = None) -> Tensor:
     """Return positions float32 `[length, width]`: sines in the first half of the channels, cosines in the second."""
     scale = math.log(10000) / (width // 2 - 1)
-    angles = torch.arange(length)[:, None] * torch.exp(-scale * torch.arange(width // 2))
+    rates = torch.exp(-scale * torch.arange(width // 2, device=device))
+    angles = torch.arange(length, device=device)[:, None] * rates
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
@@ -113,6 +114,21 @@ class Layer(nn.Module):
     def forward(self, x: Tensor, allowed: Tensor | None = None) -> Tensor:
         x = x + self.attention(self.norm1(x), allowed)
         return x + self.contract(F.gelu(self.expand(self.norm2(x))))
+
+
+class Transformer(nn.Module):
+    """Positions, layers that see all frames, a norm; takes and returns `[B, frames, width]`."""
+
+    def __init__(self, width: int, num_heads: int, hidden_dim: int, num_layers: int):
+        super().__init__()
+        self.layers = nn.ModuleList(Layer(width, num_heads, hidden_dim) for _ in range(num_layers))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + sinusoids(x.shape[1], x.shape[2], x.device).to(x.dtype)
+        for layer in self.layers:
+            x = layer(x)
+        return self.norm(x)
 
 
 def layer_rules(published: str, ours: str) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import zoo
-from zoo.models.audio.wavtokenizer import overlap_add
+from zoo.layers.vocos import overlap_add
 from zoo.testing import small
 
 NAMES = ["wavtokenizer-small-600-24k-4096", "wavtokenizer-small-320-24k-4096"]
