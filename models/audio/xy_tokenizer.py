@@ -3,9 +3,9 @@
 Paper: XY-Tokenizer: Mitigating the Semantic-Acoustic Conflict in Low-Bitrate Speech Codecs (arXiv 2506.23325).
 Reference: gyt1145028706/XY-Tokenizer at 5df5609.
 Two encoders of Whisper-small's shape hear the same log-mel spectrogram: one was trained to recognise speech, the other
-to reconstruct it. Both are merged and quantized; the decoder turns the codes into a mel-like spectrogram, and Vocos that
-into audio. Attention spans 30 seconds: longer audio is encoded and decoded in windows of that length, every 20 seconds,
-of which the first 20 are kept.
+to reconstruct it. Both are merged and quantized; a transformer decodes the codes to a spectrogram, and Vocos that to
+audio. Attention spans 30 seconds: longer audio is encoded and decoded in windows of that length, every 20 seconds, of
+which the first 20 are kept.
 """
 
 from __future__ import annotations
@@ -177,8 +177,8 @@ class XYTokenizer(Tokenizer):
     """Speech tokenizer with eight residual Euclidean codebooks.
 
     Audio `[B, 1, samples]` of any length at 16 kHz; codes `[B, codebooks, tokens]`, `tokens = ceil(samples / 1280)`;
-    latents `[B, 4 * width, tokens]`. `encode` and `decode` take `num_codebooks=`, the first few codebooks. The reference
-    drops an unfinished last token; here it is a token more, so that a clip is decoded in its length.
+    latents `[B, 4 * width, tokens]`. `encode` and `decode` take `num_codebooks=`, the first few codebooks. The
+    reference drops an unfinished last token; here it is kept, so that a clip is decoded in its length.
 
     Args:
         width, num_heads, hidden_dim: sizes of all transformers.

@@ -223,7 +223,7 @@ def run_part(
 
 
 def _drops_unfinished_step(tokenizer: Tokenizer, signal: Tensor, codes: Tensor) -> bool:
-    """Return whether the reference has codes of the whole steps of a signal alone, where ours also has the last one's."""
+    """Return whether the reference has no code for an unfinished last step of the signal, for which ours has one."""
     if not tokenizer.spec.downsample:
         return False
     (size, *_), step = tokenizer.size_of(signal), tokenizer.spec.downsample[0]

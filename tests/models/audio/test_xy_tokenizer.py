@@ -72,7 +72,7 @@ def plain_convolutions(ours: Stem, mel: Tensor) -> Tensor:
 
 @torch.no_grad()
 def plain_latent(tokenizer: zoo.Tokenizer, audio: Tensor) -> Tensor:
-    """Latents `[tokens, dim]` of a clip `[samples]` as the description states them: padded to 30 seconds, and masked."""
+    """Latents `[tokens, dim]` of a clip `[samples]` as described: padded to 30 seconds, and masked."""
     encoder = tokenizer.encoder
     extract = WhisperFeatureExtractor(feature_size=80)
     found = extract(audio.numpy(), sampling_rate=16000, return_tensors="pt", return_attention_mask=True)
