@@ -10,6 +10,7 @@ which the first 20 are kept.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -243,7 +244,7 @@ def transformer_rules(published: str, ours: str) -> list[tuple[str, str]]:
     return [*layer_rules(f"{published}.layers", f"{ours}.layers"), (f"{published}.layer_norm.", f"{ours}.norm.")]
 
 
-RULES = (
+RULES: tuple[tuple[str, str] | tuple[str, str, Callable[[Tensor], Tensor]], ...] = (
     *(
         (f"{branch}_encoder.{conv}.", f"encoder.{branch}_stem.{conv}.")
         for branch in ("semantic", "acoustic")
