@@ -216,6 +216,10 @@ class Modality(ABC):
         """Return a decoded batch in its public range."""
         return x.clamp(0, 1) if self.has_unit_range else x
 
+    def is_finite(self, x: Tensor) -> bool:
+        """Return whether the values of a decoded batch are finite."""
+        return bool(x.isfinite().all())
+
     def like(self, x: Tensor, original: Tensor) -> Tensor:
         """Return a decoded batch without what is absent from `original`."""
         return x
