@@ -82,7 +82,8 @@ class StructureModality(Modality):
             raise InputError(f"expected coordinates in angstrom, at most {FARTHEST:g}, got {farthest:g}")
 
     def is_finite(self, x: Tensor) -> bool:
-        return not bool(x.isinf().any())  # NaN stands for an absent atom
+        """Return whether coordinates are finite or, where an atom is absent, NaN; not all of them are."""
+        return not bool(x.isinf().any()) and not bool(x.isnan().all())
 
     def like(self, x: Tensor, original: Tensor) -> Tensor:
         """Return a decoded batch without the residues that have no atom in `original`: their codes mean nothing."""
