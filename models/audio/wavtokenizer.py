@@ -140,11 +140,11 @@ class Decoder(nn.Module):
         window = torch.hann_window(self.n_fft, device=x.device, dtype=torch.float32)
         audio = x.new_zeros(x.shape[0], (frames - 1) * self.hop_length + self.n_fft, dtype=torch.float32)
         envelope = torch.zeros_like(audio[:1])
-        for start, stop, first, last in overlapping(frames, chunk_frames, halo):
-            spectrum = self.spectrum(x[..., first:last], condition)[:, start - first : stop - first]
-            waves = torch.fft.irfft(spectrum, self.n_fft) * window
-            squares = (window**2).expand(1, stop - start, -1)
-            span = slice(start * self.hop_length, (stop - 1) * self.hop_length + self.n_fft)
+        for chunk in overlapping(frames, chunk_frames, halo):
+            spectrum = chunk.trim(self.spectrum(chunk.of(x), condition))
+            waves = torch.fft.irfft(spectrum.mT, self.n_fft) * window
+            squares = (window**2).expand(1, chunk.stop - chunk.start, -1)
+            span = slice(chunk.start * self.hop_length, (chunk.stop - 1) * self.hop_length + self.n_fft)
             audio[:, span] += overlap_add(waves, self.hop_length)
             envelope[:, span] += overlap_add(squares, self.hop_length)
         # The envelope is 0 at the very ends, which are cut: "same" padding.
@@ -153,12 +153,12 @@ class Decoder(nn.Module):
         return audio[:, None].to(latent.dtype)
 
     def spectrum(self, x: Tensor, condition: int) -> Tensor:
-        # [B, dim, T] to complex [B, T, n_fft / 2 + 1]
+        # [B, dim, T] to complex [B, n_fft / 2 + 1, T]
         x = self.norm(x.mT, condition).mT
         for block in self.blocks:
             x = block(x, condition)
         log_magnitude, phase = self.head(self.final_norm(x.mT)).float().chunk(2, dim=-1)
-        return torch.polar(log_magnitude.exp().clamp(max=100.0), phase)
+        return torch.polar(log_magnitude.exp().clamp(max=100.0), phase).mT
 
 
 def overlap_add(frames: Tensor, hop_length: int) -> Tensor:
