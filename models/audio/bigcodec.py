@@ -106,16 +106,10 @@ class Encoder(nn.Module):
     def forward(self, audio: Tensor, chunk_frames: int) -> Tensor:
         hop = math.prod(self.strides)
         halo, frames = math.ceil(self.context / hop), audio.shape[-1] // hop
-        parts = []
-        for start, stop, first, last in overlapping(frames, chunk_frames, halo):
-            parts.append(
-                self.blocks(self.stem(audio[..., first * hop : last * hop]))[..., start - first : stop - first]
-            )
-        x = remember(self.lstm, parts)
-        parts = []
-        for start, stop, first, last in overlapping(frames, chunk_frames, ACT + 1):
-            parts.append(self.head(self.act_out(x[..., first:last]))[..., start - first : stop - first])
-        return torch.cat(parts, dim=-1)
+        chunks = overlapping(frames, chunk_frames, halo)
+        x = remember(self.lstm, [chunk.trim(self.blocks(self.stem(chunk.of(audio, hop)))) for chunk in chunks])
+        chunks = overlapping(frames, chunk_frames, ACT + 1)
+        return torch.cat([chunk.trim(self.head(self.act_out(chunk.of(x)))) for chunk in chunks], dim=-1)
 
 
 class Decoder(nn.Module):
@@ -144,15 +138,13 @@ class Decoder(nn.Module):
 
     def forward(self, latent: Tensor, chunk_frames: int) -> Tensor:
         hop, frames = math.prod(self.strides), latent.shape[-1]
-        parts = []
-        for start, stop, first, last in overlapping(frames, chunk_frames, EDGE):
-            parts.append(self.stem(latent[..., first:last])[..., start - first : stop - first])
-        x = remember(self.lstm, parts)
-        parts = []
-        for start, stop, first, last in overlapping(frames, chunk_frames, self.context):
-            audio = self.head(self.act_out(self.blocks(x[..., first:last]))).tanh()
-            parts.append(audio[..., (start - first) * hop : (stop - first) * hop])
-        return torch.cat(parts, dim=-1)
+        chunks = overlapping(frames, chunk_frames, EDGE)
+        x = remember(self.lstm, [chunk.trim(self.stem(chunk.of(latent))) for chunk in chunks])
+        chunks = overlapping(frames, chunk_frames, self.context)
+        return torch.cat([chunk.trim(self.upsample(chunk.of(x)), hop) for chunk in chunks], dim=-1)
+
+    def upsample(self, x: Tensor) -> Tensor:
+        return self.head(self.act_out(self.blocks(x))).tanh()
 
 
 def remember(lstm: LSTM, parts: list[Tensor]) -> Tensor:

@@ -124,8 +124,8 @@ class Decoder(nn.Module):
         x = self.global_blocks(self.embed(latent))
         frames, halo = x.shape[-1], 3 * len(self.blocks)
         parts = (
-            (start, stop, self.spectrum(x[..., first:last], condition)[:, start - first : stop - first])
-            for start, stop, first, last in overlapping(frames, chunk_frames, halo)
+            (chunk.start, chunk.stop, chunk.trim(self.spectrum(chunk.of(x), condition).mT).mT)
+            for chunk in overlapping(frames, chunk_frames, halo)
         )
         return inverse_stft(parts, frames, self.n_fft, self.hop_length)[:, None].to(latent.dtype)
 

@@ -26,7 +26,7 @@ class TinyImageTeacher(nn.Module):
 class TinySpeechTeacher(nn.Module):
     def __init__(self, name: str):
         super().__init__()
-        teachers.lookup(name, teachers.SPEECH_TEACHERS)
+        teachers.lookup(name, teachers.SPEECH_TEACHERS | teachers.TEXT_TEACHERS)
         weights = torch.randn(320, teachers.SPEECH_WIDTH, generator=torch.Generator().manual_seed(0))
         self.register_buffer("weights", weights, persistent=False)
 
@@ -38,3 +38,4 @@ class TinySpeechTeacher(nn.Module):
 def install(setattr: Callable[[object, str, object], None] = setattr) -> None:
     setattr(teachers, "ImageTeacher", TinyImageTeacher)
     setattr(teachers, "SpeechTeacher", TinySpeechTeacher)
+    setattr(teachers, "TextTeacher", TinySpeechTeacher)

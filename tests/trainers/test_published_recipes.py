@@ -16,9 +16,12 @@ SMALL_DISCRIMINATORS = {
     "blur_patchgan": {"width": 32, "num_stages": 2},
     "wavtokenizer_period": {"periods": [2, 3], "widths": [4, 8]},
     "multi_period": {"periods": [2, 3], "widths": [4, 8]},
+    "multi_scale": {"width": 16},
     "multi_scale_stft": {"windows": [512], "width": 4},
     "multi_resolution_stft": {"windows": [512], "width": 4},
     "dac": {"windows": [512], "width": 4, "period_widths": [4, 8]},
+    "bigcodec_period": {"periods": [2, 3], "widths": [4, 8]},
+    "bigcodec_spectrogram": {"windows": [128], "width": 4},
 }
 SMALL_SIGNALS = {
     "image": {"data.crop": 32, "spec.resolution": [32, 32]},

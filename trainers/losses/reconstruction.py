@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import cache, reduce
 from operator import add
+from typing import Any
 
 import torch
 import torchaudio
@@ -15,6 +17,9 @@ from zoo.errors import InputError
 # Window lengths in samples; a mel scale has one band for every 12.8 samples of its window.
 STFT_WINDOWS = (512, 1024, 2048)
 MEL_SCALES = ((256, 20), (512, 40), (1024, 80), (2048, 160))
+# Window, hop and weight of SpeechTokenizer's spectrograms; window and bands of BigCodec's.
+SPEECHTOKENIZER_MEL_SCALES = ((1024, 240, 45.0), (512, 120, 1.0), (256, 60, 1.0), (128, 30, 1.0))
+BIGCODEC_MEL_SCALES = ((32, 5), (64, 10), (128, 20), (256, 40), (512, 80), (1024, 160), (2048, 320))
 
 
 def ssim_loss(reconstruction: Tensor, original: Tensor) -> Tensor:
@@ -70,13 +75,49 @@ def multi_scale_mel_loss(reconstruction: Tensor, original: Tensor, sample_rate: 
     return torch.stack(terms).mean()
 
 
+def speechtokenizer_mel_loss(reconstruction: Tensor, original: Tensor, sample_rate: int) -> Tensor:
+    """SpeechTokenizer's and DM-Codec's sum of mean absolute differences of log mel spectrograms, `[..., samples]`.
+
+    80 HTK bands of equal area up to half the sample rate, over `SPEECHTOKENIZER_MEL_SCALES`, each with its weight;
+    reflected ends, so that there is one frame for each hop; magnitudes; natural log of at least 1e-5.
+    """
+    terms = []
+    for window, hop, weight in SPEECHTOKENIZER_MEL_SCALES:
+        options = {"norm": "slaney", "center": False}
+        spectrogram = mel_spectrogram(sample_rate, window, hop, 80, original.device, **options)
+        ours, theirs = (
+            spectrogram(functional.pad(audio, ((window - hop) // 2,) * 2, mode="reflect")).clamp(min=1e-5).log()
+            for audio in (reconstruction, original)
+        )
+        terms.append(weight * functional.l1_loss(ours, theirs))
+    return reduce(add, terms)
+
+
+def bigcodec_mel_loss(reconstruction: Tensor, original: Tensor, sample_rate: int) -> Tensor:
+    """BigCodec's sum of mean absolute differences of log mel spectrograms, of float audio `[..., samples]`.
+
+    Slaney's bands of equal area up to half the sample rate, over `BIGCODEC_MEL_SCALES`, with hops of a quarter window;
+    reflected ends; magnitudes; decimal log of at least 1e-5.
+    """
+    terms = []
+    for window, bands in BIGCODEC_MEL_SCALES:
+        options = {"norm": "slaney", "mel_scale": "slaney"}
+        spectrogram = mel_spectrogram(sample_rate, window, window // 4, bands, original.device, **options)
+        ours, theirs = (spectrogram(audio).clamp(min=1e-5).log10() for audio in (reconstruction, original))
+        terms.append(functional.l1_loss(ours, theirs))
+    return reduce(add, terms)
+
+
 @cache
 def mel_spectrogram(
-    sample_rate: int, window: int, hop: int, bands: int, device: torch.device
+    sample_rate: int, window: int, hop: int, bands: int, device: torch.device, **options: Any
 ) -> torchaudio.transforms.MelSpectrogram:
-    return torchaudio.transforms.MelSpectrogram(sample_rate, n_fft=window, hop_length=hop, n_mels=bands, power=1.0).to(
-        device
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "At least one mel filterbank has all zero values")  # as the authors' have
+        transform = torchaudio.transforms.MelSpectrogram(
+            sample_rate, n_fft=window, hop_length=hop, n_mels=bands, power=1.0, **options
+        )
+    return transform.to(device)
 
 
 def stft_loss(reconstruction: Tensor, original: Tensor) -> Tensor:

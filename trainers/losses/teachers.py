@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torchaudio
@@ -50,6 +50,14 @@ SPEECH_TEACHERS = {
         url="https://download.pytorch.org/torchaudio/models/hubert_fairseq_base_ls960.pth",
     )
 }
+TEXT_TEACHERS = {"bert-base-uncased": "google-bert/bert-base-uncased"}  # repositories on the Hub
+RECOGNIZER = Weights(
+    network="wav2vec 2.0 base that writes English down (LibriSpeech 960 h, torchaudio)",
+    names=("wav2vec2_fairseq_base_ls960_asr_ls960.pth",),
+    url="https://download.pytorch.org/torchaudio/models/wav2vec2_fairseq_base_ls960_asr_ls960.pth",
+)
+BLANK, BETWEEN_WORDS = "-", "|"
+LETTERS = f"{BLANK}{BETWEEN_WORDS}ETAONIHSRDLUMWCFGYPBVK'XJQZ"  # of the recognizer's outputs, in their order
 SPEECH_WIDTH = 768
 SPEECH_RATE = 16000  # sample rate of the teachers' input, in Hz
 SPEECH_FRAMES = 50  # frames a second of the teachers' features
@@ -183,7 +191,7 @@ class SpeechTeacher(nn.Module):
 
     def __init__(self, name: str):
         super().__init__()
-        weights = lookup(name, SPEECH_TEACHERS)
+        weights = lookup(name, SPEECH_TEACHERS, others=TEXT_TEACHERS)
         require(weights, f"the teacher {name}")
         network = torchaudio.models.hubert_base()
         path = weights.path()
@@ -200,6 +208,70 @@ class SpeechTeacher(nn.Module):
         with first_layer.register_forward_pre_hook(lambda _, inputs: states.append(inputs[0])):
             after_layers, _ = network.extract_features((audio - mean) / (variance + 1e-7).sqrt())
         return torch.stack([*states, *after_layers]).mean(dim=0)
+
+
+class TextTeacher(nn.Module):
+    """BERT's features of what is said: the mean of its 13 states, the one before its layers and those after each layer.
+
+    As in DM-Codec (arXiv 2410.15017): wav2vec 2.0 writes speech down, the best letter of each frame without a language
+    model, and the words go through BERT, filled with [PAD] to as many tokens as there are frames, which is nearly
+    always many more than there are words. Tokens and frames are not aligned: token i is the target of frame i, and most
+    targets are BERT's features of [PAD]. Takes `[B, 1, samples]` at 16 kHz, returns `[B, frames, 768]` without a
+    gradient: one for every 320 samples, less one.
+
+    Args:
+        name: a key of `TEXT_TEACHERS`.
+
+    Raises:
+        InputError: an unknown name, weights of wav2vec 2.0 that are not in torch hub's folder of checkpoints, or a
+            language model that `transformers` cannot load.
+    """
+
+    def __init__(self, name: str):
+        super().__init__()
+        repository = lookup(name, TEXT_TEACHERS)
+        require(RECOGNIZER, f"the teacher {name}")
+        network = torchaudio.models.wav2vec2_base(aux_num_out=len(LETTERS))
+        path = RECOGNIZER.path()
+        assert path is not None  # `require` has found it
+        network.load_state_dict(without_unused_letters(read_checkpoint(path)))
+        self.recognizer = Frozen(network)
+        try:
+            from transformers import AutoModel, AutoTokenizer
+
+            self.words = AutoTokenizer.from_pretrained(repository)
+            self.frozen = Frozen(AutoModel.from_pretrained(repository))
+        except Exception as error:
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise InputError(
+                f"the teacher {name} needs {repository} and the package transformers, which cannot be had ({reason}); "
+                f"fetch it ahead with `hf download {repository}`; a network with random weights would not do"
+            ) from error
+
+    @torch.no_grad()
+    def forward(self, audio: Tensor) -> Tensor:
+        logits, _ = self.recognizer.network(audio[:, 0].float())
+        frames = logits.shape[1]
+        words = self.words(
+            [spoken(item) for item in logits.argmax(dim=-1)],
+            padding="max_length",
+            truncation=True,
+            max_length=frames,
+            return_tensors="pt",
+        ).to(audio.device)
+        return torch.stack(self.frozen.network(**words, output_hidden_states=True).hidden_states).mean(dim=0)
+
+
+def spoken(letters: Tensor) -> str:
+    """The text of the letters `[frames]` that wav2vec 2.0 hears: repetitions and blanks left out."""
+    heard = [LETTERS[letter] for letter in letters.unique_consecutive().tolist()]
+    return " ".join("".join(letter for letter in heard if letter != BLANK).replace(BETWEEN_WORDS, " ").split())
+
+
+def without_unused_letters(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The published tensors of the recognizer without three outputs that are no letters, as torchaudio has them."""
+    kept = [0, *range(4, 4 + len(LETTERS) - 1)]
+    return {key: tensor[kept] if key.startswith("aux.") else tensor for key, tensor in state.items()}
 
 
 def distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -226,20 +298,20 @@ def distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
 class SemanticDistillation(nn.Module):
     """Makes a codebook's vectors resemble a frozen teacher of speech, through a projection that is trained with them.
 
-    The loss of SpeechTokenizer and, with HuBERT alone, of DM-Codec. `forward(quantized, audio)` takes the first
+    The loss of SpeechTokenizer and, with two teachers, of DM-Codec. `forward(quantized, audio)` takes the first
     codebook's vectors `[B, dim, frames]` and audio `[B, 1, samples]`; the gradient goes to the vectors. The teacher
     gets the crop, as in DM-Codec; SpeechTokenizer's got the whole file. Theirs have 16 kHz and 50 frames a second;
     audio of another rate is resampled, and for another frame rate the teacher's features are interpolated. Parameters
     and state dict are those of the projection.
 
     Args:
-        teacher: a key of `SPEECH_TEACHERS`. dim: channels of the code vectors.
+        teacher: a key of `SPEECH_TEACHERS` or `TEXT_TEACHERS`. dim: channels of the code vectors.
         sample_rate: sample rate of the audio in Hz. frame_rate: frames a second of the code vectors.
     """
 
     def __init__(self, teacher: str, dim: int, sample_rate: int = SPEECH_RATE, frame_rate: float = SPEECH_FRAMES):
         super().__init__()
-        self.teacher = SpeechTeacher(teacher)
+        self.teacher = (TextTeacher if teacher in TEXT_TEACHERS else SpeechTeacher)(teacher)
         self.project = nn.Linear(dim, SPEECH_WIDTH)
         self.sample_rate, self.frame_rate = sample_rate, frame_rate
 
@@ -310,8 +382,8 @@ def make_loss(options: Teacher, tokenizer: Tokenizer, recipe: Recipe) -> Represe
     return RepresentationLoss(options.teacher, dim, math.prod(spec.grid(size)))
 
 
-def lookup(name: str, teachers: Mapping[str, Found]) -> Found:
-    """The teacher of this name; InputError with the known names if there is none."""
+def lookup(name: str, teachers: Mapping[str, Found], others: Iterable[str] = ()) -> Found:
+    """The teacher of this name; InputError with the known names, and those of `others`, if there is none."""
     if name not in teachers:
-        raise InputError(f"recipe: unknown teacher {name!r}; zoo has {', '.join(teachers)}")
+        raise InputError(f"recipe: unknown teacher {name!r}; zoo has {', '.join((*teachers, *others))}")
     return teachers[name]

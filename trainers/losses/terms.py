@@ -17,9 +17,11 @@ from zoo.tokenizer import Tokenizer
 from zoo.trainers.frames import frames
 from zoo.trainers.losses.perceptual import PERCEPTUAL_LOSSES
 from zoo.trainers.losses.reconstruction import (
+    bigcodec_mel_loss,
     convergence_loss,
     mel_loss,
     multi_scale_mel_loss,
+    speechtokenizer_mel_loss,
     ssim_loss,
     stft_loss,
     stoi_loss,
@@ -66,6 +68,8 @@ RECONSTRUCTION_LOSSES: dict[str, dict[str, LossMaker]] = {
         "l2": fixed(functional.mse_loss),
         "mel": at_sample_rate(mel_loss),
         "multi_scale_mel": at_sample_rate(multi_scale_mel_loss),
+        "speechtokenizer_mel": at_sample_rate(speechtokenizer_mel_loss),
+        "bigcodec_mel": at_sample_rate(bigcodec_mel_loss),
         "stft": fixed(stft_loss),
         "convergence": fixed(convergence_loss),
         "stoi": at_sample_rate(stoi_loss),

@@ -121,16 +121,10 @@ class Encoder(nn.Module):
         hop = math.prod(self.strides)
         halo = math.ceil(self.context / hop)
         frames = (audio.shape[-1] + hop - 1) // hop
-        parts = []
-        for start, stop, first, last in overlapping(frames, chunk_frames, halo):
-            end = audio.shape[-1] if last == frames else last * hop
-            x = self.downsample(audio[..., first * hop : end])
-            parts.append(x[..., start - first : stop - first] if (first, last) != (start, stop) else x)
-        x = self.remember(parts)
-        parts = []
-        for start, stop, first, last in overlapping(frames, chunk_frames, EDGE):
-            parts.append(self.head(self.act_out(x[..., first:last]))[..., start - first : stop - first])
-        return torch.cat(parts, dim=-1)
+        chunks = overlapping(frames, chunk_frames, halo)
+        x = self.remember([chunk.trim(self.downsample(chunk.of(audio, hop))) for chunk in chunks])
+        chunks = overlapping(frames, chunk_frames, EDGE)
+        return torch.cat([chunk.trim(self.head(self.act_out(chunk.of(x)))) for chunk in chunks], dim=-1)
 
     def remember(self, parts: list[Tensor]) -> Tensor:
         # A memory that runs both ways is added to its input twice, side by side.
@@ -183,15 +177,11 @@ class Decoder(nn.Module):
     def forward(self, latent: Tensor, chunk_frames: int) -> Tensor:
         """Decode a latent, `chunk_frames` at a time where there are more."""
         hop, frames = math.prod(self.strides), latent.shape[-1]
-        parts = []
-        for start, stop, first, last in overlapping(frames, chunk_frames, EDGE):
-            parts.append(self.stem(latent[..., first:last])[..., start - first : stop - first])
+        parts = [chunk.trim(self.stem(chunk.of(latent))) for chunk in overlapping(frames, chunk_frames, EDGE)]
         memory = self.lstm.in_parts([part.mT for part in parts])
         x = torch.cat([part + said.mT for part, said in zip(parts, memory, strict=True)], dim=-1)
-        parts = []
-        for start, stop, first, last in overlapping(frames, chunk_frames, self.context):
-            parts.append(self.upsample(x[..., first:last])[..., (start - first) * hop : (stop - first) * hop])
-        return torch.cat(parts, dim=-1)
+        chunks = overlapping(frames, chunk_frames, self.context)
+        return torch.cat([chunk.trim(self.upsample(chunk.of(x)), hop) for chunk in chunks], dim=-1)
 
     def upsample(self, x: Tensor) -> Tensor:
         for act, upsample, unit in zip(self.acts, self.upsamples, self.units, strict=True):

@@ -83,10 +83,8 @@ class Front(nn.Module):
 
     def forward(self, mel: Tensor) -> Tensor:
         parts = []
-        for start, stop, first, last in overlapping(mel.shape[-1] // 4, CHUNK_FRAMES, FRONT_REACH):
-            h = self.blocks(mel[:, None, :, 4 * first : 4 * last])
-            if (first, last) != (start, stop):
-                h = h[..., start - first : stop - first]
+        for chunk in overlapping(mel.shape[-1] // 4, CHUNK_FRAMES, FRONT_REACH):
+            h = chunk.trim(self.blocks(chunk.of(mel[:, None], 4)))
             parts.append(self.linear(rearrange(h, "b c m t -> b t (c m)")))
         return torch.cat(parts, dim=1)
 

@@ -96,13 +96,9 @@ class WaveformVAE(nn.Module):
 
     def decode(self, latent: Tensor, chunk_frames: int) -> Tensor:
         """Return audio `[B, 2, frames * hop]` for latents `[B, dim, frames]`, whatever is computed at once."""
-        hop, parts = math.prod(self.strides), []
-        for start, stop, first, last in overlapping(latent.shape[-1], chunk_frames, self.reach):
-            audio = self.decoder(latent[..., first:last])
-            if (first, last) != (start, stop):
-                audio = audio[..., (start - first) * hop : (stop - first) * hop]
-            parts.append(audio)
-        return torch.cat(parts, dim=-1)
+        hop = math.prod(self.strides)
+        chunks = overlapping(latent.shape[-1], chunk_frames, self.reach)
+        return torch.cat([chunk.trim(self.decoder(chunk.of(latent)), hop) for chunk in chunks], dim=-1)
 
     @property
     def reach(self) -> int:

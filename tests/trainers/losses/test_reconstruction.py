@@ -6,9 +6,11 @@ import torch
 
 from zoo.errors import InputError
 from zoo.trainers.losses.reconstruction import (
+    bigcodec_mel_loss,
     convergence_loss,
     mel_loss,
     multi_scale_mel_loss,
+    speechtokenizer_mel_loss,
     ssim_loss,
     stft_loss,
     stoi_loss,
@@ -44,13 +46,19 @@ def plain_spectrum(audio, window: int, hop: int) -> np.ndarray:
     return np.stack([np.abs(np.fft.rfft(padded[start : start + window] * hann)) for start in starts])
 
 
-def plain_mel(audio, window: int, bands: int, hop: int) -> np.ndarray:
-    """Log mel magnitudes `[frames, bands]` of samples at 24 kHz: triangles evenly spaced on the HTK scale."""
-    points = 700 * (10 ** (np.linspace(0, 2595 * np.log10(1 + 12000 / 700), bands + 2) / 2595) - 1)
-    frequencies = np.linspace(0, 12000, window // 2 + 1)[:, None]
+def plain_triangles(points: np.ndarray, rate: int, window: int, equal_area: bool) -> np.ndarray:
+    """Bands `[bins, bands]` between successive frequencies in Hz."""
+    frequencies = np.linspace(0, rate / 2, window // 2 + 1)[:, None]
     rising = (frequencies - points[:-2]) / (points[1:-1] - points[:-2])
     falling = (points[2:] - frequencies) / (points[2:] - points[1:-1])
     triangles = np.maximum(0, np.minimum(rising, falling))
+    return triangles * 2 / (points[2:] - points[:-2]) if equal_area else triangles
+
+
+def plain_mel(audio, window: int, bands: int, hop: int) -> np.ndarray:
+    """Log mel magnitudes `[frames, bands]` of samples at 24 kHz: triangles evenly spaced on the HTK scale."""
+    points = 700 * (10 ** (np.linspace(0, 2595 * np.log10(1 + 12000 / 700), bands + 2) / 2595) - 1)
+    triangles = plain_triangles(points, 24000, window, equal_area=False)
     return np.log(np.maximum(plain_spectrum(audio, window, hop) @ triangles, 1e-7))
 
 
@@ -71,6 +79,43 @@ def test_the_multi_scale_mel_loss_is_the_mean_over_scales(noise):
         ]
     )
     assert float(multi_scale_mel_loss(x, y, 24000)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_speechtokenizers_mel_loss_is_its_formula(noise):
+    total = 0.0
+    for window, hop, weight in ((1024, 240, 45), (512, 120, 1), (256, 60, 1), (128, 30, 1)):
+        points = 700 * (10 ** (np.linspace(0, 2595 * np.log10(1 + 8000 / 700), 82) / 2595) - 1)
+        triangles = plain_triangles(points, 16000, window, equal_area=True)
+        hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
+
+        def spectrogram(audio, window=window, hop=hop, triangles=triangles, hann=hann) -> np.ndarray:
+            padded = np.pad(audio.double().numpy(), (window - hop) // 2, mode="reflect")
+            starts = range(0, len(padded) - window + 1, hop)
+            spectra = [np.abs(np.fft.rfft(padded[start : start + window] * hann)) for start in starts]
+            return np.log(np.maximum(np.stack(spectra) @ triangles, 1e-5))
+
+        pairs = [(spectrogram(a[0]), spectrogram(b[0])) for a, b in zip(*noise, strict=True)]
+        total += weight * np.mean([np.abs(a - b).mean() for a, b in pairs])
+        assert len(pairs[0][0]) == 4800 // hop
+    assert float(speechtokenizer_mel_loss(*noise, 16000)) == pytest.approx(total, rel=1e-4)
+
+
+def slaney_mel(hertz: np.ndarray) -> np.ndarray:
+    """Slaney's scale: linear up to 1 kHz, then 27 steps for each factor of 6.4."""
+    return np.where(hertz < 1000, hertz * 3 / 200, 15 + 27 * np.log(np.maximum(hertz, 1000) / 1000) / np.log(6.4))
+
+
+def test_bigcodecs_mel_loss_is_its_formula(noise):
+    total, fine = 0.0, np.linspace(0, 8000, 2_000_001)
+    for window, bands in ((32, 5), (64, 10), (128, 20), (256, 40), (512, 80), (1024, 160), (2048, 320)):
+        points = np.interp(np.linspace(0, slaney_mel(np.array(8000.0)), bands + 2), slaney_mel(fine), fine)
+        triangles = plain_triangles(points, 16000, window, equal_area=True)
+        pairs = [
+            [np.log10(np.maximum(plain_spectrum(x[0], window, window // 4) @ triangles, 1e-5)) for x in (a, b)]
+            for a, b in zip(*noise, strict=True)
+        ]
+        total += np.mean([np.abs(a - b).mean() for a, b in pairs])
+    assert float(bigcodec_mel_loss(*noise, 16000)) == pytest.approx(total, rel=1e-3)
 
 
 def test_the_stft_loss_is_the_mean_of_log_magnitude_differences(noise):

@@ -19,14 +19,17 @@ from zoo.errors import InputError
 from zoo.parity import synthetic_checkpoint
 from zoo.trainers.losses.teachers import (
     IMAGE_TEACHERS,
+    TEXT_TEACHERS,
     FeatureHead,
     ImageTeacher,
     RepresentationLoss,
     SemanticDistillation,
     SpeechTeacher,
+    TextTeacher,
     VisionTeacher,
     distillation_loss,
     info_nce,
+    spoken,
 )
 
 HEAD = (
@@ -121,7 +124,7 @@ def test_without_its_weights_a_teacher_says_what_it_needs(offline):
 def test_unknown_teachers_are_named_with_those_there_are():
     with pytest.raises(InputError, match="unknown teacher 'clip'; zoo has clip-vit-large-patch14"):
         ImageTeacher("clip")
-    with pytest.raises(InputError, match="unknown teacher 'hubert'; zoo has hubert-base-ls960"):
+    with pytest.raises(InputError, match="unknown teacher 'hubert'; zoo has hubert-base-ls960, bert-base-uncased"):
         SpeechTeacher("hubert")
 
 
@@ -244,5 +247,75 @@ def test_hubert_is_heard_by_all_its_states(hubert):
     projected = F.linear(quantized.mT, distillation.project.weight, distillation.project.bias)
     assert loss.item() == pytest.approx(distillation_loss(projected, expected).item(), rel=1e-4)
     loss.backward()
+    assert quantized.grad.abs().max() > 0
+    assert list(distillation.state_dict()) == ["project.weight", "project.bias"]
+
+
+# Teachers of what is said
+
+
+def test_repeated_letters_and_blanks_are_not_spoken():
+    heard = "--HH-EE-L-LL-O-||W-O-R--L-D|"
+    assert spoken(torch.tensor(["-|ETAONIHSRDLUMWCFGYPBVK'XJQZ".index(letter) for letter in heard])) == "HELLO WORLD"
+    assert spoken(torch.zeros(9, dtype=torch.int64)) == ""
+
+
+def test_without_its_weights_the_recognizer_says_which_file_goes_where(offline):
+    with pytest.raises(
+        InputError, match=r"bert-base-uncased needs .*wav2vec2_fairseq_base_ls960_asr_ls960\.pth is not"
+    ):
+        SemanticDistillation("bert-base-uncased", dim=8)
+
+
+@pytest.fixture
+def recognizer(offline, monkeypatch):
+    """Random weights where the published ones would lie, of a network of one layer that is else wav2vec 2.0 base."""
+    make = torchaudio.models.wav2vec2_base
+    torch.manual_seed(0)
+    network = make(aux_num_out=32).eval()
+    del network.encoder.transformer.layers[1:]
+    torch.save(network.state_dict(), offline / "checkpoints" / "wav2vec2_fairseq_base_ls960_asr_ls960.pth")
+
+    def short(aux_num_out: int) -> torchaudio.models.Wav2Vec2Model:
+        with torch.device("meta"):
+            shortened = make(aux_num_out=aux_num_out)
+        del shortened.encoder.transformer.layers[1:]
+        return shortened.to_empty(device="cpu")
+
+    monkeypatch.setattr(torchaudio.models, "wav2vec2_base", short)
+    return network
+
+
+def test_a_language_model_that_is_not_there_is_named(recognizer):
+    with pytest.raises(
+        InputError, match=r"bert-base-uncased needs google-bert/bert-base-uncased and the package trans"
+    ):
+        TextTeacher("bert-base-uncased")
+
+
+def test_text_is_read_by_all_states_of_the_language_model(recognizer, tmp_path, monkeypatch):
+    transformers = pytest.importorskip("transformers")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnopqrstuvwxyz'", *(f"##{c}" for c in "etaonihsrdlu")]
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert" / "vocab.txt").write_text("\n".join(words))
+    tokenizer = transformers.BertTokenizer(str(tmp_path / "bert" / "vocab.txt"))
+    tokenizer.save_pretrained(tmp_path / "bert")
+    shape = {"hidden_size": 768, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 32}
+    bert = transformers.BertModel(transformers.BertConfig(vocab_size=len(words), **shape)).eval()
+    bert.save_pretrained(tmp_path / "bert")
+    monkeypatch.setitem(TEXT_TEACHERS, "bert-base-uncased", str(tmp_path / "bert"))
+
+    audio = 0.3 * torch.randn(2, 1, 3200, generator=torch.Generator().manual_seed(0))
+    distillation = SemanticDistillation("bert-base-uncased", dim=8).train()
+    with torch.no_grad():
+        logits = recognizer(audio[:, 0])[0][..., [0, *range(4, 32)]]
+        texts = [spoken(item) for item in logits.argmax(-1)]
+        inputs = tokenizer(texts, padding="max_length", truncation=True, max_length=9, return_tensors="pt")
+        states = bert(**inputs, output_hidden_states=True).hidden_states
+    features = distillation.teacher(audio)
+    assert features.shape == (2, 9, 768) and len(states) == 3
+    torch.testing.assert_close(features, sum(states) / 3, rtol=1e-4, atol=1e-4)
+    quantized = torch.randn(2, 8, 10, requires_grad=True)
+    distillation(quantized, audio).backward()
     assert quantized.grad.abs().max() > 0
     assert list(distillation.state_dict()) == ["project.weight", "project.bias"]
