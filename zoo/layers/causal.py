@@ -1,0 +1,90 @@
+"""Causal convolutions over time, for a whole signal at once or for a stream that arrives in parts.
+
+The layers hold no state. What a part needs of those before it is in a `Memory`, which the caller makes, passes to every
+layer, and keeps from one part to the next. The parts that a layer returns, one after the other, are what it returns for
+the whole signal, if all parts but the last are a multiple of its stride long.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Memory = dict[nn.Module, Any]  # what each layer needs of the parts before; empty before the first one
+
+
+class CausalConv1d(nn.Conv1d):
+    """Convolution of `[B, channels_in, time]` whose steps see no later ones: `ceil(time / stride)` steps.
+
+    Before the signal, and after it up to a multiple of the stride, are zeros, or with `replicate` copies of its first
+    and its last step.
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        kernel_size: int,
+        stride: int = 1,
+        *,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        replicate: bool = False,
+    ):
+        super().__init__(
+            channels_in, channels_out, kernel_size, stride, dilation=dilation, groups=groups, bias=bias
+        )
+        self.past = (kernel_size - 1) * dilation + 1 - stride
+        self.replicate = replicate
+
+    def forward(self, x: Tensor, memory: Memory | None = None) -> Tensor:
+        if self.kernel_size == (1,):
+            return super().forward(x)
+        past = None if memory is None else memory.get(self)
+        if past is None:
+            past = self._outside(x[..., :1], self.past)
+        missing = self._outside(x[..., -1:], -x.shape[-1] % self.stride[0])
+        x = torch.cat([past, x, missing], dim=-1)
+        if memory is not None:
+            memory[self] = x[..., x.shape[-1] - self.past :].clone()
+        return super().forward(x)
+
+    def _outside(self, edge: Tensor, steps: int) -> Tensor:
+        edge = edge if self.replicate else torch.zeros_like(edge)
+        return edge.expand(-1, -1, steps)
+
+
+class CausalConvTranspose1d(nn.ConvTranspose1d):
+    """Transposed convolution of `[B, channels_in, time]` whose steps see no later ones: `time * stride` steps.
+
+    The kernel is at least as long as the stride and at most twice as long. With `depthwise`, each channel has a kernel
+    of its own.
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        kernel_size: int,
+        stride: int,
+        *,
+        depthwise: bool = False,
+        bias: bool = True,
+    ):
+        groups = channels_in if depthwise else 1
+        super().__init__(channels_in, channels_out, kernel_size, stride, groups=groups, bias=bias)
+        self.overlap = kernel_size - stride
+
+    def forward(self, x: Tensor, memory: Memory | None = None) -> Tensor:  # type: ignore[override]
+        y = F.conv_transpose1d(x, self.weight, self.bias, self.stride, groups=self.groups)
+        whole = y.shape[-1] - self.overlap
+        if memory is not None and self.overlap:
+            after = y[..., whole:] if self.bias is None else y[..., whole:] - self.bias[:, None]
+            if self in memory:
+                y = torch.cat([y[..., : self.overlap] + memory[self], y[..., self.overlap :]], dim=-1)
+            memory[self] = after.clone()
+        return y[..., :whole]
