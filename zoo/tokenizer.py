@@ -17,6 +17,7 @@ from zoo.modalities import Batch, Modality
 from zoo.modalities.base import as_lengths, special_kind
 from zoo.quantizers.base import Quantizer, ResidualQuantizer
 from zoo.spec import TokenizerOutput, TokenizerSpec
+from zoo.streaming import Stream
 
 PREPROCESS_OPTIONS = ("resolution", "crop", "sample_rate", "resample", "seconds", "chain")
 
@@ -36,7 +37,8 @@ class Tokenizer(HubMixin):
     `lengths`, and so `decode`; in a compiled or exported graph values are not checked, and a signal is not cut into
     chunks. `zoo.graphs` has both as modules, for `torch.export`, and writes ONNX files.
 
-    In a system without a decoder, `encode_only` says why it has none. `interpolation` is the interpolation with which
+    In a system without a decoder, `encode_only` says why it has none. `cannot_stream` says why a system has no `stream`;
+    where it is None, the system has an option `memory` of `encode` and `decode`. `interpolation` is the interpolation with which
     the authors resize images, for `preprocess`. `small` holds arguments that make the network small and quick to try:
     `zoo.create(name, small=True)`.
     """
@@ -46,6 +48,7 @@ class Tokenizer(HubMixin):
     encode_options: tuple[str, ...] = ()
     decode_options: tuple[str, ...] = ()
     encode_only: str | None = None
+    cannot_stream: str | None = "a code also depends on what comes after it in the signal"
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     small: ClassVar[Mapping[str, Any]] = {}
 
@@ -207,6 +210,25 @@ class Tokenizer(HubMixin):
             InputError: as `decode`.
         """
         return self.modality.like(self.decode(codes, size=self.size_of(like), **options), like.to(self.device))
+
+    def stream(self, **options: Any) -> Stream:
+        """Return a stream, which takes a signal in parts of any length and returns codes as soon as they are certain.
+
+        Args:
+            options: those of `encode`, for all parts.
+
+        Raises:
+            InputError: a system that is not causal, with what can be done instead; an unknown option.
+        """
+        self.check_streams(options)
+        return Stream(self, options)
+
+    def check_streams(self, options: Mapping[str, Any]) -> None:
+        """Raise InputError, with the reason, unless the system can stream with these options of `encode`."""
+        if self.cannot_stream is not None:
+            raise InputError(f"{self.spec.name} cannot stream: {self.cannot_stream}")
+        self._check_names(options, tuple(name for name in self.encode_options if name != "memory"), "stream")
+        self._take_number(dict(options))
 
     def size_of(self, x: Tensor) -> tuple[int, ...]:
         """Return the size of a signal as `decode(size=)` and `spec.grid` take it."""

@@ -11,7 +11,7 @@ ones alone, so audio is computed in parts that hand on what the next part needs:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar
 
@@ -134,6 +134,7 @@ class Mimi(Tokenizer):
 
     encode_options = ("chunk_seconds", "windowed", "pad_waveform", "memory")
     decode_options = ("chunk_seconds", "memory")
+    cannot_stream = None
     small: ClassVar = {"width": 4, "dim": 16, "num_layers": 2, "num_heads": 2, "window": 8, "codebook_dim": 8}
 
     def __init__(
@@ -175,6 +176,14 @@ class Mimi(Tokenizer):
             signal = self.modality.pad(signal, self.spec)
         samples = chunk_frames(self.spec, chunk_seconds) * self.spec.hop_length
         return in_parts(partial(self.encoder, windowed=windowed), signal, samples, memory)
+
+    def check_streams(self, options: Mapping[str, Any]) -> None:
+        super().check_streams(options)
+        if not options.get("windowed", True):
+            raise InputError(
+                f"{self.spec.name} cannot stream with windowed=False: each step would need all steps before it, and the "
+                "state would grow without end"
+            )
 
     def from_latent(self, latent: Tensor, chunk_seconds: float = 10.0, memory: Memory | None = None) -> Tensor:
         return in_parts(self.decoder, latent, chunk_frames(self.spec, chunk_seconds), memory)
