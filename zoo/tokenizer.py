@@ -404,15 +404,15 @@ class Tokenizer(HubMixin):
 
     def _check_codes(self, codes: Tensor) -> Tensor:
         most = self.spec.num_codebooks
-        rows = range(1, most + 1) if self.spec.residual else (most,)
-        layout = f"[batch, {'1 to ' if len(rows) > 1 else ''}{most}, {', '.join(self.spec.grid_axes)}]"
+        least = 1 if self.spec.residual else most
+        layout = f"[batch, {'1 to ' if least < most else ''}{most}, {', '.join(self.spec.grid_axes)}]"
         if not isinstance(codes, Tensor):
             raise InputError(f"expected codes as an integer tensor {layout}, got {type(codes).__name__}")
         if kind := special_kind(codes):
             raise InputError(f"expected codes as an ordinary tensor {layout}, got a {kind} one")
         if codes.is_meta and self.device.type != "meta":
             raise InputError(f"expected codes {layout} with values, got a meta tensor")
-        if codes.ndim != 2 + len(self.spec.grid_axes) or codes.shape[1] not in rows:
+        if codes.ndim != 2 + len(self.spec.grid_axes) or not least <= codes.shape[1] <= most:
             raise InputError(f"expected codes as {layout} (on the grid), got {list(codes.shape)}")
         if codes.numel() == 0:
             raise InputError(f"expected codes as {layout}, got an empty tensor {list(codes.shape)}")

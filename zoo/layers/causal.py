@@ -39,23 +39,20 @@ class CausalConv1d(nn.Conv1d):
             channels_in, channels_out, kernel_size, stride, dilation=dilation, groups=groups, bias=bias
         )
         self.past = (kernel_size - 1) * dilation + 1 - stride
-        self.replicate = replicate
+        self.mode = "replicate" if replicate else "constant"
 
     def forward(self, x: Tensor, memory: Memory | None = None) -> Tensor:
         if self.kernel_size == (1,):
             return super().forward(x)
-        past = None if memory is None else memory.get(self)
-        if past is None:
-            past = self._outside(x[..., :1], self.past)
-        missing = self._outside(x[..., -1:], -x.shape[-1] % self.stride[0])
-        x = torch.cat([past, x, missing], dim=-1)
-        if memory is not None:
-            memory[self] = x[..., x.shape[-1] - self.past :].clone()
-        return super().forward(x)
-
-    def _outside(self, edge: Tensor, steps: int) -> Tensor:
-        edge = edge if self.replicate else torch.zeros_like(edge)
-        return edge.expand(-1, -1, steps)
+        right = -x.shape[-1] % self.stride[0] if self.stride[0] > 1 else 0
+        if memory is None:
+            return super().forward(F.pad(x, (self.past, right), self.mode))
+        if self in memory:
+            x = torch.cat([memory[self], x], dim=-1)
+        else:
+            x = F.pad(x, (self.past, 0), self.mode)
+        memory[self] = x[..., x.shape[-1] - self.past :].clone()
+        return super().forward(F.pad(x, (0, right), self.mode) if right else x)
 
 
 class CausalConvTranspose1d(nn.ConvTranspose1d):
