@@ -16,6 +16,16 @@ from torch import Tensor, nn
 Memory = dict[nn.Module, Any]  # what each layer needs of the parts before; empty before the first one
 
 
+def keep_variance(conv: nn.Conv1d | nn.ConvTranspose1d, inputs: float) -> None:
+    """Draw weights that keep the variance of what passes through; `inputs` is the number of summands of an output.
+
+    PyTorch's own divide it by three at every layer, until a deep encoder returns little but the sum of its biases.
+    """
+    nn.init.normal_(conv.weight, std=inputs**-0.5)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+
+
 class CausalConv1d(nn.Conv1d):
     """Convolution of `[B, channels_in, time]` whose steps see no later ones: `ceil(time / stride)` steps.
 
@@ -40,6 +50,7 @@ class CausalConv1d(nn.Conv1d):
         )
         self.past = (kernel_size - 1) * dilation + 1 - stride
         self.mode = "replicate" if replicate else "constant"
+        keep_variance(self, channels_in // groups * kernel_size)
 
     def forward(self, x: Tensor, memory: Memory | None = None) -> Tensor:
         if self.kernel_size == (1,):
@@ -75,6 +86,7 @@ class CausalConvTranspose1d(nn.ConvTranspose1d):
         groups = channels_in if depthwise else 1
         super().__init__(channels_in, channels_out, kernel_size, stride, groups=groups, bias=bias)
         self.overlap = kernel_size - stride
+        keep_variance(self, channels_in // groups * kernel_size / stride)
 
     def forward(self, x: Tensor, memory: Memory | None = None) -> Tensor:  # type: ignore[override]
         y = F.conv_transpose1d(x, self.weight, self.bias, self.stride, groups=self.groups)
