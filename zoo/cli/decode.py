@@ -55,12 +55,10 @@ def decode(
 
     check_stream(context, stream, ("pcm", "num_codebooks"))
     if stream:
-        from zoo.transcode.pipes import decode_pcm
-
         if name is None:
             raise typer.BadParameter("--name is missing: a stream does not say which tokenizer its codes are of")
         tokenizer = load(name, device, dtype)
-        decode_pcm(tokenizer, sys.stdin.buffer, sys.stdout.buffer, pcm=pcm.value, num_codebooks=num_codebooks)
+        zoo.decode_pcm(tokenizer, sys.stdin.buffer, sys.stdout.buffer, pcm=pcm.value, num_codebooks=num_codebooks)
         return
     assert inputs and out, "which check_stream asks for"
     results = zoo.decode_files(

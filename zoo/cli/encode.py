@@ -68,9 +68,7 @@ def encode(
     check_stream(context, stream, ("pcm",))
     tokenizer = load(name, device, dtype)
     if stream:
-        from zoo.transcode.pipes import encode_pcm
-
-        encode_pcm(tokenizer, sys.stdin.buffer, sys.stdout.buffer, pcm=pcm.value, num_codebooks=num_codebooks)
+        zoo.encode_pcm(tokenizer, sys.stdin.buffer, sys.stdout.buffer, pcm=pcm.value, num_codebooks=num_codebooks)
         return
     assert inputs and out, "which check_stream asks for"
     results = zoo.encode_files(
