@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 Memory = dict[nn.Module, Any]  # what each layer needs of the parts before; empty before the first one
+FEW = 16  # steps of a stream that are multiplied directly: a convolution would first rearrange all of its weights
 
 
 def keep_variance(conv: nn.Conv1d | nn.ConvTranspose1d, inputs: float) -> None:
@@ -63,7 +65,13 @@ class CausalConv1d(nn.Conv1d):
         else:
             x = F.pad(x, (self.past, 0), self.mode)
         memory[self] = x[..., x.shape[-1] - self.past :].clone()
-        return super().forward(F.pad(x, (0, right), self.mode) if right else x)
+        if right:
+            x = F.pad(x, (0, right), self.mode)
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        if x.shape[-1] >= kernel + FEW * stride or self.groups > 1 or self.dilation[0] > 1:
+            return super().forward(x)
+        windows = x.unfold(-1, kernel, stride)
+        return F.linear(rearrange(windows, "b c t k -> b t (c k)"), self.weight.flatten(1), self.bias).mT
 
 
 class CausalConvTranspose1d(nn.ConvTranspose1d):
@@ -89,7 +97,10 @@ class CausalConvTranspose1d(nn.ConvTranspose1d):
         keep_variance(self, channels_in // groups * kernel_size / stride)
 
     def forward(self, x: Tensor, memory: Memory | None = None) -> Tensor:  # type: ignore[override]
-        y = F.conv_transpose1d(x, self.weight, self.bias, self.stride, groups=self.groups)
+        if memory is not None and x.shape[-1] <= FEW and self.groups == 1:
+            y = self._multiplied(x)
+        else:
+            y = F.conv_transpose1d(x, self.weight, self.bias, self.stride, groups=self.groups)
         whole = y.shape[-1] - self.overlap
         if memory is not None and self.overlap:
             after = y[..., whole:] if self.bias is None else y[..., whole:] - self.bias[:, None]
@@ -97,3 +108,12 @@ class CausalConvTranspose1d(nn.ConvTranspose1d):
                 y = torch.cat([y[..., : self.overlap] + memory[self], y[..., self.overlap :]], dim=-1)
             memory[self] = after.clone()
         return y[..., :whole]
+
+    def _multiplied(self, x: Tensor) -> Tensor:
+        stride = self.stride[0]
+        kernels = torch.matmul(x.mT, self.weight.flatten(1)).unflatten(2, self.weight.shape[1:])  # [B, time, out, kernel]
+        first = rearrange(kernels[..., :stride], "b t c k -> b c (t k)")
+        second = F.pad(kernels[..., stride:], (0, stride - self.overlap))
+        y = F.pad(first, (0, self.overlap))
+        y[..., stride:] += rearrange(second, "b t c k -> b c (t k)")[..., : y.shape[-1] - stride]
+        return y if self.bias is None else y + self.bias[:, None]
