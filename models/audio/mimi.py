@@ -130,6 +130,7 @@ class Mimi(Tokenizer):
         dim: channels of the latent and width of both transformers. num_layers, num_heads: their layers and heads.
         window: number of steps that a step of the transformers sees.
         codebook_dim: channels of a codebook row.
+        quantizer_dropout, revive_below: as in `SplitResidualVQ` and `VectorQuantizer`, for training.
     """
 
     encode_options = ("chunk_seconds", "windowed", "pad_waveform", "memory")
@@ -148,6 +149,8 @@ class Mimi(Tokenizer):
         num_heads: int = 8,
         window: int = 250,
         codebook_dim: int = 256,
+        quantizer_dropout: bool = False,
+        revive_below: float = 1.0,
     ):
         super().__init__(spec)
         if 2 * math.prod(strides) != spec.hop_length:
@@ -158,9 +161,11 @@ class Mimi(Tokenizer):
             codebook_dim,
             spec.codebook_sizes[0],
             spec.num_codebooks,
+            quantizer_dropout=quantizer_dropout,
             update="ema",
             kmeans_init=True,
             kmeans_iters=50,
+            revive_below=revive_below,
         )
         self.decoder = Decoder(strides, width, dim, num_layers, num_heads, window)
 
@@ -340,7 +345,7 @@ MIMI = register(
     Mimi,
     spec=TokenizerSpec(
         modality="audio",
-        quantizer="split-rvq",
+        quantizer="split-residual-vq",
         codebook_sizes=(2048,) * 32,
         residual=True,
         default_codebooks=8,

@@ -22,7 +22,7 @@ SMALL_DISCRIMINATORS = {
 }
 SMALL_SIGNALS = {
     "image": {"data.crop": 32, "spec.resolution": [32, 32]},
-    "audio": {"data.seconds": 0.5, "spec.codebook_sizes": [16]},
+    "audio": {"data.seconds": 0.5},
     "video": {"data.crop": 32, "data.frames": 5},
     "structure": {"data.max_residues": 24},
 }
@@ -38,6 +38,8 @@ def made_small(recipe: Recipe) -> dict[str, Any]:
         values |= {"batch_size": 1, "accumulate": 1, "precision": "32-true"}
     else:
         values |= {"batch_size": 2, **SMALL_SIGNALS[variant.spec.modality]}
+        if variant.spec.sample_rate is not None:
+            values["spec.codebook_sizes"] = [16] * variant.spec.num_codebooks
     # What others look through, networks whose weights are not at hand, looks at slopes here.
     values["losses"] = {
         "multi_scale_gradient" if name in PERCEPTUAL_LOSSES else name: weight for name, weight in recipe.losses.items()
