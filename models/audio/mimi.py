@@ -108,6 +108,30 @@ def in_parts(network: Callable[[Tensor, Memory | None], Tensor], x: Tensor, step
     return torch.cat([network(part, memory) for part in x.split(steps, dim=-1)], dim=-1)
 
 
+def encode_in_parts(
+    tokenizer: Tokenizer,
+    signal: Tensor,
+    chunk_seconds: float,
+    windowed: bool,
+    pad_waveform: bool,
+    memory: Memory | None,
+) -> Tensor:
+    """Return the latent of a tokenizer with Mimi's encoder; the arguments are options of `Mimi`."""
+    if pad_waveform:
+        signal = tokenizer.modality.pad(signal, tokenizer.spec)
+    samples = chunk_frames(tokenizer.spec, chunk_seconds) * tokenizer.spec.hop_length
+    return in_parts(partial(tokenizer.encoder, windowed=windowed), signal, samples, memory)
+
+
+def check_bounded(tokenizer: Tokenizer, windowed: bool) -> None:
+    """Raise InputError for a stream whose encoder sees all of the past."""
+    if not windowed:
+        raise InputError(
+            f"{tokenizer.spec.name} cannot stream with windowed=False: each step would need all steps before it, and the "
+            "state would grow without end"
+        )
+
+
 class Mimi(Tokenizer):
     """Causal speech tokenizer with one codebook of what is said beside residual ones of how it sounds.
 
@@ -177,18 +201,11 @@ class Mimi(Tokenizer):
         pad_waveform: bool = False,
         memory: Memory | None = None,
     ) -> Tensor:
-        if pad_waveform:
-            signal = self.modality.pad(signal, self.spec)
-        samples = chunk_frames(self.spec, chunk_seconds) * self.spec.hop_length
-        return in_parts(partial(self.encoder, windowed=windowed), signal, samples, memory)
+        return encode_in_parts(self, signal, chunk_seconds, windowed, pad_waveform, memory)
 
     def check_streams(self, options: Mapping[str, Any]) -> None:
         super().check_streams(options)
-        if not options.get("windowed", True):
-            raise InputError(
-                f"{self.spec.name} cannot stream with windowed=False: each step would need all steps before it, and the "
-                "state would grow without end"
-            )
+        check_bounded(self, options.get("windowed", True))
 
     def from_latent(self, latent: Tensor, chunk_seconds: float = 10.0, memory: Memory | None = None) -> Tensor:
         return in_parts(self.decoder, latent, chunk_frames(self.spec, chunk_seconds), memory)
@@ -226,23 +243,26 @@ def part_of_heads(part: int) -> Callable[[Tensor], Tensor]:
     return take
 
 
-def convolution_rules(encoder: str, decoder: str, conv: str, transposed: str) -> Rules:
-    """Rules for the numbered layers of encoder and decoder; `conv` and `transposed` name a layer's convolution."""
-    rules = [
-        (f"{encoder}.0.{conv}.", "encoder.stem."),
-        (f"{encoder}.14.{conv}.", "encoder.head."),
-        (f"{decoder}.0.{conv}.", "decoder.stem."),
-        (f"{decoder}.14.{conv}.", "decoder.head."),
-    ]
+def encoder_rules(layers: str, conv: str) -> Rules:
+    """Rules for the encoder's numbered layers; `conv` names a layer's convolution."""
+    rules = [(f"{layers}.0.{conv}.", "encoder.stem."), (f"{layers}.14.{conv}.", "encoder.head.")]
     for stage in range(4):
-        first = 3 * stage
         rules += [
-            (f"{encoder}.{first + 1}.block.1.{conv}.", f"encoder.units.{stage}.conv1."),
-            (f"{encoder}.{first + 1}.block.3.{conv}.", f"encoder.units.{stage}.conv2."),
-            (f"{encoder}.{first + 3}.{conv}.", f"encoder.downsamples.{stage}."),
-            (f"{decoder}.{first + 2}.{transposed}.", f"decoder.upsamples.{stage}."),
-            (f"{decoder}.{first + 3}.block.1.{conv}.", f"decoder.units.{stage}.conv1."),
-            (f"{decoder}.{first + 3}.block.3.{conv}.", f"decoder.units.{stage}.conv2."),
+            (f"{layers}.{3 * stage + 1}.block.1.{conv}.", f"encoder.units.{stage}.conv1."),
+            (f"{layers}.{3 * stage + 1}.block.3.{conv}.", f"encoder.units.{stage}.conv2."),
+            (f"{layers}.{3 * stage + 3}.{conv}.", f"encoder.downsamples.{stage}."),
+        ]
+    return rules
+
+
+def decoder_rules(layers: str, conv: str, transposed: str) -> Rules:
+    """Rules for the decoder's numbered layers; `conv` and `transposed` name a layer's convolution."""
+    rules = [(f"{layers}.0.{conv}.", "decoder.stem."), (f"{layers}.14.{conv}.", "decoder.head.")]
+    for stage in range(4):
+        rules += [
+            (f"{layers}.{3 * stage + 2}.{transposed}.", f"decoder.upsamples.{stage}."),
+            (f"{layers}.{3 * stage + 3}.block.1.{conv}.", f"decoder.units.{stage}.conv1."),
+            (f"{layers}.{3 * stage + 3}.block.3.{conv}.", f"decoder.units.{stage}.conv2."),
         ]
     return rules
 
@@ -285,57 +305,61 @@ def authors_transformer_rules(published: str, ours: str) -> Rules:
     ]
 
 
-def quantizer_rules(published: str, ours: str, codebook: str, total: str, initialized: str | None) -> Rules:
+def quantizer_rules(published: str, ours: str, codebook: str, total: str, initialized: str) -> Rules:
     """Rules for residual codebooks between projections; `codebook` names the tensors' place, `total` the running sum."""
     place, our = f"{published}.{codebook}", f"{ours}.residual.layers.{{i}}"
-    rules: Rules = [
+    return [
         (f"{published}.input_proj.weight", f"{ours}.project_in.weight", pointwise_to_linear),
         (f"{published}.output_proj.weight", f"{ours}.project_out.weight", pointwise_to_linear),
         ((f"{place}.{total}", f"{place}.cluster_usage"), f"{our}.codebook", quotient),
         (f"{place}.{total}", f"{our}.codebook_sum"),
         (f"{place}.cluster_usage", f"{our}.cluster_size"),
+        (f"{place}.{initialized}", f"{our}.initialized", flag),
     ]
-    if initialized is not None:
-        rules.append((f"{place}.{initialized}", f"{our}.initialized", flag))
-    return rules
 
 
 HEAD_DIM = 64
 
+PARTS = (("semantic", "first"), ("acoustic", "rest"))  # of the quantizer, in transformers' port and here
+
 TRANSFORMERS = KeyMap(
-    *convolution_rules("encoder.layers", "decoder.layers", "conv", "conv"),
+    *encoder_rules("encoder.layers", "conv"),
     *transformer_rules("encoder_transformer", "encoder.transformer"),
-    *transformer_rules("decoder_transformer", "decoder.transformer"),
     ("downsample.conv.", "encoder.last_downsample."),
+    *(
+        rule
+        for theirs, ours in PARTS
+        for rule in quantizer_rules(
+            f"quantizer.{theirs}_residual_vector_quantizer",
+            f"quantizer.{ours}",
+            "layers.{i}.codebook",
+            "embed_sum",
+            "initialized",
+        )
+    ),
     ("upsample.conv.", "decoder.first_upsample."),
-    *quantizer_rules(
-        "quantizer.semantic_residual_vector_quantizer",
-        "quantizer.first",
-        "layers.{i}.codebook",
-        "embed_sum",
-        "initialized",
-    ),
-    *quantizer_rules(
-        "quantizer.acoustic_residual_vector_quantizer",
-        "quantizer.rest",
-        "layers.{i}.codebook",
-        "embed_sum",
-        "initialized",
-    ),
+    *transformer_rules("decoder_transformer", "decoder.transformer"),
+    *decoder_rules("decoder.layers", "conv", "conv"),
 )
 
 AUTHORS = KeyMap(
-    *convolution_rules("encoder.model", "decoder.model", "conv.conv", "convtr.convtr"),
+    *encoder_rules("encoder.model", "conv.conv"),
     *authors_transformer_rules("encoder_transformer", "encoder.transformer"),
-    *authors_transformer_rules("decoder_transformer", "decoder.transformer"),
     ("downsample.conv.conv.conv.", "encoder.last_downsample."),
+    *(
+        rule
+        for _, ours in PARTS
+        for rule in quantizer_rules(
+            f"quantizer.rvq_{ours}",
+            f"quantizer.{ours}",
+            "vq.layers.{i}._codebook",
+            "embedding_sum",
+            "_initialized",
+        )
+    ),
     ("upsample.convtr.convtr.convtr.", "decoder.first_upsample."),
-    *quantizer_rules(
-        "quantizer.rvq_first", "quantizer.first", "vq.layers.{i}._codebook", "embedding_sum", "_initialized"
-    ),
-    *quantizer_rules(
-        "quantizer.rvq_rest", "quantizer.rest", "vq.layers.{i}._codebook", "embedding_sum", "_initialized"
-    ),
+    *authors_transformer_rules("decoder_transformer", "decoder.transformer"),
+    *decoder_rules("decoder.model", "conv.conv", "convtr.convtr"),
 )
 
 # No commit is known, so the revision is the branch; the commit that was fetched is recorded with the converted weights.
