@@ -39,7 +39,9 @@ if TYPE_CHECKING:
     from zoo.trainers import export as export
     from zoo.trainers import train as train
     from zoo.transcode import decode_files as decode_files
+    from zoo.transcode import decode_pcm as decode_pcm
     from zoo.transcode import encode_files as encode_files
+    from zoo.transcode import encode_pcm as encode_pcm
     from zoo.transcode import reconstruct_files as reconstruct_files
 
 __version__ = "0.1.0"
@@ -56,7 +58,7 @@ _EXPORTS = {
     "zoo.spec": "TokenizerOutput TokenizerSpec",
     "zoo.tokenizer": "Tokenizer",
     "zoo.trainers": "export train",
-    "zoo.transcode": "decode_files encode_files reconstruct_files",
+    "zoo.transcode": "decode_files decode_pcm encode_files encode_pcm reconstruct_files",
 }
 _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names.split()}
 

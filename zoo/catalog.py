@@ -88,6 +88,7 @@ def facts(name: str) -> dict[str, Any]:
         "bits": entry.bits,
         "per": entry.per,
         "frame_rate": variant.spec.frame_rate,
+        "latency": variant.spec.latency,
         "parameters": entry.parameters,
         "config": dict(variant.config),
         "weights": weights_found(variant),

@@ -126,6 +126,11 @@ class TokenizerSpec:
         return self.downsample[0]
 
     @property
+    def latency(self) -> int | None:
+        """Samples that have to arrive before a stream's first code; None: all of them (audio)."""
+        return self.hop_length if self.causal and self.sample_rate else None
+
+    @property
     def frame_rate(self) -> float | None:
         """Grid positions per second (audio)."""
         return self.sample_rate / self.hop_length if self.sample_rate else None

@@ -18,6 +18,7 @@ from zoo.modalities.base import as_lengths, special_kind
 from zoo.parts import Part
 from zoo.quantizers.base import Quantizer, ResidualQuantizer
 from zoo.spec import TokenizerOutput, TokenizerSpec
+from zoo.streaming import Stream
 from zoo.tracing import values_are_readable
 
 PREPROCESS_OPTIONS = ("resolution", "crop", "sample_rate", "resample", "seconds", "chain")
@@ -38,8 +39,9 @@ class Tokenizer(HubMixin):
     `lengths`, and so `decode`; in a compiled or exported graph values are not checked, and a signal is not cut into
     chunks. `zoo.graphs` has both as modules, for `torch.export`, and writes ONNX files.
 
-    In a system without a decoder, `encode_only` says why it has none. `interpolation` is the interpolation with which
-    the authors resize images, for `preprocess`. `small` holds arguments that make the network small and quick to try:
+    In a system without a decoder, `encode_only` says why it has none. `cannot_stream` says why a system has no
+    `stream`; where it is None, the system has an option `memory` of `encode` and `decode`. `interpolation` is the
+    interpolation with which the authors resize images, for `preprocess`. `small` holds arguments that make the network small and quick to try:
     `zoo.create(name, small=True)`. `decoder_losses` names what `forward` returns in training beside the quantizer's
     losses. `parts` are those that are compared with the authors' outputs by themselves, by name.
     """
@@ -49,6 +51,7 @@ class Tokenizer(HubMixin):
     encode_options: tuple[str, ...] = ()
     decode_options: tuple[str, ...] = ()
     encode_only: str | None = None
+    cannot_stream: str | None = "a code also depends on what comes after it in the signal"
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     small: ClassVar[Mapping[str, Any]] = {}
     decoder_losses: tuple[str, ...] = ()
@@ -218,6 +221,25 @@ class Tokenizer(HubMixin):
             InputError: as `decode`.
         """
         return self.modality.like(self.decode(codes, size=self.size_of(like), **options), like.to(self.device))
+
+    def stream(self, **options: Any) -> Stream:
+        """Return a stream, which takes a signal in parts of any length and returns codes as soon as they are certain.
+
+        Args:
+            options: those of `encode`, for all parts.
+
+        Raises:
+            InputError: a system that is not causal, with what can be done instead; an unknown option.
+        """
+        self.check_streams(options)
+        return Stream(self, options)
+
+    def check_streams(self, options: Mapping[str, Any]) -> None:
+        """Raise InputError, with the reason, unless the system can stream with these options of `encode`."""
+        if self.cannot_stream is not None:
+            raise InputError(f"{self.spec.name} cannot stream: {self.cannot_stream}")
+        self._check_names(options, tuple(name for name in self.encode_options if name != "memory"), "stream")
+        self._take_number(dict(options))
 
     def size_of(self, x: Tensor) -> tuple[int, ...]:
         """Return the size of a signal as `decode(size=)` and `spec.grid` take it."""
@@ -393,15 +415,15 @@ class Tokenizer(HubMixin):
 
     def _check_codes(self, codes: Tensor) -> Tensor:
         most = self.spec.num_codebooks
-        rows = range(1, most + 1) if self.spec.residual else (most,)
-        layout = f"[batch, {'1 to ' if len(rows) > 1 else ''}{most}, {', '.join(self.spec.grid_axes)}]"
+        least = 1 if self.spec.residual else most
+        layout = f"[batch, {'1 to ' if least < most else ''}{most}, {', '.join(self.spec.grid_axes)}]"
         if not isinstance(codes, Tensor):
             raise InputError(f"expected codes as an integer tensor {layout}, got {type(codes).__name__}")
         if kind := special_kind(codes):
             raise InputError(f"expected codes as an ordinary tensor {layout}, got a {kind} one")
         if codes.is_meta and self.device.type != "meta":
             raise InputError(f"expected codes {layout} with values, got a meta tensor")
-        if codes.ndim != 2 + len(self.spec.grid_axes) or codes.shape[1] not in rows:
+        if codes.ndim != 2 + len(self.spec.grid_axes) or not least <= codes.shape[1] <= most:
             raise InputError(f"expected codes as {layout} (on the grid), got {list(codes.shape)}")
         if codes.numel() == 0:
             raise InputError(f"expected codes as {layout}, got an empty tensor {list(codes.shape)}")

@@ -82,6 +82,16 @@ def test_a_transform_makes_our_value_of_the_published_one():
     assert state["initialized"].item() is True
 
 
+def test_a_transform_makes_our_value_of_several_published_ones():
+    keys = KeyMap((("{i}.sum", "{i}.count"), "layers.{i}.mean", torch.div))
+    published = {"3.sum": torch.tensor([6.0]), "3.count": torch.tensor([2.0])}
+    expected = {"layers.3.mean": torch.zeros(1)}
+    assert keys.convert(published, expected, "some.ckpt")["layers.3.mean"].item() == 3
+    assert keys.found(published, expected) == 1
+    with pytest.raises(zoo.CheckpointError, match=r"1 tensor missing \(3.count\)"):
+        keys.convert({"3.sum": torch.zeros(1)}, expected, "some.ckpt")
+
+
 def test_weight_norm_is_read_under_its_old_and_its_new_names():
     network = nn.ModuleDict({"layer": WeightNormConv1d(2, 3, 1)})
     magnitude, direction = torch.rand(3, 1, 1), torch.rand(3, 2, 1)

@@ -20,6 +20,8 @@ FUNCTIONS = {
     "reconstruct": "reconstruct_files",
     "list": "list_tokenizers",
 }
+# With `--stream`, a command calls another function.
+STREAMING = {"encode": zoo.encode_pcm, "decode": zoo.decode_pcm}
 # How a result is printed is the terminal's alone.
 PRINTING = {"json", "markdown"}
 # Where a function takes a tokenizer, the command loads it: `zoo.load(name, device=..., dtype=...)`.
@@ -43,7 +45,8 @@ def keywords(command: str) -> set[str]:
     name = function_name(command)
     found = getattr(zoo, name)
     function = getattr(found, name) if inspect.ismodule(found) else found
-    return set(inspect.signature(function).parameters)
+    streaming = set(inspect.signature(STREAMING[command]).parameters) | {"stream"} if command in STREAMING else set()
+    return set(inspect.signature(function).parameters) | streaming
 
 
 def words(command: str) -> set[str]:

@@ -36,8 +36,9 @@ class KeyMap:
     Args:
         rules: `(published, ours)` or `(published, ours, transform)`. A pattern that ends in a dot stands for all
             keys that begin with it, any other pattern for one key; `{i}`, `{j}`, ... stand for numbers. The first rule
-            whose `ours` fits is used; a key that no rule fits has the same name in both. Normalised weights
-            (`weight_g`, `weight_v`) need no rule for the names that PyTorch's parametrization gives them.
+            whose `ours` fits is used; a key that no rule fits has the same name in both. Where `published` is a tuple
+            of names, `transform` makes our tensor of all of theirs. Normalised weights (`weight_g`, `weight_v`) need
+            no rule for the names that PyTorch's parametrization gives them.
         layout: the keys that lead from the top of the file to the state dict. A state dict that consists of several
             has the name of each before its keys, with a dot between.
         ignore: prefixes of published keys that inference does not need, or endings, as `*.filter`.
@@ -48,7 +49,7 @@ class KeyMap:
 
     def __init__(
         self,
-        *rules: tuple[str, str] | tuple[str, str, Callable[[Tensor], Tensor]],
+        *rules: tuple[str, str] | tuple[str | tuple[str, ...], str, Callable[..., Tensor]],
         layout: tuple[str, ...] = (),
         ignore: tuple[str, ...] = (),
         averaged: str | None = None,
@@ -59,12 +60,17 @@ class KeyMap:
         self._endings = tuple(part.removeprefix("*") for part in ignore if part.startswith("*"))
         self._rules = [(_pattern(ours), published, *(transform or (None,))) for published, ours, *transform in rules]
 
-    def published_key(self, ours: str) -> tuple[str, Callable[[Tensor], Tensor] | None]:
-        """Return the published name of our tensor, and the function that turns the published value into ours."""
+    def published_key(self, ours: str) -> tuple[str, Callable[..., Tensor] | None]:
+        """Return the published name of our tensor, or the first of them, and the function that makes our value."""
+        names, transform = self._published_keys(ours)
+        return names[0], transform
+
+    def _published_keys(self, ours: str) -> tuple[tuple[str, ...], Callable[..., Tensor] | None]:
         for pattern, published, transform in self._rules:
             if match := pattern.match(ours):
-                return published.format(**match.groupdict()) + ours[match.end() :], transform
-        return ours, None
+                names = (published,) if isinstance(published, str) else published
+                return tuple(name.format(**match.groupdict()) + ours[match.end() :] for name in names), transform
+        return (ours,), None
 
     def found(self, checkpoint: Mapping[str, Any], expected: Iterable[str]) -> int:
         """Return how many of our keys `expected` the published `checkpoint` has, which distinguishes layouts."""
@@ -73,8 +79,10 @@ class KeyMap:
         if not isinstance(checkpoint, Mapping):
             return 0
         checkpoint = flattened(checkpoint)
-        published = (self.published_key(ours)[0] for ours in self.own(expected))
-        return sum(_weight_norm_key(key, checkpoint) in checkpoint for key in published)
+        return sum(
+            all(_weight_norm_key(key, checkpoint) in checkpoint for key in self._published_keys(ours)[0])
+            for ours in self.own(expected)
+        )
 
     def own(self, keys: Iterable[str]) -> list[str]:
         """Return those of our keys whose tensors the published file holds."""
@@ -83,7 +91,7 @@ class KeyMap:
     def convert(self, checkpoint: Mapping[str, Any], expected: Mapping[str, Tensor], source: str) -> State:
         """Return the published `checkpoint` as a state dict with the keys and shapes of `expected`, or of its `own`.
 
-        No value is copied.
+        No value is copied, unless a transform does so.
 
         Args:
             checkpoint: contents of the published file.
@@ -97,25 +105,26 @@ class KeyMap:
         converted, used, missing, misshapen, mistyped = {}, set(), [], [], []
         averaged_modules = self._averaged_modules(state, expected)
         for ours in self.own(expected):
-            published, transform = self.published_key(ours)
-            published = _weight_norm_key(published, state)
-            key = published
+            published, transform = self._published_keys(ours)
+            published = tuple(_weight_norm_key(key, state) for key in published)
+            keys = published
             if self.averaged is not None and ours.partition(".")[0] in averaged_modules:
-                key = self.averaged + published.replace(".", "")
-            if key not in state:
-                missing.append(key)
+                keys = tuple(self.averaged + key.replace(".", "") for key in published)
+            if absent := [key for key in keys if key not in state]:
+                missing += [key for key in absent if key not in missing]
                 continue
-            used |= {key, published}
-            value = state[key]
+            used.update(keys, published)
+            values = [state[key] for key in keys]
+            what = f"{keys[0]}: {described(values[0])}"
             try:
-                converted[ours] = transform(_stored(value)) if transform else value
+                converted[ours] = transform(*map(_stored, values)) if transform else values[0]
             except Exception as error:
-                misshapen.append(f"{key}: {described(value)}, which cannot be converted ({error})")
+                misshapen.append(f"{what}, which cannot be converted ({error})")
                 continue
             if _shape(converted[ours]) != expected[ours].shape:
-                misshapen.append(f"{key}: {described(value)}, expected {list(expected[ours].shape)}")
+                misshapen.append(f"{what}, expected {list(expected[ours].shape)}")
             elif not _same_kind(converted[ours].dtype, expected[ours].dtype):
-                mistyped.append(f"{key}: {converted[ours].dtype}, expected {expected[ours].dtype}")
+                mistyped.append(f"{keys[0]}: {converted[ours].dtype}, expected {expected[ours].dtype}")
         left_over = [key for key in map(str, state) if key not in used and not self._is_ignored(key)]
         _raise_unless_whole(source, missing, left_over, misshapen, mistyped)
         return converted
@@ -129,7 +138,7 @@ class KeyMap:
         return {
             ours.partition(".")[0]
             for ours in expected
-            if self.averaged + self.published_key(ours)[0].replace(".", "") in state
+            if all(self.averaged + key.replace(".", "") in state for key in self._published_keys(ours)[0])
         }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -16,22 +17,30 @@ from zoo.cli.options import (
     DeviceOption,
     Dtype,
     DtypeOption,
-    InputsArgument,
     JsonOption,
     NameArgument,
     NumCodebooksOption,
     NumTokensOption,
+    OptionalInputs,
     OverwriteOption,
+    Pcm,
+    PcmOption,
     ResampleOption,
     ResolutionOption,
     SecondsOption,
+    StreamOption,
 )
+from zoo.cli.streams import check_stream
 
 
 def encode(
+    context: typer.Context,
     name: NameArgument,
-    inputs: InputsArgument,
-    out: Annotated[Path, typer.Option(help="Folder for the code files, or a file if there is one input.")],
+    inputs: OptionalInputs = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the code files, or a file if there is one input.", show_default=False),
+    ] = None,
     format: Annotated[CodeFormat, typer.Option(help="Format of the code files in a folder.")] = CodeFormat.npz,
     batch_size: Annotated[int, typer.Option(min=1, help="Signals of one size encoded at once.")] = 1,
     resolution: ResolutionOption = None,
@@ -42,19 +51,26 @@ def encode(
     all_chains: AllChainsOption = False,
     num_codebooks: NumCodebooksOption = None,
     num_tokens: NumTokensOption = None,
+    stream: StreamOption = False,
+    pcm: PcmOption = Pcm.s16le,
     overwrite: OverwriteOption = False,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = Dtype.float32,
     json: JsonOption = False,
 ) -> None:
-    """Encode images, audio, video or protein structures to code files.
+    """Encode images, audio, video or protein structures to code files, or a stream of audio to one of codes.
 
     An interrupted run continues when the same command is given again: files with codes of the same tokenizer, options
     and source are skipped and counted.
     """
     import zoo
 
+    check_stream(context, stream, ("pcm",))
     tokenizer = load(name, device, dtype)
+    if stream:
+        zoo.encode_pcm(tokenizer, sys.stdin.buffer, sys.stdout.buffer, pcm=pcm.value, num_codebooks=num_codebooks)
+        return
+    assert inputs and out, "which check_stream asks for"
     results = zoo.encode_files(
         tokenizer,
         inputs,

@@ -20,6 +20,11 @@ class Dtype(StrEnum):
     float16 = "float16"
 
 
+class Pcm(StrEnum):
+    s16le = "s16le"
+    f32le = "f32le"
+
+
 def names(incomplete: str) -> list[str]:
     """Return the variants and aliases of zoo that begin with `incomplete`, for completion in the shell."""
     from zoo import index
@@ -47,6 +52,20 @@ NameArgument = Annotated[
     typer.Argument(metavar="NAME", help="Variant, alias, Hub repository, saved folder or file.", autocompletion=names),
 ]
 InputsArgument = Annotated[list[Path], typer.Argument(metavar="INPUTS", help="Files, and folders of them.")]
+OptionalInputs = Annotated[
+    list[Path] | None, typer.Argument(metavar="INPUTS", help="Files, and folders of them.", show_default=False)
+]
+StreamOption = Annotated[
+    bool,
+    typer.Option(
+        "--stream",
+        help=(
+            "Causal audio: from stdin to stdout as it comes. Samples are raw, at the model's rate; codes are "
+            "little-endian integers of 16 bits (64 if a codebook has over 32,768 entries), frame by frame."
+        ),
+    ),
+]
+PcmOption = Annotated[Pcm, typer.Option(help="With --stream: format of the samples, as FFmpeg names it.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing files instead of keeping them.")]
 ResolutionOption = Annotated[

@@ -16,6 +16,7 @@ from zoo.quantizers.projected import ProjectedVQ
 from zoo.quantizers.residual import ResidualVQ
 from zoo.quantizers.shared_mapping import SharedMappingVQ
 from zoo.quantizers.sim_vq import SimVQ
+from zoo.quantizers.split import ProjectedResidualVQ, SplitResidualVQ
 from zoo.quantizers.vector import VectorQuantizer
 from zoo.quantizers.vector_quantize_pytorch import VectorQuantizePytorch
 
@@ -28,12 +29,14 @@ __all__ = [
     "FactorizedVQ",
     "GroupedLFQ",
     "ProductVQ",
+    "ProjectedResidualVQ",
     "ProjectedVQ",
     "Quantizer",
     "QuantizerOutput",
     "ResidualVQ",
     "SharedMappingVQ",
     "SimVQ",
+    "SplitResidualVQ",
     "VectorQuantizePytorch",
     "VectorQuantizer",
     "codebook_entropy_loss",

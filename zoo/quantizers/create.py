@@ -20,6 +20,7 @@ from zoo.quantizers.projected import ProjectedVQ
 from zoo.quantizers.residual import ResidualVQ
 from zoo.quantizers.shared_mapping import SharedMappingVQ
 from zoo.quantizers.sim_vq import SimVQ
+from zoo.quantizers.split import ProjectedResidualVQ, SplitResidualVQ
 from zoo.quantizers.vector import VectorQuantizer
 from zoo.quantizers.vector_quantize_pytorch import FAMILIES, VectorQuantizePytorch
 
@@ -27,6 +28,8 @@ PACKAGE = "vector-quantize-pytorch/"
 OURS: dict[str, Callable[..., Quantizer]] = {
     "vq": VectorQuantizer,
     "residual-vq": ResidualVQ,
+    "projected-residual-vq": ProjectedResidualVQ,
+    "split-residual-vq": SplitResidualVQ,
     "product-vq": ProductVQ,
     "additive-vq": AdditiveVQ,
     "factorized-vq": FactorizedVQ,
@@ -42,7 +45,7 @@ OURS: dict[str, Callable[..., Quantizer]] = {
 # Families whose `dim` follows from another argument.
 WITHOUT_DIM = ("shared-mapping-vq", "fsq")
 # Families that pass options on to a `VectorQuantizer` for each codebook.
-OF_VECTOR_QUANTIZERS = ("residual-vq", "product-vq")
+OF_VECTOR_QUANTIZERS = ("residual-vq", "projected-residual-vq", "split-residual-vq", "product-vq")
 
 
 def create(name: str, dim: int, **arguments: Any) -> Quantizer:

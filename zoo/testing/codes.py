@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from functools import partial
-from itertools import count
+from itertools import count, cycle
 from typing import Any
 
 import torch
@@ -102,6 +102,37 @@ def later_steps_do_not_change_the_codes_of_earlier_ones(tokenizer: Tokenizer) ->
     expect(not torch.equal(after[:, :, 3:], before[:, :, 3:]), "the codes of the steps that change stay as they are")
 
 
+@contract(lambda subject: subject.streams)
+def a_stream_gives_the_codes_and_the_signal_of_the_whole(tokenizer: Tokenizer) -> None:
+    step = tokenizer.spec.hop_length
+    x = signal(tokenizer, 2, (5 * step + step // 3,))
+    whole = tokenizer.encode(x)
+    decoded = tokenizer.decode(whole)
+    for lengths in ([step], [1, step - 1, step + 1], [7 * step], [0, 2 * step + 5, step // 2]):
+        parts, rest = [], x
+        with tokenizer.stream() as stream:
+            for length in cycle(lengths):
+                parts.append(stream.encode(rest[:, :, :length]))
+                rest = rest[:, :, length:]
+                if not rest.shape[2]:
+                    break
+            parts.append(stream.flush())
+            signals = [stream.decode(codes) for codes in parts]
+        expect_equal(torch.cat(parts, dim=2), whole, f"codes of parts of {lengths} samples, and of the whole")
+        difference = float((torch.cat(signals, dim=2) - decoded).abs().max())
+        expect(difference <= 1e-5, f"parts of {lengths} samples: the signal differs by {difference:.3g}")
+
+
+@contract(lambda subject: subject.streams)
+def a_code_comes_as_soon_as_its_samples_are_there(tokenizer: Tokenizer) -> None:
+    latency = tokenizer.spec.latency or 0
+    x = signal(tokenizer, 1, (latency,))
+    with tokenizer.stream() as stream:
+        for samples, frames in ((x[:, :, :-1], 0), (x[:, :, -1:], 1)):
+            codes = stream.encode(samples)
+            expect(codes.shape[2] == frames, f"expected {frames} frames of codes, got {codes.shape[2]}")
+
+
 @contract(lambda subject: subject.spec.partial is not None and subject.decodes)
 def the_first_codes_decode_alone(tokenizer: Tokenizer) -> None:
     few = tokenizer.spec.partial
@@ -161,6 +192,8 @@ CONTRACTS: tuple[Contract, ...] = (
     padding_does_not_change_codes,
     signals_are_encoded_and_decoded_window_by_window,
     later_steps_do_not_change_the_codes_of_earlier_ones,
+    a_stream_gives_the_codes_and_the_signal_of_the_whole,
+    a_code_comes_as_soon_as_its_samples_are_there,
     the_first_codes_decode_alone,
     decoding_starts_from_what_embed_gives,
     what_is_saved_gives_the_same_codes,

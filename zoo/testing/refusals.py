@@ -23,6 +23,11 @@ def a_system_without_a_decoder_says_why(tokenizer: Tokenizer) -> None:
     expect_refused(lambda: tokenizer.reconstruct(x), message, "reconstruct")
 
 
+@contract(lambda subject: not subject.streams)
+def a_system_that_cannot_stream_says_why(tokenizer: Tokenizer) -> None:
+    expect_refused(tokenizer.stream, f"{tokenizer.spec.name} cannot stream: .", "stream")
+
+
 @contract(lambda subject: not subject.spec.variable_size)
 def another_size_than_the_only_one_is_refused(tokenizer: Tokenizer) -> None:
     size = sizes(tokenizer)[0]
@@ -121,6 +126,7 @@ def another_sample_rate_is_refused(tokenizer: Tokenizer) -> None:
 
 CONTRACTS: tuple[Contract, ...] = (
     a_system_without_a_decoder_says_why,
+    a_system_that_cannot_stream_says_why,
     another_size_than_the_only_one_is_refused,
     bad_signals_are_refused_with_what_came,
     bad_codes_are_refused_with_what_came,

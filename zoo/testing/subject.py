@@ -43,12 +43,14 @@ def decode_options(tokenizer: Tokenizer) -> dict[str, Any]:
 class Subject:
     """A tokenizer to check, before its network is built.
 
-    decodes: whether it has a decoder. registered: whether it is a variant, given by its name.
+    decodes: whether it has a decoder. streams: whether it has a stream.
+    registered: whether it is a variant, given by its name.
     build: makes the network anew, in eval mode, so that a check may change it.
     """
 
     spec: TokenizerSpec
     decodes: bool
+    streams: bool
     registered: bool
     build: Callable[[], Tokenizer]
 
@@ -56,9 +58,11 @@ class Subject:
     def of(cls, tokenizer: Tokenizer | str) -> Subject:
         """Return the subject that a variant's name, made small, or a tokenizer, as it is, stands for."""
         if isinstance(tokenizer, Tokenizer):
-            return cls(tokenizer.spec, tokenizer.encode_only is None, False, lambda: copy.deepcopy(tokenizer).eval())
+            decodes, streams = tokenizer.encode_only is None, tokenizer.cannot_stream is None
+            return cls(tokenizer.spec, decodes, streams, False, lambda: copy.deepcopy(tokenizer).eval())
         variant = registry.info(tokenizer)
-        return cls(variant.spec, variant.builder.encode_only is None, True, lambda: small(variant.name))
+        decodes, streams = variant.builder.encode_only is None, variant.builder.cannot_stream is None
+        return cls(variant.spec, decodes, streams, True, lambda: small(variant.name))
 
     @property
     def modality(self) -> Modality:

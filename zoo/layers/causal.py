@@ -1,0 +1,116 @@
+"""Causal convolutions over time, for a whole signal at once or for a stream that arrives in parts.
+
+The layers hold no state. What a part needs of those before it is in a `Memory`, which the caller makes, passes to every
+layer, and keeps from one part to the next. The parts that a layer returns, one after the other, are what it returns for
+the whole signal, if all parts but the last are a multiple of its stride long.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+Memory = dict[nn.Module, Any]  # what each layer needs of the parts before; empty before the first one
+FEW = 16  # steps of a stream that are multiplied directly: a convolution would first rearrange all of its weights
+
+
+def keep_variance(conv: nn.Conv1d | nn.ConvTranspose1d, inputs: float) -> None:
+    """Draw weights that keep the variance of what passes through; `inputs` is the number of summands of an output.
+
+    PyTorch's own divide it by three at every layer, until a deep encoder returns little but the sum of its biases.
+    """
+    nn.init.normal_(conv.weight, std=inputs**-0.5)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+
+
+class CausalConv1d(nn.Conv1d):
+    """Convolution of `[B, channels_in, time]` whose steps see no later ones: `ceil(time / stride)` steps.
+
+    Before the signal, and after it up to a multiple of the stride, are zeros, or with `replicate` copies of its first
+    and its last step.
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        kernel_size: int,
+        stride: int = 1,
+        *,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        replicate: bool = False,
+    ):
+        super().__init__(channels_in, channels_out, kernel_size, stride, dilation=dilation, groups=groups, bias=bias)
+        self.past = (kernel_size - 1) * dilation + 1 - stride
+        self.mode = "replicate" if replicate else "constant"
+        keep_variance(self, channels_in // groups * kernel_size)
+
+    def forward(self, x: Tensor, memory: Memory | None = None) -> Tensor:
+        if self.kernel_size == (1,):
+            return super().forward(x)
+        right = -x.shape[-1] % self.stride[0] if self.stride[0] > 1 else 0
+        if memory is None:
+            return super().forward(F.pad(x, (self.past, right), self.mode))
+        x = torch.cat([memory[self], x], dim=-1) if self in memory else F.pad(x, (self.past, 0), self.mode)
+        memory[self] = x[..., x.shape[-1] - self.past :].clone()
+        if right:
+            x = F.pad(x, (0, right), self.mode)
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        if x.shape[-1] >= kernel + FEW * stride or self.groups > 1 or self.dilation[0] > 1:
+            return super().forward(x)
+        windows = x.unfold(-1, kernel, stride)
+        return F.linear(rearrange(windows, "b c t k -> b t (c k)"), self.weight.flatten(1), self.bias).mT
+
+
+class CausalConvTranspose1d(nn.ConvTranspose1d):
+    """Transposed convolution of `[B, channels_in, time]` whose steps see no later ones: `time * stride` steps.
+
+    The kernel is at least as long as the stride and at most twice as long. With `depthwise`, each channel has a kernel
+    of its own.
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        kernel_size: int,
+        stride: int,
+        *,
+        depthwise: bool = False,
+        bias: bool = True,
+    ):
+        groups = channels_in if depthwise else 1
+        super().__init__(channels_in, channels_out, kernel_size, stride, groups=groups, bias=bias)
+        self.overlap = kernel_size - stride
+        keep_variance(self, channels_in // groups * kernel_size / stride)
+
+    def forward(self, x: Tensor, memory: Memory | None = None) -> Tensor:  # type: ignore[override]
+        if memory is not None and x.shape[-1] <= FEW and self.groups == 1:
+            y = self._multiplied(x)
+        else:
+            y = F.conv_transpose1d(x, self.weight, self.bias, self.stride, groups=self.groups)
+        whole = y.shape[-1] - self.overlap
+        if memory is not None and self.overlap:
+            after = y[..., whole:] if self.bias is None else y[..., whole:] - self.bias[:, None]
+            if self in memory:
+                y = torch.cat([y[..., : self.overlap] + memory[self], y[..., self.overlap :]], dim=-1)
+            memory[self] = after.clone()
+        return y[..., :whole]
+
+    def _multiplied(self, x: Tensor) -> Tensor:
+        stride = self.stride[0]
+        kernels = torch.matmul(x.mT, self.weight.flatten(1)).unflatten(
+            2, self.weight.shape[1:]
+        )  # [B, time, out, kernel]
+        first = rearrange(kernels[..., :stride], "b t c k -> b c (t k)")
+        second = F.pad(kernels[..., stride:], (0, stride - self.overlap))
+        y = F.pad(first, (0, self.overlap))
+        y[..., stride:] += rearrange(second, "b t c k -> b c (t k)")[..., : y.shape[-1] - stride]
+        return y if self.bias is None else y + self.bias[:, None]
