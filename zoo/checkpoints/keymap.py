@@ -102,7 +102,8 @@ class KeyMap:
             CheckpointError: tensors that are missing, left over or of another shape or data type, all listed.
         """
         state = flattened(descend(checkpoint, self.layout, source))
-        converted, used, missing, misshapen, mistyped = {}, set(), [], [], []
+        used: set[str] = set()
+        converted, missing, misshapen, mistyped = {}, [], [], []
         averaged_modules = self._averaged_modules(state, expected)
         for ours in self.own(expected):
             published, transform = self._published_keys(ours)

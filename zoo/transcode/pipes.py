@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from zoo.tokenizer import Tokenizer
 
 BLOCK = 65536  # bytes that are read at most at once
-SAMPLES = {"s16le": np.dtype("<i2"), "f32le": np.dtype("<f4")}
+SAMPLES: dict[str, np.dtype[Any]] = {"s16le": np.dtype("<i2"), "f32le": np.dtype("<f4")}
 
 
 def encode_pcm(
@@ -79,7 +79,7 @@ def decode_pcm(
             target.flush()
 
 
-def _sample_type(pcm: str) -> np.dtype:
+def _sample_type(pcm: str) -> np.dtype[Any]:
     if pcm not in SAMPLES:
         raise InputError(f"expected pcm among {', '.join(SAMPLES)}, got {pcm!r}")
     return SAMPLES[pcm]
