@@ -42,8 +42,8 @@ class Tokenizer(HubMixin):
     In a system without a decoder, `encode_only` says why it has none. `cannot_stream` says why a system has no
     `stream`; where it is None, the system has an option `memory` of `encode` and `decode`. `interpolation` is the
     interpolation with which the authors resize images, for `preprocess`. `small` holds arguments that make the network
-    small and quick to try: `zoo.create(name, small=True)`. `decoder_losses` names what `forward` returns in training beside the quantizer's
-    losses. `parts` are those that are compared with the authors' outputs by themselves, by name.
+    small and quick to try: `zoo.create(name, small=True)`. `decoder_losses` names what `forward` returns in training
+    beside the quantizer's losses. `parts` are those that are compared with the authors' outputs by themselves, by name.
     """
 
     input_mean: float = 0.0
