@@ -81,10 +81,6 @@ class StructureModality(Modality):
         if (farthest := float(x.nan_to_num().abs().max())) > FARTHEST:
             raise InputError(f"expected coordinates in angstrom, at most {FARTHEST:g}, got {farthest:g}")
 
-    def is_finite(self, x: Tensor) -> bool:
-        """Return whether coordinates are finite or, where an atom is absent, NaN; not all of them are."""
-        return not bool(x.isinf().any()) and not bool(x.isnan().all())
-
     def like(self, x: Tensor, original: Tensor) -> Tensor:
         """Return a decoded batch without the residues that have no atom in `original`: their codes mean nothing."""
         absent = original.isnan().flatten(2).all(dim=2)
