@@ -212,10 +212,6 @@ class Modality(ABC):
             x = x.narrow(self.axis + offset, 0, length)
         return x
 
-    def is_finite(self, x: Tensor) -> bool:
-        """Return whether a decoded batch has no value that no signal has."""
-        return bool(x.isfinite().all())
-
     def finish(self, x: Tensor) -> Tensor:
         """Return a decoded batch in its public range."""
         return x.clamp(0, 1) if self.has_unit_range else x
