@@ -24,8 +24,8 @@ class Stream:
                 audio = stream.decode(codes)         # [1, 1, frames * hop_length]
             audio = stream.decode(stream.flush())
 
-    One after the other, the codes are those of the whole signal (two that are as near as rounding aside), and what they
-    decode to differs from the whole by rounding. The stream holds all state: its size does not grow, the tokenizer
+    One after the other, the codes are those of the whole signal, encoded with the stream's options (rounding can decide
+    between two rows that are equally near), and what they decode to differs from the whole by rounding. The stream holds all state: its size does not grow, the tokenizer
     stays as it is, and may serve several streams at once.
     """
 

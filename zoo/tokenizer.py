@@ -38,7 +38,8 @@ class Tokenizer(HubMixin):
     chunks. `zoo.graphs` has both as modules, for `torch.export`, and writes ONNX files.
 
     In a system without a decoder, `encode_only` says why it has none. `cannot_stream` says why a system has no `stream`;
-    where it is None, the system has an option `memory` of `encode` and `decode`. `interpolation` is the interpolation with which
+    where it is None, the system has an option `memory` of `encode` and `decode`. `stream_options` are options of `encode`
+    that a stream has in place of their defaults. `interpolation` is the interpolation with which
     the authors resize images, for `preprocess`. `small` holds arguments that make the network small and quick to try:
     `zoo.create(name, small=True)`.
     """
@@ -49,6 +50,7 @@ class Tokenizer(HubMixin):
     decode_options: tuple[str, ...] = ()
     encode_only: str | None = None
     cannot_stream: str | None = "a code also depends on what comes after it in the signal"
+    stream_options: ClassVar[Mapping[str, Any]] = {}
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     small: ClassVar[Mapping[str, Any]] = {}
 
@@ -215,11 +217,12 @@ class Tokenizer(HubMixin):
         """Return a stream, which takes a signal in parts of any length and returns codes as soon as they are certain.
 
         Args:
-            options: those of `encode`, for all parts.
+            options: those of `encode`, for all parts, with the defaults of `encode` except for `stream_options`.
 
         Raises:
             InputError: a system that is not causal, with what can be done instead; an unknown option.
         """
+        options = {**self.stream_options, **options}
         self.check_streams(options)
         return Stream(self, options)
 

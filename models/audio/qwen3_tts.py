@@ -124,6 +124,8 @@ class ResidualUnit(nn.Module):
         self.conv1 = CausalConv1d(channels, channels, 7, dilation=dilation)
         self.act2 = SnakeBeta(channels)
         self.conv2 = CausalConv1d(channels, channels, 1)
+        with torch.no_grad():
+            self.conv2.weight.mul_(0.1)  # twelve units add up
 
     def forward(self, x: Tensor, memory: Memory | None) -> Tensor:
         return x + self.conv2(self.act2(self.conv1(self.act1(x), memory)), memory)
@@ -190,8 +192,8 @@ class Qwen3TTSTokenizer(Tokenizer):
     `frames = ceil(samples / hop_length)`.
 
     Options of `encode`: those of `Mimi`. By default the encoder's attention is not `windowed`: it sees the whole past, as
-    in the version of transformers that the authors' package asks for. A stream needs `windowed=True`; both have the same
-    codes for the first ten seconds.
+    in the version of transformers that the authors' package asks for. A stream has `windowed=True`, since its state would
+    grow otherwise; codes of the first ten seconds are the same.
 
     Options of `decode`:
         chunk_seconds: length of the windows that are decoded one by one (the authors' 300 frames).
@@ -211,6 +213,7 @@ class Qwen3TTSTokenizer(Tokenizer):
     encode_options = ("chunk_seconds", "windowed", "pad_waveform", "memory")
     decode_options = ("chunk_seconds", "context_seconds", "memory")
     cannot_stream = None
+    stream_options: ClassVar = {"windowed": True}
     small: ClassVar = {
         "width": 4,
         "dim": 16,

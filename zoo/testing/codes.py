@@ -105,7 +105,7 @@ def later_steps_do_not_change_the_codes_of_earlier_ones(tokenizer: Tokenizer) ->
 def a_stream_gives_the_codes_and_the_signal_of_the_whole(tokenizer: Tokenizer) -> None:
     step = tokenizer.spec.hop_length
     x = signal(tokenizer, 2, (5 * step + step // 3,))
-    whole = tokenizer.encode(x)
+    whole = tokenizer.encode(x, **tokenizer.stream_options)
     decoded = tokenizer.decode(whole)
     for lengths in ([step], [1, step - 1, step + 1], [7 * step], [0, 2 * step + 5, step // 2]):
         parts, rest = [], x
