@@ -2,10 +2,10 @@
 
     python benchmarks/mimi.py [--seconds 10] [--runs 3] [--json FILE]
 
-Audio is noise and weights are random: they do not change what is computed. Encoding and decoding use eight codebooks. Each
-figure is the shortest processor time of several runs on one thread, in milliseconds for each second of audio; the ratio is
-theirs / ours: above 1, ours is faster. A stream gets and returns frames of 80 ms one by one; transformers' port streams
-the encoder alone, so that its stream is not measured.
+Audio is noise and weights are random: they do not change what is computed. Encoding and decoding use eight codebooks.
+Each figure is the shortest processor time of several runs on one thread, in milliseconds for each second of audio; the
+ratio is theirs / ours: above 1, ours is faster. A stream gets and returns frames of 80 ms one by one; transformers' port
+streams the encoder alone, so that its stream is not measured.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ class Stream:
             audio = stream.decode(stream.flush())
 
     One after the other, the codes are those of the whole signal, encoded with the stream's options (rounding can decide
-    between two rows that are equally near), and what they decode to differs from the whole by rounding. The stream holds all state: its size does not grow, the tokenizer
-    stays as it is, and may serve several streams at once.
+    between two rows that are equally near), and what they decode to differs from the whole by rounding. The stream
+    holds all state: its size does not grow, the tokenizer stays as it is, and may serve several streams at once.
     """
 
     def __init__(self, tokenizer: Tokenizer, options: dict[str, Any]):

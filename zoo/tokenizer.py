@@ -37,10 +37,10 @@ class Tokenizer(HubMixin):
     `lengths`, and so `decode`; in a compiled or exported graph values are not checked, and a signal is not cut into
     chunks. `zoo.graphs` has both as modules, for `torch.export`, and writes ONNX files.
 
-    In a system without a decoder, `encode_only` says why it has none. `cannot_stream` says why a system has no `stream`;
-    where it is None, the system has an option `memory` of `encode` and `decode`. `stream_options` are options of `encode`
-    that a stream has in place of their defaults. `interpolation` is the interpolation with which
-    the authors resize images, for `preprocess`. `small` holds arguments that make the network small and quick to try:
+    In a system without a decoder, `encode_only` says why it has none. `cannot_stream` says why a system has no
+    `stream`; where it is None, the system has an option `memory` of `encode` and `decode`. `stream_options` are options
+    of `encode` that a stream has in place of their defaults. `interpolation` is the interpolation with which the
+    authors resize images, for `preprocess`. `small` holds arguments that make the network small and quick to try:
     `zoo.create(name, small=True)`.
     """
 

@@ -100,8 +100,10 @@ class Decoder(nn.Module):
         return self.head(F.elu(x), memory)
 
 
-def in_parts(network: Callable[[Tensor, Memory | None], Tensor], x: Tensor, steps: int, memory: Memory | None) -> Tensor:
-    """Return `network(x, memory)`, computed for `steps` steps of the last axis at a time; a traced graph has one part."""
+def in_parts(
+    network: Callable[[Tensor, Memory | None], Tensor], x: Tensor, steps: int, memory: Memory | None
+) -> Tensor:
+    """Return `network(x, memory)`, computed `steps` steps of the last axis at a time; a traced graph has one part."""
     if torch.compiler.is_compiling() or x.shape[-1] <= steps:
         return network(x, memory)
     memory = {} if memory is None else memory
@@ -127,8 +129,8 @@ def check_bounded(tokenizer: Tokenizer, windowed: bool) -> None:
     """Raise InputError for a stream whose encoder sees all of the past."""
     if not windowed:
         raise InputError(
-            f"{tokenizer.spec.name} cannot stream with windowed=False: each step would need all steps before it, and the "
-            "state would grow without end"
+            f"{tokenizer.spec.name} cannot stream with windowed=False: each step would need all steps before it, and "
+            "the state would grow without end"
         )
 
 
@@ -228,7 +230,7 @@ def pointwise_to_linear(tensor: Tensor) -> Tensor:
 
 
 def part_of_heads(part: int) -> Callable[[Tensor], Tensor]:
-    """Return the function that takes queries (0), keys (1) or values (2) out of the authors' stacked `[3 * width, width]`.
+    """Return a function that takes queries (0), keys (1) or values (2) out of the authors' stacked rows.
 
     The authors turn dimensions 2i and 2i + 1 of a head by the same angle, where ours are i and i + head_dim / 2.
     """
@@ -306,7 +308,7 @@ def authors_transformer_rules(published: str, ours: str) -> Rules:
 
 
 def quantizer_rules(published: str, ours: str, codebook: str, total: str, initialized: str) -> Rules:
-    """Rules for residual codebooks between projections; `codebook` names the tensors' place, `total` the running sum."""
+    """Rules for residual codebooks between projections; `codebook` names their place, `total` the running sum."""
     place, our = f"{published}.{codebook}", f"{ours}.residual.layers.{{i}}"
     return [
         (f"{published}.input_proj.weight", f"{ours}.project_in.weight", pointwise_to_linear),

@@ -1,9 +1,9 @@
 """Qwen3-TTS tokenizer: 24 kHz speech to 12.5 frames a second of 16 tokens and back, causal, so that it streams.
 
 Technical report: arXiv 2601.15621. Reference: QwenLM/Qwen3-TTS at 022e286 (qwen-tts 0.1.1, transformers 4.57.3).
-Encoder and quantizer are Mimi's with weights of their own. The decoder has its own copies of the codebooks, a transformer at
-12.5 Hz that sees 72 frames, ConvNeXt blocks up to 50 Hz, and DAC's convolutions with snake activations, all causal. The
-authors decode at most 300 frames at once and start each such window anew, 25 frames early.
+Encoder and quantizer are Mimi's with weights of their own. The decoder has its own copies of the codebooks, a
+transformer at 12.5 Hz that sees 72 frames, ConvNeXt blocks up to 50 Hz, and DAC's convolutions with snake activations,
+all causal. The authors decode at most 300 frames at once and start each such window anew, 25 frames early.
 """
 
 from __future__ import annotations
@@ -191,9 +191,9 @@ class Qwen3TTSTokenizer(Tokenizer):
     Audio `[B, 1, samples]` of any length at 24 kHz; codes `[B, num_codebooks, frames]`,
     `frames = ceil(samples / hop_length)`.
 
-    Options of `encode`: those of `Mimi`. By default the encoder's attention is not `windowed`: it sees the whole past, as
-    in the version of transformers that the authors' package asks for. A stream has `windowed=True`, since its state would
-    grow otherwise; codes of the first ten seconds are the same.
+    Options of `encode`: those of `Mimi`. By default the encoder's attention is not `windowed`: it sees the whole past,
+    as in the version of transformers that the authors' package asks for. A stream has `windowed=True`, since its state
+    would grow otherwise; codes of the first ten seconds are the same.
 
     Options of `decode`:
         chunk_seconds: length of the windows that are decoded one by one (the authors' 300 frames).
@@ -365,7 +365,10 @@ CHECKPOINT = KeyMap(
             (f"{theirs}.input_proj.weight", f"{ours}.project_in.weight", pointwise_to_linear),
             (f"{theirs}.output_proj.weight", f"{ours}.project_out.weight", pointwise_to_linear),
             (
-                (f"{theirs}.vq.layers.{{i}}._codebook.embedding_sum", f"{theirs}.vq.layers.{{i}}._codebook.cluster_usage"),
+                (
+                    f"{theirs}.vq.layers.{{i}}._codebook.embedding_sum",
+                    f"{theirs}.vq.layers.{{i}}._codebook.cluster_usage",
+                ),
                 f"{ours}.residual.layers.{{i}}.codebook",
                 quotient,
             ),
@@ -379,7 +382,11 @@ CHECKPOINT = KeyMap(
     ("decoder.upsample.{i}.1.pwconv2.", "decoder.blocks.{i}.contract."),
     ("decoder.upsample.{i}.1.", "decoder.blocks.{i}."),
     ("decoder.decoder.0.conv.", "decoder.stem."),
-    *(rule for stage in range(4) for rule in upsample_rules(f"decoder.decoder.{stage + 1}", f"decoder.upsamples.{stage}")),
+    *(
+        rule
+        for stage in range(4)
+        for rule in upsample_rules(f"decoder.decoder.{stage + 1}", f"decoder.upsamples.{stage}")
+    ),
     ("decoder.decoder.5.", "decoder.act."),
     ("decoder.decoder.6.conv.", "decoder.head."),
     # The encoder's file has 32 codebooks, of which the first 16 are used.

@@ -282,9 +282,9 @@ class WavTokenizer(Tokenizer):
     encode_options = ("chunk_seconds",)
     decode_options = ("chunk_seconds",)
     cannot_stream = (
-        "a code also depends on what comes after it, and the decoder attends to the whole signal. chunk_seconds= bounds "
-        "the memory for a signal that is there as a whole, and changes no code. Encoding windows one by one does: 5 % of "
-        "the codes with windows of 5 seconds, 13 % with 2 and 24 % with 1 (wavtokenizer-nano on LibriSpeech)"
+        "a code also depends on what comes after it, and the decoder attends to the whole signal. chunk_seconds= "
+        "bounds the memory for a signal that is there as a whole, and changes no code. Encoding windows one by one "
+        "does: 5 % of the codes with windows of 5 seconds, 13 % with 2 and 24 % with 1 (wavtokenizer-nano, LibriSpeech)"
     )
     small: ClassVar = {
         "encoder_width": 4,

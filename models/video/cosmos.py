@@ -267,8 +267,8 @@ class CosmosDV(Tokenizer):
     input_mean = 0.5
     input_std = 0.5
     cannot_stream = (
-        "a clip is encoded in windows of spec.chunk_frames frames, which do not see each other; encode each window when its "
-        "frames are there"
+        "a clip is encoded in windows of spec.chunk_frames frames, which do not see each other; encode each window when "
+        "its frames are there"
     )
     small: ClassVar = {"width": 24, "num_blocks": 1}
 

@@ -65,9 +65,7 @@ StreamOption = Annotated[
         ),
     ),
 ]
-PcmOption = Annotated[
-    Pcm, typer.Option(help="With --stream: format of the samples, as FFmpeg names it.")
-]
+PcmOption = Annotated[Pcm, typer.Option(help="With --stream: format of the samples, as FFmpeg names it.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing files instead of keeping them.")]
 ResolutionOption = Annotated[

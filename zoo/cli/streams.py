@@ -21,10 +21,8 @@ def check_stream(context: typer.Context, stream: bool, streamed_only: tuple[str,
     ]
     for parameter in given:
         if stream and parameter.name not in STREAMED:
-            raise typer.BadParameter(
-                f"{parameter.opts[0] if parameter.param_type_name == 'option' else 'INPUTS'} does not go with --stream, "
-                "which reads stdin and writes stdout"
-            )
+            shown = parameter.opts[0] if parameter.param_type_name == "option" else "INPUTS"
+            raise typer.BadParameter(f"{shown} does not go with --stream, which reads stdin and writes stdout")
         if not stream and parameter.name in streamed_only:
             raise typer.BadParameter(f"{parameter.opts[0]} goes with --stream")
     for name, shown in (("inputs", "INPUTS"), ("out", "--out")):

@@ -47,9 +47,7 @@ class CausalConv1d(nn.Conv1d):
         bias: bool = True,
         replicate: bool = False,
     ):
-        super().__init__(
-            channels_in, channels_out, kernel_size, stride, dilation=dilation, groups=groups, bias=bias
-        )
+        super().__init__(channels_in, channels_out, kernel_size, stride, dilation=dilation, groups=groups, bias=bias)
         self.past = (kernel_size - 1) * dilation + 1 - stride
         self.mode = "replicate" if replicate else "constant"
         keep_variance(self, channels_in // groups * kernel_size)
@@ -60,10 +58,7 @@ class CausalConv1d(nn.Conv1d):
         right = -x.shape[-1] % self.stride[0] if self.stride[0] > 1 else 0
         if memory is None:
             return super().forward(F.pad(x, (self.past, right), self.mode))
-        if self in memory:
-            x = torch.cat([memory[self], x], dim=-1)
-        else:
-            x = F.pad(x, (self.past, 0), self.mode)
+        x = torch.cat([memory[self], x], dim=-1) if self in memory else F.pad(x, (self.past, 0), self.mode)
         memory[self] = x[..., x.shape[-1] - self.past :].clone()
         if right:
             x = F.pad(x, (0, right), self.mode)
@@ -111,7 +106,9 @@ class CausalConvTranspose1d(nn.ConvTranspose1d):
 
     def _multiplied(self, x: Tensor) -> Tensor:
         stride = self.stride[0]
-        kernels = torch.matmul(x.mT, self.weight.flatten(1)).unflatten(2, self.weight.shape[1:])  # [B, time, out, kernel]
+        kernels = torch.matmul(x.mT, self.weight.flatten(1)).unflatten(
+            2, self.weight.shape[1:]
+        )  # [B, time, out, kernel]
         first = rearrange(kernels[..., :stride], "b t c k -> b c (t k)")
         second = F.pad(kernels[..., stride:], (0, stride - self.overlap))
         y = F.pad(first, (0, self.overlap))

@@ -109,12 +109,8 @@ class SplitResidualVQ(ResidualQuantizer):
         """Latents `[..., dim]` to `QuantizerOutput`; codes `[..., n]` with dropout in training mode."""
         first, rest = self.first(z), self.rest(z)
         number = 1 + rest.codes.shape[-1]
-        losses = {
-            name: (loss + (number - 1) * rest.losses[name]) / number for name, loss in first.losses.items()
-        }
-        return QuantizerOutput(
-            first.quantized + rest.quantized, torch.cat([first.codes, rest.codes], dim=-1), losses
-        )
+        losses = {name: (loss + (number - 1) * rest.losses[name]) / number for name, loss in first.losses.items()}
+        return QuantizerOutput(first.quantized + rest.quantized, torch.cat([first.codes, rest.codes], dim=-1), losses)
 
     def vectors_of(self, codebook: int, quantized: Tensor, codes: Tensor) -> Tensor:
         """Return the first codebook's part `[..., dim]`, with the gradient of `quantized`; InputError for another."""

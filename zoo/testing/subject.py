@@ -43,7 +43,8 @@ def decode_options(tokenizer: Tokenizer) -> dict[str, Any]:
 class Subject:
     """A tokenizer to check, before its network is built.
 
-    decodes: whether it has a decoder. streams: whether it has a stream. registered: whether it is a variant, given by its name.
+    decodes: whether it has a decoder. streams: whether it has a stream.
+    registered: whether it is a variant, given by its name.
     build: makes the network anew, in eval mode, so that a check may change it.
     """
 

@@ -1,8 +1,8 @@
 """Files and folders through a tokenizer: encoding, decoding, and both at once with figures of what was lost.
 
 Each function checks its arguments and returns `FileResults`, which does the work as it is iterated over: one
-`FileResult` per file, so that a damaged file is reported and skipped. `encode_pcm` and `decode_pcm` do so with streams of
-bytes.
+`FileResult` per file, so that a damaged file is reported and skipped. `encode_pcm` and `decode_pcm` take and write
+streams of bytes instead.
 """
 
 from zoo.transcode.decoding import decode_files

@@ -199,7 +199,9 @@ def test_golden_codes_of_all_codebooks_of_a_long_clip_and_of_the_authors_padding
     golden = {key: torch.from_numpy(array) for key, array in np.load(GOLDENS / "mimi" / "golden.npz").items()}
     tokenizer = variant.build().eval()
     published = synthetic_checkpoint(manifest, manifest["seed"])
-    for keys, layout in zip((source.keys for source in variant.sources), (published, as_authors(published)), strict=True):
+    for keys, layout in zip(
+        (source.keys for source in variant.sources), (published, as_authors(published)), strict=True
+    ):
         tokenizer.load_state_dict(keys.convert(layout, tokenizer.state_dict(), "synthetic mimi"))
         assert torch.equal(tokenizer.encode(golden["input"], num_codebooks=32), golden["codes_32"])
     padded = tokenizer.encode(golden["input"], num_codebooks=32, pad_waveform=True)
