@@ -154,7 +154,8 @@ def test_chains_are_of_structures(tiny_wetok, pictures, tmp_path):
 # Processes that are ended
 
 ENCODE = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a background job of a shell ignores
 from zoo.cli import main
 from zoo import codes, files
 import zoo.transcode.encoding as encoding
