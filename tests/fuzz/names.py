@@ -1,5 +1,6 @@
 """Names, devices, data types and paths that `zoo.load`, `create`, `info` and the lists are given."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -27,7 +28,8 @@ class Names(Boundary):
         self.known = [*NANO, *registry.aliases()]
 
     def case(self, random: Random) -> Case:
-        function, name = random.choice([*FUNCTIONS, *["load"] * 8]), self.odd_name(random)
+        function = random.choice([*FUNCTIONS, *["load"] * 8])
+        name = self.odd_name(random, NANO if function == "load" else self.known)  # others would be fetched
         if function == "load":
             name = random.choice([name, *random.choices(NANO, k=3)])
             options: dict[str, Any] = {}
@@ -40,9 +42,9 @@ class Names(Boundary):
             return Case(f"zoo.load({shown(name)}, {shown(options)})", partial(load, name, options))
         return Case(f"{function}({shown(name)})", partial(globals()[f"check_{function}"], name))
 
-    def odd_name(self, random: Random) -> Any:
+    def odd_name(self, random: Random, known: Sequence[str]) -> Any:
         """Return a name, or something near one."""
-        name = random.choice(self.known)
+        name = random.choice(known)
         place = random.randrange(len(name))
         match random.randrange(6):
             case 0:
