@@ -50,8 +50,9 @@ class CausalAttention(nn.Module):
             if self in memory:
                 earlier_keys, earlier_values = memory[self]
                 k, v = torch.cat([earlier_keys, k], dim=2), torch.cat([earlier_values, v], dim=2)
-            first = 0 if steps.window is None else max(0, k.shape[2] - steps.window + 1)
-            memory[self] = k[:, :, first:].clone(), v[:, :, first:].clone()
+            memory[self] = k, v
+            if steps.window is not None and (first := k.shape[2] - steps.window + 1) > 0:
+                memory[self] = k[:, :, first:].clone(), v[:, :, first:].clone()
         attended = F.scaled_dot_product_attention(q, k, v, steps.mask)
         return self.out(rearrange(attended, "b h t d -> b t (h d)"))
 
