@@ -198,7 +198,7 @@ class Mimi(Tokenizer):
     def to_latent(
         self,
         signal: Tensor,
-        chunk_seconds: float = 10.0,
+        chunk_seconds: float = 5.0,
         windowed: bool = True,
         pad_waveform: bool = False,
         memory: Memory | None = None,
@@ -209,7 +209,7 @@ class Mimi(Tokenizer):
         super().check_streams(options)
         check_bounded(self, options.get("windowed", True))
 
-    def from_latent(self, latent: Tensor, chunk_seconds: float = 10.0, memory: Memory | None = None) -> Tensor:
+    def from_latent(self, latent: Tensor, chunk_seconds: float = 5.0, memory: Memory | None = None) -> Tensor:
         return in_parts(self.decoder, latent, frames_of_chunk(self.spec, chunk_seconds), memory)
 
 
