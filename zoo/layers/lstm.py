@@ -83,10 +83,11 @@ def exported_lstm(
     bidirectional: bool,
     batch_first: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Run `torch.lstm`, as an operator that `torch.export` does not look into.
+    """Run `torch.lstm`, of the same arguments, as an operator that `torch.export` does not look into.
 
-    It finds the shapes of `torch.lstm` by a loop over the steps, and the graph then holds for as many steps alone.
+    To find the shapes of `torch.lstm` itself, `torch.export` loops over the steps, and ties the graph to their number.
     """
+    state, weights = list(state), list(weights)
     return torch.lstm(x, state, weights, has_biases, num_layers, dropout, train, bidirectional, batch_first)
 
 
