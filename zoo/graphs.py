@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import zoo
 from zoo.errors import MediaError, ZooError
+from zoo.layers import lstm  # noqa: F401 - defines the operator `zoo::lstm`
 from zoo.loading import load
 from zoo.tokenizer import Tokenizer
 
@@ -122,9 +123,17 @@ def shape_in_words(tensor: Tensor, axes: dict[int, str]) -> list[int | str]:
 def _write(module: nn.Module, given: Tensor, axes: dict[int, str], path: Path, names: tuple[str, str]) -> None:
     sizes = (dict.fromkeys(axes, torch.export.Dim.DYNAMIC),)
     graph = torch.export.export(module, (given,), dynamic_shapes=sizes, strict=False)
+    from onnxscript.function_libs.torch_lib.ops.core import aten_lstm
+
     # Not optimised: the optimiser takes a small constant for 0, and drops what keeps a square root away from it.
     program = torch.onnx.export(
-        graph, input_names=names[:1], output_names=names[1:], dynamo=True, optimize=False, verbose=False
+        graph,
+        input_names=names[:1],
+        output_names=names[1:],
+        dynamo=True,
+        optimize=False,
+        verbose=False,
+        custom_translation_table={torch.ops.zoo.lstm.default: aten_lstm},  # of the same arguments
     )
     assert program is not None, "with dynamo=True there is one"
     program.save(path)

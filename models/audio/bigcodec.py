@@ -168,6 +168,11 @@ class BigCodec(Tokenizer):
 
     encode_options = ("chunk_seconds",)
     decode_options = ("chunk_seconds",)
+    cannot_stream = (
+        "its convolutions look 0.3 seconds ahead. chunk_seconds= bounds the memory for a signal that is there as a "
+        "whole, and changes no code. Encoding windows one by one does, at their ends and where the LSTM starts anew; "
+        "what share of the codes was not measured, for want of the published weights"
+    )
     small: ClassVar = {"width": 2, "dim": 16}
 
     def __init__(

@@ -41,6 +41,11 @@ class SpeechTokenizer(Tokenizer):
 
     encode_options = ("chunk_seconds",)
     decode_options = ("chunk_seconds",)
+    cannot_stream = (
+        "the encoder's LSTM runs both ways, so that a code depends on the whole signal. chunk_seconds= bounds the "
+        "memory for a signal that is there as a whole, and changes no code. Encoding windows one by one does; what "
+        "share of the codes was not measured, for want of the published weights"
+    )
     small: ClassVar = {"width": 4, "dim": 16}
 
     def __init__(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -65,23 +64,45 @@ class LSTM(nn.RNNBase):
             zeros = x.new_zeros(len(weights) // 4, x.shape[0], self.hidden_size)
             state = zeros, zeros
         layers = len(weights) // (8 if bidirectional else 4)
-        options = (True, layers, 0.0, self.training, bidirectional, True)
-        if torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling():  # in torch.export
-            with shapes_without_a_loop():
-                out, hidden, cell = torch.lstm(x, state, weights, *options)
-        else:
-            out, hidden, cell = torch.lstm(x, state, weights, *options)
+        run = (
+            exported_lstm if torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling() else torch.lstm
+        )
+        out, hidden, cell = run(x, state, weights, True, layers, 0.0, self.training, bidirectional, True)
         return out, (hidden, cell)
 
 
-@contextmanager
-def shapes_without_a_loop() -> Iterator[None]:
-    """Context in which `torch.export` finds the shapes of an LSTM without a loop over the steps.
+@torch.library.custom_op("zoo::lstm", mutates_args=())
+def exported_lstm(
+    x: Tensor,
+    state: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    has_biases: bool,
+    num_layers: int,
+    dropout: float,
+    train: bool,
+    bidirectional: bool,
+    batch_first: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Run `torch.lstm`, of the same arguments, as an operator that `torch.export` does not look into.
 
-    `torch.export` turns oneDNN off, without which PyTorch takes such a loop, and the graph holds for as many steps.
+    To find the shapes of `torch.lstm` itself, `torch.export` loops over the steps, and ties the graph to their number.
     """
-    enabled, *_ = torch.backends.mkldnn.set_flags(_enabled=True, _fp32_precision=None)
-    try:
-        yield
-    finally:
-        torch.backends.mkldnn.set_flags(_enabled=enabled, _fp32_precision=None)
+    state, weights = list(state), list(weights)
+    return torch.lstm(x, state, weights, has_biases, num_layers, dropout, train, bidirectional, batch_first)
+
+
+@exported_lstm.register_fake
+def _shapes(
+    x: Tensor,
+    state: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    has_biases: bool,
+    num_layers: int,
+    dropout: float,
+    train: bool,
+    bidirectional: bool,
+    batch_first: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    hidden, cell = state
+    out = x.new_empty(*x.shape[:2], hidden.shape[2] * (2 if bidirectional else 1))
+    return out, torch.empty_like(hidden), torch.empty_like(cell)

@@ -197,6 +197,23 @@ def test_the_authors_padding_and_codes_at_full_size(tmp_path):
     np.testing.assert_allclose(tokenizer.decode(codes)[:, 0], golden["reconstruction"], atol=2e-5)
 
 
+@pytest.mark.slow
+@torch.no_grad()
+def test_another_seed_length_and_batch_at_full_size(tmp_path):
+    published = synthetic_checkpoint(read_manifest(GOLDEN / "manifest.json"), 1)
+    torch.save(published, tmp_path / "bigcodec.pt")
+    tokenizer = zoo.load("bigcodec", weights=tmp_path / "bigcodec.pt")
+    (golden,) = read_golden(GOLDEN / "golden.npz")
+    audio = golden["raw_input"][:, None, 1000:4001]
+    batch = torch.cat([audio, audio.flip(-1)])
+    codes = tokenizer.encode(batch)
+    plain = PlainBigCodec({key: tensor.double() for key, tensor in published.items()})
+    for item, found in zip(batch.double(), codes, strict=True):
+        padded = functional.pad(item[None], (0, 200 - item.shape[-1] % 200))
+        assert torch.equal(found[0], plain.codes(plain.latent(padded)))
+        np.testing.assert_allclose(tokenizer.decode(found[None]), plain.decode(plain.embed(found[0])), atol=2e-5)
+
+
 LONG = """
 import pathlib, re, sys, torch, zoo
 tokenizer = zoo.create("bigcodec").eval()

@@ -204,6 +204,22 @@ def test_some_codebooks_decode_to_the_authors_sound(tmp_path):
     assert torch.equal(tokenizer.encode(golden["input"], num_codebooks=3), codes[:, :3])
 
 
+@pytest.mark.slow
+@torch.no_grad()
+def test_another_seed_length_and_batch_at_full_size(tmp_path):
+    published = synthetic_checkpoint(read_manifest(GOLDEN / "manifest.json"), 1)
+    torch.save(published, tmp_path / "SpeechTokenizer.pt")
+    tokenizer = zoo.load(NAMES[0], weights=tmp_path / "SpeechTokenizer.pt")
+    (golden,) = read_golden(GOLDEN / "golden.npz")
+    audio = golden["input"][..., 1000:7001]
+    batch = torch.cat([audio, audio.flip(-1)])
+    codes = tokenizer.encode(batch)
+    plain = PlainSpeechTokenizer({key: tensor.double() for key, tensor in published.items()}, snake=False)
+    for item, found in zip(batch.double(), codes, strict=True):
+        assert torch.equal(found, plain.encode(item[None]))
+        np.testing.assert_allclose(tokenizer.decode(found[None]), plain.decode(found), atol=1e-4)
+
+
 LONG = """
 import pathlib, re, sys, torch, zoo
 tokenizer = zoo.create(sys.argv[1]).eval()
