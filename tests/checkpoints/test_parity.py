@@ -38,6 +38,7 @@ def test_wavtokenizer_with_75_tokens_a_second_is_at_parity():
         "speechtokenizer-hubert-avg",
         "titok-s-128",
         "tokenbridge-kl16",
+        "vidtok-fsq-causal-488-32768",
         "wavtokenizer-small-600-24k-4096",
         "wetok-general-768",
         "wetok-imagenet-f16",
