@@ -27,6 +27,8 @@ def test_wavtokenizer_with_75_tokens_a_second_is_at_parity():
         "cosmos-dv-4x8x8",
         "dm-codec",
         "dplm2-struct-tokenizer",
+        "emu3-vision",
+        "emu3-vision-video",
         "fqgan-dual-16",
         "fqgan-triple-16",
         "llamagen-vq-16",

@@ -1,0 +1,100 @@
+"""Emu3's tokenizer against transformers' port, at a small configuration."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import zoo
+from zoo.catalog import num_parameters
+from zoo.models.video import emu3
+from zoo.testing import small
+
+WIDTH, ROWS = 32, 300
+
+
+@pytest.fixture
+def port(registrations):
+    """transformers' network with random weights, and our two variants of its size."""
+    transformers = pytest.importorskip("transformers")
+    for name in ("emu3-vision", "emu3-vision-video"):
+        variant = zoo.info(name)
+        zoo.register(
+            f"{name}-small",
+            variant.builder,
+            spec=replace(variant.spec, name=f"{name}-small", codebook_sizes=(ROWS,)),
+            config={"width": WIDTH, "num_blocks": 1},
+            hub=variant.sources,
+            card=variant.card,
+        )
+    config = transformers.Emu3VQVAEConfig(
+        codebook_size=ROWS, base_channels=WIDTH, num_res_blocks=1, hidden_size=4 * WIDTH
+    )
+    torch.manual_seed(0)
+    port = transformers.Emu3VQVAE(config).eval()
+    with torch.no_grad():
+        for name, tensor in port.state_dict().items():
+            if name.endswith("running_var"):
+                tensor.uniform_(0.5, 2)
+            elif name.endswith(("conv_y.bias", "norm1.weight", "norm2.weight", "norm_layer.weight")):
+                tensor.normal_(1, 0.1)
+            elif tensor.is_floating_point():
+                tensor.normal_(std=tensor[0].numel() ** -0.5 if tensor.ndim > 1 else 0.1)
+        port.quantize.embedding.weight.normal_()
+    return port
+
+
+def loaded(name: str, port, folder) -> zoo.Tokenizer:
+    save_file(port.state_dict(), folder / "model.safetensors")
+    return zoo.load(name, weights=folder / "model.safetensors")
+
+
+def test_an_image_has_the_codes_and_the_reconstruction_of_transformers(tmp_path, port):
+    tokenizer = loaded("emu3-vision-small", port, tmp_path)
+    image = torch.rand(2, 3, 48, 80, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = torch.stack(port.encode(image * 2 - 1, torch.tensor([[48, 80]] * 2)).image_tokens)
+        decoded = (port.decode(expected) / 2 + 0.5).clamp(0, 1)
+    assert expected.unique().numel() > 20
+    codes = tokenizer.encode(image)
+    assert torch.equal(codes[:, 0], expected)
+    torch.testing.assert_close(tokenizer.decode(codes), decoded, atol=1e-5, rtol=0)
+
+
+def test_a_video_has_the_codes_and_the_reconstruction_of_transformers(tmp_path, port):
+    tokenizer = loaded("emu3-vision-video-small", port, tmp_path)
+    video = torch.rand(2, 3, 8, 40, 24, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        # The port crops the grid to a size of (frames, height) where a video is meant to have (height, width).
+        found = port.encode((video * 2 - 1).transpose(1, 2), torch.tensor([[64, 64]] * 2)).image_tokens
+        expected = torch.stack(list(found))
+        decoded = (port.decode(expected).transpose(1, 2) / 2 + 0.5).clamp(0, 1)
+    assert expected.shape == (2, 2, 5, 3)
+    codes = tokenizer.encode(video, chunk_frames=8)
+    assert torch.equal(codes[:, 0], expected)
+    torch.testing.assert_close(tokenizer.decode(codes, chunk_frames=8), decoded, atol=1e-5, rtol=0)
+
+
+def test_an_image_is_a_clip_of_four_equal_frames():
+    image, video = small("emu3-vision"), small("emu3-vision-video")
+    video.load_state_dict(image.state_dict())
+    x = torch.rand(1, 3, 24, 16)
+    codes = image.encode(x)
+    assert torch.equal(codes, video.encode(x[:, :, None].expand(-1, -1, 4, -1, -1))[:, :, 0])
+    assert torch.equal(image.decode(codes), video.decode(codes[:, :, None])[:, :, 0])
+
+
+def test_frames_one_by_one_are_the_frames_at_once(monkeypatch):
+    tokenizer = small("emu3-vision-video")
+    video = torch.rand(1, 3, 8, 24, 16)
+    with torch.no_grad():
+        latent = tokenizer.to_latent(video)
+        decoded = tokenizer.from_latent(latent)
+        monkeypatch.setattr(emu3, "FEW", 1)
+        torch.testing.assert_close(tokenizer.to_latent(video), latent, atol=1e-5, rtol=0)
+        torch.testing.assert_close(tokenizer.from_latent(latent), decoded, atol=1e-5, rtol=0)
+
+
+def test_the_published_variant_has_the_published_number_of_tensor_elements():
+    assert num_parameters(zoo.info("emu3-vision")) / 1e6 == pytest.approx(270.7, abs=0.06)
