@@ -81,7 +81,7 @@ class Encoder(nn.Module):
         self.width = width
         self.space = nn.Sequential(OrderedDict(trunk=EncoderTrunk(width, multipliers, num_blocks), head=head))
         self.halvings = nn.ModuleList(TimeConv((4, 3, 3), stride=2) for _ in range(2))
-        self.time = nn.Sequential(TimeBlock(), TimeBlock())
+        self.time = nn.Sequential(*(TimeBlock() for _ in range(num_blocks)))
         self.project = TimeConv((3, 1, 1))
 
     def forward(self, video: Tensor) -> Tensor:
@@ -211,9 +211,9 @@ class Decoder(nn.Module):
     def __init__(self, width: int, multipliers: tuple[int, ...], num_blocks: int):
         super().__init__()
         self.project = TimeConv((3, 1, 1))
-        self.time = nn.Sequential(TimeBlock(), TimeBlock())
+        self.time = nn.Sequential(*(TimeBlock() for _ in range(num_blocks)))
         self.doublings = nn.ModuleList(TimeConv((3, 3, 3)) for _ in range(2))
-        self.space = SpaceDecoder(width, multipliers, num_blocks)
+        self.space = SpaceDecoder(width, multipliers, num_blocks + 1)
         # The first block at full resolution has the channels of the level before.
         self.largest = width * multipliers[min(1, len(multipliers) - 1)] * 4 ** (len(multipliers) - 1)
 
@@ -235,7 +235,8 @@ class Emu3Video(Tokenizer):
 
     Args:
         width: channels at full resolution. multipliers: channels of each resolution as multiples of `width`, finest
-            first. num_blocks: residual blocks per resolution of the encoder; the decoder has one more.
+            first. num_blocks: residual blocks per resolution of the encoder, where the decoder has one more,
+            and in time of both.
     """
 
     input_mean = 0.5
@@ -258,7 +259,7 @@ class Emu3Video(Tokenizer):
         super().__init__(spec)
         self.encoder = Encoder(width, tuple(multipliers), num_blocks)
         self.quantizer = VectorQuantizer(DIM, *spec.codebook_sizes)
-        self.decoder = Decoder(width, tuple(multipliers), num_blocks + 1)
+        self.decoder = Decoder(width, tuple(multipliers), num_blocks)
 
 
 class Emu3Image(Emu3Video):

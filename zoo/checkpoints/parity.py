@@ -267,6 +267,8 @@ def to_ours(array: Tensor, axes: str | None, tokenizer: Tokenizer) -> Tensor:
     others = [letter for letter in letters if letter not in ("b", second)]
     array = array.permute([letters.index(letter) for letter in ("b", second, *others)])
     spec = tokenizer.spec
+    if others[:1] == ["t"] and array.shape[2] == 1 and len(others) == len(tokenizer.modality.axes) + 1:
+        array, others = array.squeeze(2), others[1:]  # an image in a network for video
     grid = None if spec.variable_size else spec.grid(spec.resolution or ())
     if grid and len(others) == 1 and array.shape[2] == math.prod(grid):
         return array.unflatten(2, grid)

@@ -90,7 +90,10 @@ class VideoModality(Modality):
 
     def sizes(self, spec: TokenizerSpec) -> list[tuple[int, ...]]:
         frames, height, width = spec.downsample
-        return [(1 + frames, 2 * height, 2 * width), (3, height + height // 2 + 1, width + 1)]
+        return [
+            (min(1 + frames, spec.chunk_frames or 1 + frames), 2 * height, 2 * width),
+            (3, height + height // 2 + 1, width + 1),
+        ]
 
     def load(self, source: Any, spec: TokenizerSpec, **options: Any) -> Signal:
         parts = list(self.stream(source, spec, **options))

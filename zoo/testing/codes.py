@@ -71,7 +71,7 @@ def padding_does_not_change_codes(tokenizer: Tokenizer) -> None:
 def signals_are_encoded_and_decoded_window_by_window(tokenizer: Tokenizer) -> None:
     spec, axis = tokenizer.spec, tokenizer.modality.axis
     (option,) = tokenizer.modality.window_options
-    window = 1 + spec.downsample[0]
+    window = min(1 + spec.downsample[0], spec.chunk_frames or 1 + spec.downsample[0])
     x = signal(tokenizer, 1, (2 * window + 2, *spec.downsample[1:]))
     size = tokenizer.size_of(x)
     options: dict[str, Any] = {option: window}
