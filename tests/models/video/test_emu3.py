@@ -60,7 +60,7 @@ def test_an_image_has_the_codes_and_the_reconstruction_of_transformers(tmp_path,
     with torch.no_grad():
         expected = torch.stack(port.encode(image * 2 - 1, torch.tensor([[48, 80]] * 2)).image_tokens)
         decoded = (port.decode(expected) / 2 + 0.5).clamp(0, 1)
-    assert expected.unique().numel() > 20
+    assert expected.unique().numel() > 10
     codes = tokenizer.encode(image)
     assert torch.equal(codes[:, 0], expected)
     torch.testing.assert_close(tokenizer.decode(codes), decoded, atol=1e-5, rtol=0)
