@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zoo.trainers.losses import teachers
+from zoo.trainers.frozen import Frozen
+from zoo.trainers.losses import indirect, teachers
 
 
 class TinyImageTeacher(nn.Module):
@@ -35,7 +36,18 @@ class TinySpeechTeacher(nn.Module):
         return audio[:, 0].unfold(-1, 320, 320) @ self.weights
 
 
+class TinyWhisperTeacher(nn.Module):
+    def __init__(self, name: str):
+        super().__init__()
+        assert name in indirect.WHISPER_TEACHERS
+        self.frozen = Frozen(indirect.WhisperEncoder(80, 16, 2, 16, 1))
+
+    def forward(self, audio: Tensor) -> Tensor:
+        return self.frozen(audio[:, 0])
+
+
 def install(setattr: Callable[[object, str, object], None] = setattr) -> None:
     setattr(teachers, "ImageTeacher", TinyImageTeacher)
     setattr(teachers, "SpeechTeacher", TinySpeechTeacher)
     setattr(teachers, "TextTeacher", TinySpeechTeacher)
+    setattr(indirect, "WhisperTeacher", TinyWhisperTeacher)

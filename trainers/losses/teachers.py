@@ -1,4 +1,4 @@
-"""Losses that make code vectors resemble the features of a frozen, published network, their teacher."""
+"""Losses that make code vectors resemble what a frozen, published network, their teacher, knows of the signal."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from zoo.spec import TokenizerOutput
 from zoo.tokenizer import Tokenizer
 from zoo.trainers.data.options import AudioData, ImageData
 from zoo.trainers.frozen import Frozen, require
+from zoo.trainers.losses.indirect import WHISPER_TEACHERS, IndirectDistillation
 from zoo.trainers.losses.perceptual import Normalize
 from zoo.trainers.recipe import Recipe, Teacher
 
@@ -191,7 +192,7 @@ class SpeechTeacher(nn.Module):
 
     def __init__(self, name: str):
         super().__init__()
-        weights = lookup(name, SPEECH_TEACHERS, others=TEXT_TEACHERS)
+        weights = lookup(name, SPEECH_TEACHERS, others=(*TEXT_TEACHERS, *WHISPER_TEACHERS))
         require(weights, f"the teacher {name}")
         network = torchaudio.models.hubert_base()
         path = weights.path()
@@ -362,13 +363,17 @@ class RepresentationTerms(nn.Module):
         }
 
 
-def make_loss(options: Teacher, tokenizer: Tokenizer, recipe: Recipe) -> RepresentationLoss | SemanticDistillation:
+def make_loss(
+    options: Teacher, tokenizer: Tokenizer, recipe: Recipe
+) -> RepresentationLoss | SemanticDistillation | IndirectDistillation:
     """The loss between a teacher and the codebook of a tokenizer that a recipe trains."""
     spec, quantizer, data = tokenizer.spec, tokenizer.quantizer, recipe.data
     nothing = torch.zeros(1, quantizer.dim), torch.zeros(1, quantizer.num_codebooks, dtype=torch.int64)
     vectors = quantizer.vectors_of(options.codebook, *(tensor.to(tokenizer.device) for tensor in nothing))
     dim = vectors.shape[-1]
     if isinstance(data, AudioData):
+        if options.teacher in WHISPER_TEACHERS:
+            return IndirectDistillation(options.teacher, tokenizer)
         assert spec.sample_rate is not None and spec.frame_rate is not None
         return SemanticDistillation(options.teacher, dim, spec.sample_rate, spec.frame_rate)
     if not isinstance(data, ImageData) or spec.tail_drop:
