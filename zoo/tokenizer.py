@@ -17,7 +17,8 @@ from zoo.modalities import Batch, Modality
 from zoo.modalities.base import as_lengths, special_kind
 from zoo.parts import Part
 from zoo.quantizers.base import Quantizer, ResidualQuantizer
-from zoo.spec import TokenizerOutput, TokenizerSpec
+from zoo.quantizers.multi_scale import MultiScaleQuantizer
+from zoo.spec import PartialCodes, Scales, TokenizerOutput, TokenizerSpec, partial_scales
 from zoo.streaming import Stream
 from zoo.tracing import values_are_readable
 
@@ -103,7 +104,7 @@ class Tokenizer(HubMixin):
             sample_rate: sample rate of `x` in Hz, which is then checked (audio).
             options: those in `encode_options`; for video also `chunk_frames`, the length of the windows in which a
                 clip is encoded; where the first few codes decode alone, also how many are wanted: `num_codebooks` if
-                the spec has `residual`, `num_tokens` if it has `tail_drop`.
+                the spec has `residual`, `num_tokens` if it has `tail_drop`, `num_scales` if it has `scales`.
 
         Returns:
             int64 `[B, num_codebooks, *grid]`, `grid = spec.grid(size of x)`; of residual codebooks as many as
@@ -115,9 +116,9 @@ class Tokenizer(HubMixin):
                 network needs more memory for it than is free.
         """
         window = self._take_options(options, self.encode_options, "encode")
-        number = self._take_number(options)
         x = self._check_signal(x)
         self._check_rate(sample_rate)
+        number = self._take_number(options, self.spec.partial_of(self.size_of(x)))
         if lengths is None:
             return self._encode_equal(x, window, number, options)
         lengths = self.modality.check_lengths(lengths, x)
@@ -135,12 +136,13 @@ class Tokenizer(HubMixin):
         """Decode codes to a signal, from the codes alone.
 
         Args:
-            codes: integers `[B, num_codebooks, *grid]`; of residual codebooks the first few are enough, and of tokens
-                in the order of their importance (`tail_drop`).
+            codes: integers `[B, num_codebooks, *grid]`; of residual codebooks the first few are enough, and of scales,
+                and of tokens in the order of their importance (`tail_drop`).
             size: size to crop to: `samples`, `(height, width)`, `(frames, height, width)` or `residues`;
-                None: everything that the codes stand for.
+                None: everything that the codes stand for. If the spec has `other_scales`, also which scales the codes
+                are of.
             options: those in `decode_options`; for video also `chunk_frames`, as it was when the clip was encoded;
-                `num_codebooks` or `num_tokens`, as in `encode`: how many of the given codes are used.
+                `num_codebooks`, `num_tokens` or `num_scales`, as in `encode`: how many of the given codes are used.
 
         Returns:
             The signal in its public layout, of several `spec.tracks` their mix. Images and video are clamped to [0, 1];
@@ -156,7 +158,7 @@ class Tokenizer(HubMixin):
         def signal_of(part: Tensor) -> Tensor:
             return self._denormalize(self.from_latent(part, **options))
 
-        latent = self.embed(self._first_codes(codes, options))
+        latent = self.embed(self._first_codes(codes, options, size), size)
         windows = (latent,) if window is None else latent.split(self.spec.code_length(window, window), dim=2)
         if "chunk_seconds" not in self.decode_options:
             scale = self.spec.channels * math.prod(self.spec.downsample)
@@ -171,15 +173,22 @@ class Tokenizer(HubMixin):
             )
         return self.modality.crop(self.modality.finish(signal), size)
 
-    def embed(self, codes: Tensor) -> Tensor:
+    def embed(self, codes: Tensor, size: int | tuple[int, ...] | None = None) -> Tensor:
         """Return the latent that the decoder receives for `codes`: `[B, dim, *grid]` in the model's data type.
+
+        The grid is that of the codes, or of the finest scale (`spec.scales`) even where only the first are given.
 
         Args:
             codes: as in `decode`.
+            size: as in `decode`, for codes that may be of several sizes (`spec.other_scales`).
         """
         codes = self._check_codes(codes)
-        latent = self.quantizer.codes_to_latent(codes.movedim(1, -1)).movedim(-1, 1)
-        return latent.to(self.dtype)
+        rows = codes.movedim(1, -1)
+        if isinstance(self.quantizer, MultiScaleQuantizer):
+            latent = self.quantizer.codes_to_latent(rows, self._scales(codes, size)[-1])
+        else:
+            latent = self.quantizer.codes_to_latent(rows)
+        return latent.movedim(-1, 1).to(self.dtype)
 
     def forward(self, x: Tensor) -> TokenizerOutput:
         """Return reconstruction, codes, latent and the quantizer's losses for `x`; a video is one window."""
@@ -191,18 +200,21 @@ class Tokenizer(HubMixin):
         reconstruction = self.modality.crop(self._denormalize(self.from_latent(latent)), self.size_of(x))
         return TokenizerOutput(reconstruction, codes.movedim(-1, 1), latent, losses)
 
-    def quantize(self, latent: Tensor, num_codebooks: int | None = None) -> Tensor:
+    def quantize(self, latent: Tensor, num_codebooks: int | None = None, num_scales: int | None = None) -> Tensor:
         """Return the codes of a latent as `to_latent` returns it.
 
         Args:
             latent: `[B, dim, *grid]`.
             num_codebooks: number of residual codebooks, the first ones; None: all.
+            num_scales: number of scales of a pyramid, the first ones; None: all.
 
         Returns:
-            int64 `[B, num_codebooks, *grid]`.
+            int64 `[B, num_codebooks, *grid]`, or `[B, num_codebooks, positions]` of scales.
         """
         z = latent.movedim(1, -1)
-        if isinstance(self.quantizer, ResidualQuantizer):
+        if isinstance(self.quantizer, MultiScaleQuantizer):
+            codes = self.quantizer.encode(z, num_scales)
+        elif isinstance(self.quantizer, ResidualQuantizer):
             codes = self.quantizer.encode(z, num_codebooks)
         else:
             codes = self.quantizer.encode(z)[..., :num_codebooks]
@@ -243,7 +255,7 @@ class Tokenizer(HubMixin):
         if self.cannot_stream is not None:
             raise InputError(f"{self.spec.name} cannot stream: {self.cannot_stream}")
         self._check_names(options, tuple(name for name in self.encode_options if name != "memory"), "stream")
-        self._take_number(dict(options))
+        self._take_number(dict(options), self.spec.partial)
 
     def size_of(self, x: Tensor) -> tuple[int, ...]:
         """Return the size of a signal as `decode(size=)` and `spec.grid` take it."""
@@ -327,7 +339,7 @@ class Tokenizer(HubMixin):
         return options
 
     def partial_options(self, **given: int | None) -> dict[str, int]:
-        """Return `num_codebooks` or `num_tokens` as an option of `encode`, if it is not None and not the default.
+        """Return `num_codebooks`, `num_tokens` or `num_scales` as an option of `encode`, if it is not None and not the default.
 
         Raises:
             InputError: one that does not apply to the tokenizer, or is out of range.
@@ -358,28 +370,34 @@ class Tokenizer(HubMixin):
             z = self.to_latent(self._normalize(self._pad(part)), **options)
             if self.spec.tail_drop:
                 z = z[:, :, :number]
-            return self.quantize(z, number if self.spec.residual else None)
+            return self.quantize(z, number if self.spec.residual else None, number if self.spec.scales else None)
 
         windows = self.modality.windows(x, window)
         if "chunk_seconds" not in self.encode_options:  # which bounds what is computed at once
             check_room(codes_of, windows[0], self.spec.channels, f"{self.spec.name}: encoding")
         return torch.cat([codes_of(part) for part in windows], dim=2)
 
-    def _take_number(self, options: dict[str, Any]) -> int | None:
+    def _take_number(self, options: dict[str, Any], partial: PartialCodes | None) -> int | None:
         """Remove from the options how many of the first codes are wanted, and return it; None: all are needed."""
-        partial = self.spec.partial
         if partial is None:
             return None
         number = options.pop(partial.option, None)
         return partial.default if number is None else partial.check(number)
 
-    def _first_codes(self, codes: Tensor, options: dict[str, Any]) -> Tensor:
+    def _first_codes(self, codes: Tensor, options: dict[str, Any], size: int | tuple[int, ...] | None) -> Tensor:
         """Remove from the options how many of the given codes are used, and return those."""
         partial = self.spec.partial
         number = None if partial is None else options.pop(partial.option, None)
         if partial is None or number is None:
             return codes
-        return partial.first(self._check_codes(codes), number)
+        codes = self._check_codes(codes)
+        if self.spec.scales:
+            partial = partial_scales(self._scales(codes, size))
+        return partial.first(codes, number)
+
+    def _scales(self, codes: Tensor, size: int | tuple[int, ...] | None) -> Scales:
+        """Return the scales that codes have, or are the first of."""
+        return self.spec.scales_of_codes(codes.shape[2], tuple(size) if isinstance(size, list | tuple) else None)
 
     def _normalize(self, x: Tensor) -> Tensor:
         if self.input_mean == 0.0 and self.input_std == 1.0:
@@ -431,7 +449,7 @@ class Tokenizer(HubMixin):
             raise InputError(f"expected codes as {layout} (on the grid), got {list(codes.shape)}")
         if codes.numel() == 0:
             raise InputError(f"expected codes as {layout}, got an empty tensor {list(codes.shape)}")
-        if not self.spec.variable_size:
+        if not self.spec.variable_size and not self.spec.scales:
             self._check_fixed_grid(tuple(codes.shape[2:]))
         return codes.to(self.device)
 

@@ -100,10 +100,12 @@ def check_against_spec(
     axes = modalities.get(spec.modality).axes
     if len(size) != len(axes):
         raise InputError(f"expected a size of ({', '.join(axes)}), got {size}")
-    if not spec.variable_size and size != spec.resolution:
-        raise InputError(f"{spec.name} takes {spec.modality}s of {times(spec.resolution or ())}, got size {size}")
+    if not spec.variable_size and size not in spec.sizes:
+        raise InputError(f"{spec.name} takes {spec.modality}s of {times(spec.sizes[0])}, got size {size}")
     expected = spec.grid(size)
-    if grid != expected and not (spec.tail_drop and grid < expected):
+    if spec.scales:
+        spec.scales_of_codes(grid[0], size)
+    elif grid != expected and not (spec.tail_drop and grid < expected):
         enough = f", enough for {times(largest_size(spec, grid))}" if spec.num_tokens is None else ""
         raise InputError(
             f"states a size of {times(size)} ({' x '.join(axes)}), for which {spec.name} gives {times(expected)} "

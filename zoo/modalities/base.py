@@ -149,9 +149,10 @@ class Modality(ABC):
             raise InputError(f"expected {self.name} as {layout}, got an empty tensor {list(x.shape)}")
         if values_are_readable(x):
             self.check_values(x)
-        if not spec.variable_size and x.shape[-2:] != spec.resolution:
-            wanted, got = ("x".join(map(str, size)) for size in (spec.resolution or (), x.shape[-2:]))
-            raise InputError(f"{spec.name} takes {self.name} of {wanted}, got {got}; see preprocess()")
+        if not spec.variable_size and tuple(x.shape[-2:]) not in spec.sizes:
+            wanted, got = ("x".join(map(str, size)) for size in (spec.sizes[0], x.shape[-2:]))
+            others = f" or {len(spec.sizes) - 1} other sizes (spec.sizes)" if spec.other_scales else ""
+            raise InputError(f"{spec.name} takes {self.name} of {wanted}{others}, got {got}; see preprocess()")
 
     def has_layout(self, x: Tensor, spec: TokenizerSpec) -> bool:
         """Return whether `x` has the axes and channels of the public layout."""
