@@ -339,7 +339,7 @@ class Tokenizer(HubMixin):
         return options
 
     def partial_options(self, **given: int | None) -> dict[str, int]:
-        """Return `num_codebooks`, `num_tokens` or `num_scales` as an option of `encode`, if it is not None and not the default.
+        """Return `num_codebooks`, `num_tokens` or `num_scales` as an option of `encode` if it is not the default.
 
         Raises:
             InputError: one that does not apply to the tokenizer, or is out of range.

@@ -1,4 +1,4 @@
-"""Multi-scale residual quantization: an image's latent as a pyramid of codes, coarse to fine (VAR, Infinity, TokenFlow)."""
+"""Multi-scale residual quantization: a latent as a pyramid of codes, coarse to fine (VAR, Infinity, TokenFlow)."""
 
 from __future__ import annotations
 
