@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,9 @@ from zoo.quantizers.base import Quantizer, ResidualQuantizer
 from zoo.spec import TokenizerOutput, TokenizerSpec
 from zoo.streaming import Stream
 from zoo.tracing import values_are_readable
+
+if TYPE_CHECKING:
+    from zoo.modalities.image import Interpolation
 
 PREPROCESS_OPTIONS = ("resolution", "crop", "sample_rate", "resample", "seconds", "chain")
 
@@ -54,7 +57,7 @@ class Tokenizer(HubMixin):
     encode_only: str | None = None
     cannot_stream: str | None = "a code also depends on what comes after it in the signal"
     stream_options: ClassVar[Mapping[str, Any]] = {}
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    interpolation: Interpolation = "bilinear"
     small: ClassVar[Mapping[str, Any]] = {}
     decoder_losses: tuple[str, ...] = ()
     parts: ClassVar[Mapping[str, Part]] = {}
