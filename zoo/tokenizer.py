@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,9 @@ from zoo.quantizers.multi_scale import MultiScaleQuantizer
 from zoo.spec import PartialCodes, Scales, TokenizerOutput, TokenizerSpec, partial_scales
 from zoo.streaming import Stream
 from zoo.tracing import values_are_readable
+
+if TYPE_CHECKING:
+    from zoo.modalities.image import Interpolation
 
 PREPROCESS_OPTIONS = ("resolution", "crop", "sample_rate", "resample", "seconds", "chain")
 
@@ -55,7 +58,7 @@ class Tokenizer(HubMixin):
     encode_only: str | None = None
     cannot_stream: str | None = "a code also depends on what comes after it in the signal"
     stream_options: ClassVar[Mapping[str, Any]] = {}
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    interpolation: Interpolation = "bilinear"
     small: ClassVar[Mapping[str, Any]] = {}
     decoder_losses: tuple[str, ...] = ()
     parts: ClassVar[Mapping[str, Part]] = {}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from zoo.spec import TokenizerSpec
 
-Interpolation = Literal["bilinear", "bicubic"]
+Interpolation = Literal["bilinear", "bicubic", "lanczos", "opencv"]
 MOST_PIXELS = 178_956_970  # of a resized image; Pillow's own limit for files
 BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # tags of TIFF
 
@@ -171,7 +171,7 @@ def load_image(
         source: path, bytes, file object, or anything that `to_image_tensor` takes.
         resolution: the short side is resized to this; None: it is not resized.
         crop: side of the centre square that is kept; None: `resolution`; 0: the whole image.
-        interpolation: interpolation of the resizing, which is antialiased.
+        interpolation: as in `resize_short_side`.
 
     Raises:
         InputError: as in `to_image_tensor`, or a crop larger than the image.
@@ -186,38 +186,63 @@ def load_image(
 
 
 def resize_short_side(image: Tensor, size: int, interpolation: Interpolation = "bilinear") -> Tensor:
-    """Resize so that the short side has `size` pixels, antialiased, as torchvision's Resize does.
+    """Resize so that the short side has `size` pixels, as torchvision's Resize does.
 
-    The long side is `int(size * long / short)`. uint8 goes through Pillow; float is interpolated with the same filter
-    and not rounded.
+    The long side is `int(size * long / short)`; for "opencv" that is rounded to the nearest integer, halves to even.
 
     Args:
         image: `[3, H, W]`, uint8 or floating point in [0, 1].
         size: pixels, at least 1.
-        interpolation: "bilinear" or "bicubic".
+        interpolation: as in `resize`.
 
     Raises:
         InputError: shape or dtype of the image, or a size below 1.
     """
-    from torchvision.transforms import InterpolationMode, functional
-
     _check_image(image)
     if size < 1:
         raise InputError(f"expected a size of at least 1 pixel, got {size}")
-    short, long = sorted(image.shape[1:])
-    if short == size:
+    height, width = image.shape[1:]
+    short, long = sorted((height, width))
+    long = round(long * (size / short)) if interpolation == "opencv" else size * long // short
+    return resize(image, (size, long) if height <= width else (long, size), interpolation)
+
+
+def resize(image: Tensor, size: tuple[int, int], interpolation: Interpolation = "bilinear") -> Tensor:
+    """Resize to a height and a width.
+
+    Args:
+        image: `[3, H, W]`, uint8 or floating point in [0, 1].
+        size: height and width in pixels.
+        interpolation: "bilinear", "bicubic" and "lanczos" are antialiased: uint8 goes through Pillow; float is
+            interpolated with the same filter and not rounded (for "lanczos" by Pillow, channel by channel). "opencv" is
+            OpenCV's bilinear interpolation, of four pixels even where an image is made much smaller, and within one
+            level of its bytes.
+
+    Raises:
+        InputError: shape or dtype of the image, or an image that would be too large.
+    """
+    from torchvision.transforms import InterpolationMode, functional
+
+    _check_image(image)
+    if tuple(image.shape[1:]) == size:
         return image
-    if size * (size * long // short) > MOST_PIXELS:
+    if size[0] * size[1] > MOST_PIXELS:
         raise InputError(
-            f"expected a resized image of at most {MOST_PIXELS} pixels, got {size}x{size * long // short} "
+            f"expected a resized image of at most {MOST_PIXELS} pixels, got {size[0]}x{size[1]} "
             f"from {image.shape[1]}x{image.shape[2]}"
         )
+    if interpolation == "opencv":
+        resized = torch.nn.functional.interpolate(image[None].float(), size, mode="bilinear")[0]
+        return resized.to(image.dtype) if image.is_floating_point() else resized.add_(0.5).to(torch.uint8)
     mode = InterpolationMode(interpolation)
-    if image.is_floating_point():
-        # Clamped, as bytes are: bicubic interpolation exceeds the range of its input.
-        return functional.resize(image, [size], mode, antialias=True).clamp(0, 1)
-    resized = functional.resize(functional.to_pil_image(image), [size], mode)
-    return _pixels(resized).to(image.device)
+    if not image.is_floating_point():
+        return _pixels(functional.resize(functional.to_pil_image(image), list(size), mode)).to(image.device)
+    # Clamped, as bytes are: interpolation exceeds the range of its input.
+    if interpolation != "lanczos":
+        return functional.resize(image, list(size), mode, antialias=True).clamp(0, 1)
+    channels = [functional.to_pil_image(channel.float().cpu(), mode="F") for channel in image]
+    resized = [torch.from_numpy(np.array(functional.resize(channel, list(size), mode))) for channel in channels]
+    return torch.stack(resized).clamp(0, 1).to(image)
 
 
 def center_crop(image: Tensor, size: int | tuple[int, int]) -> Tensor:
