@@ -48,7 +48,9 @@ class Tokenizer(HubMixin):
     of `encode` that a stream has in place of their defaults. `interpolation` is the interpolation with which the
     authors resize images, for `preprocess`. `small` holds arguments that make the network small and quick to try:
     `zoo.create(name, small=True)`. `decoder_losses` names what `forward` returns in training beside the quantizer's
-    losses. `parts` are those that are compared with the authors' outputs by themselves, by name.
+    losses. `parts` are those that are compared with the authors' outputs by themselves, by name. In a semantic system,
+    whose codes also stand for the features of a teacher, `teacher_features` says which those are and where they lie,
+    for `features`, and `to_features` returns them.
     """
 
     input_mean: float = 0.0
@@ -62,6 +64,7 @@ class Tokenizer(HubMixin):
     small: ClassVar[Mapping[str, Any]] = {}
     decoder_losses: tuple[str, ...] = ()
     parts: ClassVar[Mapping[str, Part]] = {}
+    teacher_features: str | None = None
 
     encoder: nn.Module
     quantizer: Quantizer
@@ -85,6 +88,12 @@ class Tokenizer(HubMixin):
     def from_latent(self, latent: Tensor, *args: Any, **options: Any) -> Tensor:
         """Return the signal in the network's range, neither cropped nor clamped, for a latent `[B, dim, *grid]`."""
         return self.decoder(latent)
+
+    def to_features(self, latent: Tensor) -> Tensor:
+        """Return the teacher's features, `[B, *positions, width]`, for a latent `[B, dim, *grid]`."""
+        raise InputError(
+            f"{self.spec.name} has no features of a teacher; embed(codes) returns the vectors that its decoder receives"
+        )
 
     # The public interface
 
@@ -192,6 +201,24 @@ class Tokenizer(HubMixin):
         else:
             latent = self.quantizer.codes_to_latent(rows)
         return latent.movedim(-1, 1).to(self.dtype)
+
+    @torch.no_grad()
+    def features(self, codes: Tensor, **options: Any) -> Tensor:
+        """Return the features of the teacher that codes stand for, from the codes alone (semantic systems).
+
+        Args:
+            codes: as in `decode`.
+            options: how many of the given codes are used, as in `decode`.
+
+        Returns:
+            `[B, *positions, width]` in the model's data type: one vector for each position that the teacher describes,
+            or `[B, width]` where it describes the whole signal. `teacher_features` says which.
+
+        Raises:
+            InputError: a system without such features, an option that it lacks, or codes as in `decode`.
+        """
+        self._check_names(options, (), "features")
+        return self.to_features(self.embed(self._first_codes(codes, options)))
 
     def forward(self, x: Tensor) -> TokenizerOutput:
         """Return reconstruction, codes, latent and the quantizer's losses for `x`; a video is one window."""

@@ -193,6 +193,19 @@ def decoding_starts_from_what_embed_gives(tokenizer: Tokenizer) -> None:
     expect_equal(tokenizer.decode(codes, **decode_options(tokenizer)), expected, "decode, and from_latent of embed")
 
 
+@contract(lambda subject: subject.teaches)
+def features_come_from_the_codes_alone(tokenizer: Tokenizer) -> None:
+    codes = tokenizer.encode(signal(tokenizer, 2, sizes(tokenizer)[0]))
+    features = tokenizer.features(codes)
+    shape, dtype = list(features.shape), features.dtype
+    expect(len(shape) >= 2 and shape[0] == 2, f"expected features [2, *positions, width], got {shape}")
+    expect(dtype == tokenizer.dtype, f"expected features of {tokenizer.dtype}, got {dtype}")
+    expect(features.isfinite().all(), "the features have values that are not finite")
+    alone = tokenizer.features(codes[:1])
+    difference = float((alone - features[:1]).abs().max())
+    expect(difference <= 1e-4 * float(alone.abs().max()), f"alone and in a batch, features differ by {difference:.3g}")
+
+
 @contract()
 def what_is_saved_gives_the_same_codes(tokenizer: Tokenizer) -> None:
     x = signal(tokenizer, 1, sizes(tokenizer)[0])
@@ -215,5 +228,6 @@ CONTRACTS: tuple[Contract, ...] = (
     the_first_codes_decode_alone,
     each_size_has_scales_of_its_own,
     decoding_starts_from_what_embed_gives,
+    features_come_from_the_codes_alone,
     what_is_saved_gives_the_same_codes,
 )

@@ -23,6 +23,13 @@ def a_system_without_a_decoder_says_why(tokenizer: Tokenizer) -> None:
     expect_refused(lambda: tokenizer.reconstruct(x), message, "reconstruct")
 
 
+@contract(lambda subject: not subject.teaches)
+def a_system_without_a_teacher_says_so(tokenizer: Tokenizer) -> None:
+    codes = tokenizer.encode(signal(tokenizer, 1, sizes(tokenizer)[0]))
+    message = f"{tokenizer.spec.name} has no features of a teacher"
+    expect_refused(lambda: tokenizer.features(codes), message, "features")
+
+
 @contract(lambda subject: not subject.streams)
 def a_system_that_cannot_stream_says_why(tokenizer: Tokenizer) -> None:
     expect_refused(tokenizer.stream, f"{tokenizer.spec.name} cannot stream: .", "stream")
@@ -126,6 +133,7 @@ def another_sample_rate_is_refused(tokenizer: Tokenizer) -> None:
 
 CONTRACTS: tuple[Contract, ...] = (
     a_system_without_a_decoder_says_why,
+    a_system_without_a_teacher_says_so,
     a_system_that_cannot_stream_says_why,
     another_size_than_the_only_one_is_refused,
     bad_signals_are_refused_with_what_came,
