@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from zoo import modalities, registry
+from zoo.codes.checks import check_layout
 from zoo.errors import InputError
 from zoo.hub import HubMixin
 from zoo.memory import check_room
 from zoo.modalities import Batch, Modality
-from zoo.modalities.base import as_lengths, special_kind
+from zoo.modalities.base import as_lengths
 from zoo.parts import Part
 from zoo.quantizers.base import Quantizer, ResidualQuantizer
 from zoo.quantizers.multi_scale import MultiScaleQuantizer
@@ -414,7 +415,7 @@ class Tokenizer(HubMixin):
         number = options.pop(partial.option, None)
         return partial.default if number is None else partial.check(number)
 
-    def _first_codes(self, codes: Tensor, options: dict[str, Any], size: int | tuple[int, ...] | None) -> Tensor:
+    def _first_codes(self, codes: Tensor, options: dict[str, Any], size: int | tuple[int, ...] | None = None) -> Tensor:
         """Remove from the options how many of the given codes are used, and return those."""
         partial = self.spec.partial
         number = None if partial is None else options.pop(partial.option, None)
@@ -466,31 +467,10 @@ class Tokenizer(HubMixin):
             )
 
     def _check_codes(self, codes: Tensor) -> Tensor:
-        most = self.spec.num_codebooks
-        least = 1 if self.spec.residual else most
-        layout = f"[batch, {'1 to ' if least < most else ''}{most}, {', '.join(self.spec.grid_axes)}]"
-        if not isinstance(codes, Tensor):
-            raise InputError(f"expected codes as an integer tensor {layout}, got {type(codes).__name__}")
-        if kind := special_kind(codes):
-            raise InputError(f"expected codes as an ordinary tensor {layout}, got a {kind} one")
+        check_layout(codes, self.spec)
         if codes.is_meta and self.device.type != "meta":
-            raise InputError(f"expected codes {layout} with values, got a meta tensor")
-        if codes.ndim != 2 + len(self.spec.grid_axes) or not least <= codes.shape[1] <= most:
-            raise InputError(f"expected codes as {layout} (on the grid), got {list(codes.shape)}")
-        if codes.numel() == 0:
-            raise InputError(f"expected codes as {layout}, got an empty tensor {list(codes.shape)}")
-        if not self.spec.variable_size and not self.spec.scales:
-            self._check_fixed_grid(tuple(codes.shape[2:]))
+            raise InputError("expected codes with values, got a meta tensor")
         return codes.to(self.device)
-
-    def _check_fixed_grid(self, grid: tuple[int, ...]) -> None:
-        whole = self.spec.grid(self.spec.resolution or ())
-        fits = grid[0] <= whole[0] if self.spec.tail_drop else grid == whole
-        if not fits:
-            takes = f"1 to {whole[0]}" if self.spec.tail_drop else " x ".join(map(str, whole))
-            raise InputError(
-                f"{self.spec.name} takes {takes} codes per {self.modality.noun[0]}, got {' x '.join(map(str, grid))}"
-            )
 
     def _take_options(self, options: dict[str, Any], accepted: tuple[str, ...], method: str) -> int | None:
         """Check the options, and remove from them the length of the windows that a signal is encoded in."""
