@@ -47,7 +47,8 @@ class Tokenizer(HubMixin):
     In a system without a decoder, `encode_only` says why it has none. `cannot_stream` says why a system has no
     `stream`; where it is None, the system has an option `memory` of `encode` and `decode`. `stream_options` are options
     of `encode` that a stream has in place of their defaults. `interpolation` is the interpolation with which the
-    authors resize images, for `preprocess`. `small` holds arguments that make the network small and quick to try:
+    authors resize images, for `preprocess`, and `margin` the factor by which they make the short side longer than the
+    square that they cut out. `small` holds arguments that make the network small and quick to try:
     `zoo.create(name, small=True)`. `decoder_losses` names what `forward` returns in training beside the quantizer's
     losses. `parts` are those that are compared with the authors' outputs by themselves, by name. In a semantic system,
     whose codes also stand for the features of a teacher, `teacher_features` says which those are and where they lie,
@@ -62,6 +63,7 @@ class Tokenizer(HubMixin):
     cannot_stream: str | None = "a code also depends on what comes after it in the signal"
     stream_options: ClassVar[Mapping[str, Any]] = {}
     interpolation: Interpolation = "bilinear"
+    margin: float = 1.0
     small: ClassVar[Mapping[str, Any]] = {}
     decoder_losses: tuple[str, ...] = ()
     parts: ClassVar[Mapping[str, Part]] = {}
@@ -367,6 +369,8 @@ class Tokenizer(HubMixin):
                 )
         if "interpolation" in self.modality.options:
             options["interpolation"] = self.interpolation
+        if "margin" in self.modality.options:
+            options["margin"] = self.margin
         return options
 
     def partial_options(self, **given: int | None) -> dict[str, int]:

@@ -43,6 +43,7 @@ class Infinity(Tokenizer):
 
     input_mean = 0.5
     input_std = 0.5
+    interpolation = "lanczos"
     small: ClassVar = {"width": 8, "num_blocks": 1}
 
     def __init__(self, spec: TokenizerSpec, *, dim: int, width: int = 128, num_blocks: int = 2):

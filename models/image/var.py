@@ -43,6 +43,8 @@ class VAR(Tokenizer):
 
     input_mean = 0.5
     input_std = 0.5
+    interpolation = "lanczos"
+    margin = 1.125
     small: ClassVar = {"width": 8, "num_blocks": 1}
 
     def __init__(

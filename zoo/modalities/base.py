@@ -356,15 +356,17 @@ def replicate(x: Tensor, pads: Sequence[int]) -> Tensor:
 def cut_square(options: dict[str, Any], spec: TokenizerSpec) -> tuple[int | None, int | None]:
     """Return the short side to resize to and the side of the centre square to keep, for images and video.
 
-    Both are None if the signal stays as it is. Without options, a network that takes one size gets that size.
-    `resolution` alone crops as well; `crop=0` keeps the whole image.
+    Both are None if the signal stays as it is. Without options, a network that takes one size gets that size, cut from
+    one whose short side is longer by the factor `margin` of the options. `resolution` alone crops as well; `crop=0`
+    keeps the whole image.
     """
     resolution, crop = options.get("resolution"), options.get("crop")
     for name, value in (("resolution", resolution), ("crop", crop)):
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < (name != "crop")):
             raise InputError(f"expected {name} as a number of pixels, got {reprlib.repr(value)}")
     if resolution is None and crop is None and not spec.variable_size and spec.resolution is not None:
-        resolution = spec.resolution[0]
+        crop = spec.resolution[0]
+        resolution = round(options.get("margin", 1.0) * crop)
     if crop is None:
         crop = resolution
     return resolution, crop or None
