@@ -1,5 +1,7 @@
 """VAR: what its pyramid adds, and the authors' resizing."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -56,7 +58,7 @@ def test_images_are_made_an_eighth_larger_with_lanczos_and_their_middle_is_taken
 def test_the_first_scales_are_those_of_the_authors():
     """The sums and images after some scales, and what their generator is fed: each sum at the size of the next map."""
     variant = zoo.info(NAME)
-    manifest = GOLDENS / NAME / "manifest.json"
+    manifest = json.loads((GOLDENS / NAME / "manifest.json").read_text())
     golden = {key: torch.from_numpy(array) for key, array in np.load(GOLDENS / NAME / "golden.npz").items()}
     with without_storage():
         tokenizer = variant.build()
