@@ -42,7 +42,8 @@ class Tokenizer(HubMixin):
     In a system without a decoder, `encode_only` says why it has none. `cannot_stream` says why a system has no
     `stream`; where it is None, the system has an option `memory` of `encode` and `decode`. `stream_options` are options
     of `encode` that a stream has in place of their defaults. `interpolation` is the interpolation with which the
-    authors resize images, for `preprocess`. `small` holds arguments that make the network small and quick to try:
+    authors resize images, for `preprocess`; `stretches` says that they do so to `spec.resolution` without keeping the
+    ratio of the sides. `small` holds arguments that make the network small and quick to try:
     `zoo.create(name, small=True)`. `decoder_losses` names what `forward` returns in training beside the quantizer's
     losses. `parts` are those that are compared with the authors' outputs by themselves, by name. In a semantic system,
     whose codes also stand for the features of a teacher, `teacher_features` says which those are and where they lie,
@@ -57,6 +58,7 @@ class Tokenizer(HubMixin):
     cannot_stream: str | None = "a code also depends on what comes after it in the signal"
     stream_options: ClassVar[Mapping[str, Any]] = {}
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    stretches: bool = False
     small: ClassVar[Mapping[str, Any]] = {}
     decoder_losses: tuple[str, ...] = ()
     parts: ClassVar[Mapping[str, Part]] = {}
@@ -351,6 +353,8 @@ class Tokenizer(HubMixin):
                 )
         if "interpolation" in self.modality.options:
             options["interpolation"] = self.interpolation
+        if "stretch" in self.modality.options:
+            options["stretch"] = self.stretches
         return options
 
     def partial_options(self, **given: int | None) -> dict[str, int]:

@@ -55,7 +55,7 @@ class ImageModality(Modality):
     )
     signal_suffix = ".png"
     lossless_suffix = ".png"
-    options = ("resolution", "crop", "interpolation")
+    options = ("resolution", "crop", "interpolation", "stretch")
     has_unit_range = True
     batches_have_lengths = False
     network_range = (0.5, 0.5)
@@ -74,11 +74,11 @@ class ImageModality(Modality):
         raise InputError("lengths are for audio, video and structures; images of a batch have one size")
 
     def load(self, source: Any, spec: TokenizerSpec, **options: Any) -> Signal:
+        interpolation = options.get("interpolation", "bilinear")
+        if options.get("stretch") and not {"resolution", "crop"} & options.keys():
+            return Signal(load_image(source, resolution=spec.resolution, interpolation=interpolation))
         resolution, crop = cut_square(options, spec)
-        image = load_image(
-            source, resolution=resolution, crop=crop or 0, interpolation=options.get("interpolation", "bilinear")
-        )
-        return Signal(image)
+        return Signal(load_image(source, resolution=resolution, crop=crop or 0, interpolation=interpolation))
 
     def write(
         self,
@@ -163,14 +163,19 @@ def to_image_tensor(source: Image.Image | np.ndarray | Tensor) -> Tensor:
 
 
 def load_image(
-    source: Any, *, resolution: int | None = None, crop: int | None = None, interpolation: Interpolation = "bilinear"
+    source: Any,
+    *,
+    resolution: int | tuple[int, int] | None = None,
+    crop: int | None = None,
+    interpolation: Interpolation = "bilinear",
 ) -> Tensor:
     """Load the input of an image model: float32 `[3, H, W]` in [0, 1].
 
     Args:
         source: path, bytes, file object, or anything that `to_image_tensor` takes.
-        resolution: the short side is resized to this; None: it is not resized.
-        crop: side of the centre square that is kept; None: `resolution`; 0: the whole image.
+        resolution: the short side is resized to this; a height and a width: the image is resized to them, whatever
+            their ratio; None: it is not resized.
+        crop: side of the centre square that is kept; None: `resolution` if that is one side; 0: the whole image.
         interpolation: interpolation of the resizing, which is antialiased.
 
     Raises:
@@ -179,7 +184,9 @@ def load_image(
     """
     file = as_file(source)
     image = _from_memory(source) if file is None else read_image(file)
-    if resolution is not None:
+    if isinstance(resolution, tuple):
+        image, crop = _resized(image, list(resolution), interpolation), crop or 0
+    elif resolution is not None:
         image = resize_short_side(image, resolution, interpolation)
     crop = resolution if crop is None else crop
     return _to_float(center_crop(image, crop) if crop else image)
@@ -199,8 +206,6 @@ def resize_short_side(image: Tensor, size: int, interpolation: Interpolation = "
     Raises:
         InputError: shape or dtype of the image, or a size below 1.
     """
-    from torchvision.transforms import InterpolationMode, functional
-
     _check_image(image)
     if size < 1:
         raise InputError(f"expected a size of at least 1 pixel, got {size}")
@@ -212,11 +217,18 @@ def resize_short_side(image: Tensor, size: int, interpolation: Interpolation = "
             f"expected a resized image of at most {MOST_PIXELS} pixels, got {size}x{size * long // short} "
             f"from {image.shape[1]}x{image.shape[2]}"
         )
+    return _resized(image, [size], interpolation)
+
+
+def _resized(image: Tensor, size: list[int], interpolation: Interpolation) -> Tensor:
+    """Return a valid image resized to a height and width, or to one number of pixels along its short side."""
+    from torchvision.transforms import InterpolationMode, functional
+
     mode = InterpolationMode(interpolation)
     if image.is_floating_point():
         # Clamped, as bytes are: bicubic interpolation exceeds the range of its input.
-        return functional.resize(image, [size], mode, antialias=True).clamp(0, 1)
-    resized = functional.resize(functional.to_pil_image(image), [size], mode)
+        return functional.resize(image, size, mode, antialias=True).clamp(0, 1)
+    resized = functional.resize(functional.to_pil_image(image), size, mode)
     return _pixels(resized).to(image.device)
 
 
