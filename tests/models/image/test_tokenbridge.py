@@ -70,7 +70,7 @@ def test_a_generator_draws_the_latent_from_the_posterior():
 def test_log_variances_are_clamped_as_published():
     tokenizer, x = small(0), image((32, 32), 1, 0)
     with torch.no_grad():
-        tokenizer.encoder.moments.bias[DIM:] = 1e4
+        tokenizer.encoder.head.project.bias[DIM:] = 1e4
         latent = tokenizer.to_latent(x, generator=torch.Generator().manual_seed(0))
     assert latent.isfinite().all()
     assert latent.std() == pytest.approx(math.exp(10) * SCALE, rel=0.1)
