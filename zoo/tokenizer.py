@@ -48,7 +48,8 @@ class Tokenizer(HubMixin):
     `stream`; where it is None, the system has an option `memory` of `encode` and `decode`. `stream_options` are options
     of `encode` that a stream has in place of their defaults. `interpolation` is the interpolation with which the
     authors resize images, for `preprocess`, and `margin` the factor by which they make the short side longer than the
-    square that they cut out. `small` holds arguments that make the network small and quick to try:
+    square that they cut out; `stretches` says that they resize both sides to `spec.resolution` instead, whatever their
+    ratio. `small` holds arguments that make the network small and quick to try:
     `zoo.create(name, small=True)`. `decoder_losses` names what `forward` returns in training beside the quantizer's
     losses. `parts` are those that are compared with the authors' outputs by themselves, by name. In a semantic system,
     whose codes also stand for the features of a teacher, `teacher_features` says which those are and where they lie,
@@ -64,6 +65,7 @@ class Tokenizer(HubMixin):
     stream_options: ClassVar[Mapping[str, Any]] = {}
     interpolation: Interpolation = "bilinear"
     margin: float = 1.0
+    stretches: bool = False
     small: ClassVar[Mapping[str, Any]] = {}
     decoder_losses: tuple[str, ...] = ()
     parts: ClassVar[Mapping[str, Part]] = {}
@@ -371,6 +373,8 @@ class Tokenizer(HubMixin):
             options["interpolation"] = self.interpolation
         if "margin" in self.modality.options:
             options["margin"] = self.margin
+        if "stretch" in self.modality.options:
+            options["stretch"] = self.stretches
         return options
 
     def partial_options(self, **given: int | None) -> dict[str, int]:

@@ -60,6 +60,8 @@ def test_published_variant_is_at_parity(name):
         ("levo-codec", "levo-codec-flow-reduced", "flow"),
         ("levo-codec", "levo-codec-vae", "vae"),
         ("levo-codec-mixed", "levo-codec-mixed", "encoder"),
+        ("seed-2", "seed-2", "network"),
+        ("seed-2", "seed-2-reduced", "network"),
     ],
 )
 def test_each_part_of_a_tokenizer_is_at_parity(name, golden, part):

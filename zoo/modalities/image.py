@@ -55,7 +55,7 @@ class ImageModality(Modality):
     )
     signal_suffix = ".png"
     lossless_suffix = ".png"
-    options = ("resolution", "crop", "interpolation", "margin")
+    options = ("resolution", "crop", "interpolation", "margin", "stretch")
     has_unit_range = True
     batches_have_lengths = False
     network_range = (0.5, 0.5)
@@ -76,12 +76,14 @@ class ImageModality(Modality):
     def load(self, source: Any, spec: TokenizerSpec, **options: Any) -> Signal:
         interpolation = options.get("interpolation", "bilinear")
         resolution, crop = cut_square(options, spec)
+        if options.get("stretch") and not {"resolution", "crop"} & options.keys():
+            assert spec.resolution is not None, "the network has one size"
+            return Signal(_to_float(resize(_read(source), spec.resolution, interpolation)))
         if not spec.other_scales:
             return Signal(load_image(source, resolution=resolution, crop=crop or 0, interpolation=interpolation))
         if "crop" in options:
             raise InputError(f"{spec.name} chooses the crop by the shape of the image; resolution= chooses the size")
-        file = as_file(source)
-        image = _from_memory(source) if file is None else read_image(file)
+        image = _read(source)
         return Signal(_to_float(covered(image, nearest_size(spec, image, resolution or 0), interpolation)))
 
     def write(
@@ -181,8 +183,7 @@ def load_image(
         InputError: as in `to_image_tensor`, or a crop larger than the image.
         MediaError: as in `read_image`.
     """
-    file = as_file(source)
-    image = _from_memory(source) if file is None else read_image(file)
+    image = _read(source)
     if resolution is not None:
         image = resize_short_side(image, resolution, interpolation)
     crop = resolution if crop is None else crop
@@ -333,6 +334,12 @@ def _pixels(image: Image.Image) -> Tensor:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     pixels = np.array(image.convert("RGB"))
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def _read(source: Any) -> Tensor:
+    """Return an image from a file or from memory as `[3, H, W]`, uint8 or floating point in [0, 1]."""
+    file = as_file(source)
+    return _from_memory(source) if file is None else read_image(file)
 
 
 def _from_memory(source: Image.Image | np.ndarray | Tensor) -> Tensor:

@@ -44,7 +44,7 @@ def another_size_than_the_only_one_is_refused(tokenizer: Tokenizer) -> None:
     expect_refused(lambda: tokenizer.encode(signal(tokenizer, 1, wider)), message, f"a signal of size {wider}")
     codes = tokenizer.encode(signal(tokenizer, 1, size))
     twice = torch.cat([codes, codes], dim=2)
-    expect_refused(lambda: tokenizer.decode(twice), "takes .* codes per .*, got", "twice as many codes")
+    expect_refused(lambda: tokenizer.embed(twice), "takes .* codes per .*, got", "twice as many codes")
 
 
 @contract()
