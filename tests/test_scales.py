@@ -85,7 +85,7 @@ def test_the_spec_counts_the_codes_of_all_scales():
     ("facts", "message"),
     [
         ({"variable_size": True}, "scales are for images of given sizes"),
-        ({"resolution": (16, 8)}, r"expected scales of \(16, 8\), got those of \(16, 16\)"),
+        ({"resolution": (16, 8)}, r"expected scales that end in the grid \(4, 2\), got \(4, 4\)"),
         ({"scales": (), "other_scales": (WIDE,)}, "expected scales beside other_scales, got none"),
         ({"other_scales": (WIDE, WIDE)}, "one other size each"),
         ({"other_scales": (SCALES,)}, "one other size each"),
