@@ -41,6 +41,7 @@ def test_wavtokenizer_with_75_tokens_a_second_is_at_parity():
         "speechtokenizer-hubert-avg",
         "titok-s-128",
         "tokenbridge-kl16",
+        "tokenflow-b",
         "var-vq-16-4096",
         "vqgan-gumbel-f8-8192",
         "vqgan-imagenet-f16-16384",
