@@ -23,6 +23,12 @@ class TinyImageTeacher(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return (functional.adaptive_avg_pool2d(images, 4).flatten(1) - 0.5) @ self.weights
 
+    @torch.no_grad()
+    def patches(self, images: Tensor) -> Tensor:
+        """Features of 14x14 patches, as wide as CLIP's joint space."""
+        cells = functional.adaptive_avg_pool2d(images, 14).flatten(2).mT - 0.5
+        return cells @ torch.randn(3, 512, generator=torch.Generator().manual_seed(0))
+
 
 class TinySpeechTeacher(nn.Module):
     def __init__(self, name: str):

@@ -14,6 +14,8 @@ from zoo.quantizers.dimensionwise import DimensionwiseQuantizer
 from zoo.quantizers.factorized import FactorizedVQ
 from zoo.quantizers.fsq import FSQ
 from zoo.quantizers.grouped_lfq import GroupedLFQ
+from zoo.quantizers.gumbel import GumbelVQ
+from zoo.quantizers.ibq import IBQ
 from zoo.quantizers.lfq import LFQ
 from zoo.quantizers.product import ProductVQ
 from zoo.quantizers.projected import ProjectedVQ
@@ -36,6 +38,8 @@ OURS: dict[str, Callable[..., Quantizer]] = {
     "shared-mapping-vq": SharedMappingVQ,
     "sim-vq": SimVQ,
     "projected-vq": ProjectedVQ,
+    "gumbel-vq": GumbelVQ,
+    "ibq": IBQ,
     "fsq": FSQ,
     "lfq": LFQ,
     "grouped-lfq": GroupedLFQ,
