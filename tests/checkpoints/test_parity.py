@@ -35,6 +35,7 @@ def test_wavtokenizer_with_75_tokens_a_second_is_at_parity():
         "mimi",
         "one-d-piece-b-256",
         "one-d-piece-s-256",
+        "open-magvit2-256",
         "qwen3-tts-12hz",
         "robusttok",
         "speechtokenizer-hubert-avg",
