@@ -29,6 +29,7 @@ def test_wavtokenizer_with_75_tokens_a_second_is_at_parity():
         "dplm2-struct-tokenizer",
         "fqgan-dual-16",
         "fqgan-triple-16",
+        "infinity-vae-d32",
         "ldm-vq-f4",
         "ldm-vq-f8",
         "llamagen-vq-16",
@@ -41,6 +42,7 @@ def test_wavtokenizer_with_75_tokens_a_second_is_at_parity():
         "speechtokenizer-hubert-avg",
         "titok-s-128",
         "tokenbridge-kl16",
+        "var-vq-16-4096",
         "vqgan-gumbel-f8-8192",
         "vqgan-imagenet-f16-16384",
         "wavtokenizer-small-600-24k-4096",
@@ -63,6 +65,8 @@ def test_published_variant_is_at_parity(name):
         ("levo-codec", "levo-codec-flow-reduced", "flow"),
         ("levo-codec", "levo-codec-vae", "vae"),
         ("levo-codec-mixed", "levo-codec-mixed", "encoder"),
+        ("seed-2", "seed-2", "network"),
+        ("seed-2", "seed-2-reduced", "network"),
     ],
 )
 def test_each_part_of_a_tokenizer_is_at_parity(name, golden, part):

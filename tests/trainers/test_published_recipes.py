@@ -36,7 +36,7 @@ def made_small(recipe: Recipe) -> dict[str, Any]:
     """Overrides for two steps, the second of them adversarial; the rest is the recipe's."""
     variant = zoo.info(recipe.tokenizer)
     values = {f"config.{key}": value for key, value in variant.builder.small.items()}
-    if variant.spec.modality == "image" and not variant.spec.downsample:
+    if variant.spec.modality == "image" and (variant.spec.scales or not variant.spec.downsample):
         # One size of pictures is all that it takes, and large ones in bfloat16 are slow on a CPU.
         values |= {"batch_size": 1, "accumulate": 1, "precision": "32-true"}
     else:

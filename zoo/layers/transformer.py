@@ -6,14 +6,20 @@ from torch import Tensor, nn
 
 
 class TransformerBlock(nn.Module):
-    """Attention, then an MLP of four times the width, each after a norm; takes and returns `[B, tokens, width]`."""
+    """Attention, then an MLP, each after a norm; takes and returns `[B, tokens, width]`.
 
-    def __init__(self, width: int, num_heads: int):
+    Args:
+        width, num_heads: channels and heads. hidden_dim: channels inside the MLP; None: four times the width.
+        epsilon: of the norms.
+    """
+
+    def __init__(self, width: int, num_heads: int, hidden_dim: int | None = None, *, epsilon: float = 1e-5):
         super().__init__()
-        self.norm1 = nn.LayerNorm(width)
+        hidden_dim = 4 * width if hidden_dim is None else hidden_dim
+        self.norm1 = nn.LayerNorm(width, eps=epsilon)
         self.attention = nn.MultiheadAttention(width, num_heads, batch_first=True)
-        self.norm2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.norm2 = nn.LayerNorm(width, eps=epsilon)
+        self.mlp = nn.Sequential(nn.Linear(width, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, width))
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm1(x)

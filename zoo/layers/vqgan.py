@@ -146,14 +146,19 @@ class EncoderTrunk(nn.Module):
         return self.mid(self.levels(self.stem(image)))
 
 
-class EncoderHead(nn.Module):
-    """Features `[B, channels, h, w]` to latents `[B, dim, h, w]`, over `neck` channels."""
+def projection(channels_in: int, channels_out: int, kernel: int) -> nn.Module:
+    """Return the convolution between code vectors and the other channels; of side 0: nothing."""
+    return nn.Conv2d(channels_in, channels_out, kernel, padding=kernel // 2) if kernel else nn.Identity()
 
-    def __init__(self, channels: int, neck: int, dim: int):
+
+class EncoderHead(nn.Module):
+    """Features `[B, channels, h, w]` to latents `[B, dim, h, w]`, over `neck` channels; `kernel` as in `Decoder`."""
+
+    def __init__(self, channels: int, neck: int, dim: int, *, kernel: int = 1):
         super().__init__()
         self.norm = group_norm(channels)
         self.conv = nn.Conv2d(channels, neck, 3, padding=1)
-        self.project = nn.Conv2d(neck, dim, 1)
+        self.project = projection(neck, dim, kernel)
 
     def forward(self, features: Tensor) -> Tensor:
         return self.project(self.conv(F.silu(self.norm(features))))
@@ -164,6 +169,9 @@ class Decoder(nn.Module):
 
     A level has one residual block more than the encoder's `num_blocks`. Arguments as in `EncoderTrunk` and
     `EncoderHead`.
+
+    Args:
+        kernel: side of the convolution between the code vectors and `neck` channels; 0: there is none.
     """
 
     def __init__(
@@ -174,6 +182,7 @@ class Decoder(nn.Module):
         neck: int,
         dim: int,
         *,
+        kernel: int = 1,
         attention: bool = True,
         middle_attention: bool = True,
     ):
@@ -181,7 +190,7 @@ class Decoder(nn.Module):
         outputs = [width * multiplier for multiplier in reversed(multipliers)]
         channels = [outputs[0], *outputs]
         last = len(multipliers) - 1
-        self.project = nn.Conv2d(dim, neck, 1)
+        self.project = projection(dim, neck, kernel)
         self.stem = nn.Conv2d(neck, channels[0], 3, padding=1)
         self.mid = middle(channels[0], attention=middle_attention)
         self.levels = nn.Sequential(

@@ -12,6 +12,7 @@ from zoo.quantizers.grouped_lfq import GroupedLFQ
 from zoo.quantizers.gumbel import GumbelVQ
 from zoo.quantizers.ibq import IBQ
 from zoo.quantizers.lfq import LFQ
+from zoo.quantizers.multi_scale import MultiScaleQuantizer, MultiScaleVQ
 from zoo.quantizers.nearest import most_similar_code, nearest_code
 from zoo.quantizers.product import ProductVQ
 from zoo.quantizers.projected import ProjectedVQ
@@ -32,6 +33,8 @@ __all__ = [
     "FactorizedVQ",
     "GroupedLFQ",
     "GumbelVQ",
+    "MultiScaleQuantizer",
+    "MultiScaleVQ",
     "ProductVQ",
     "ProjectedResidualVQ",
     "ProjectedVQ",
