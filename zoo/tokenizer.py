@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -49,11 +49,12 @@ class Tokenizer(HubMixin):
     of `encode` that a stream has in place of their defaults. `interpolation` is the interpolation with which the
     authors resize images, for `preprocess`, and `margin` the factor by which they make the short side longer than the
     square that they cut out; `stretches` says that they resize both sides to `spec.resolution` instead, whatever their
-    ratio. `small` holds arguments that make the network small and quick to try:
-    `zoo.create(name, small=True)`. `decoder_losses` names what `forward` returns in training beside the quantizer's
-    losses. `parts` are those that are compared with the authors' outputs by themselves, by name. In a semantic system,
-    whose codes also stand for the features of a teacher, `teacher_features` says which those are and where they lie,
-    for `features`, and `to_features` returns them.
+    ratio. Where they choose the sides in another way and cut nothing off, `target_size` is a function of an image's
+    height and width and the `resolution` that returns the height and width to resize to. `small` holds arguments that
+    make the network small and quick to try: `zoo.create(name, small=True)`. `decoder_losses` names what `forward`
+    returns in training beside the quantizer's losses. `parts` are those that are compared with the authors' outputs by
+    themselves, by name. In a semantic system, whose codes also stand for the features of a teacher, `teacher_features`
+    says which those are and where they lie, for `features`, and `to_features` returns them.
     """
 
     input_mean: float = 0.0
@@ -66,6 +67,7 @@ class Tokenizer(HubMixin):
     interpolation: Interpolation = "bilinear"
     margin: float = 1.0
     stretches: bool = False
+    target_size: Callable[[int, int, int], tuple[int, int]] | None = None
     small: ClassVar[Mapping[str, Any]] = {}
     decoder_losses: tuple[str, ...] = ()
     parts: ClassVar[Mapping[str, Part]] = {}
@@ -375,6 +377,8 @@ class Tokenizer(HubMixin):
             options["margin"] = self.margin
         if "stretch" in self.modality.options:
             options["stretch"] = self.stretches
+        if "target_size" in self.modality.options and self.target_size is not None:
+            options["target_size"] = self.target_size
         return options
 
     def partial_options(self, **given: int | None) -> dict[str, int]:

@@ -55,7 +55,7 @@ class ImageModality(Modality):
     )
     signal_suffix = ".png"
     lossless_suffix = ".png"
-    options = ("resolution", "crop", "interpolation", "margin", "stretch")
+    options = ("resolution", "crop", "interpolation", "margin", "stretch", "target_size")
     has_unit_range = True
     batches_have_lengths = False
     network_range = (0.5, 0.5)
@@ -79,6 +79,10 @@ class ImageModality(Modality):
         if options.get("stretch") and not {"resolution", "crop"} & options.keys():
             assert spec.resolution is not None, "the network has one size"
             return Signal(_to_float(resize(_read(source), spec.resolution, interpolation)))
+        if "target_size" in options and resolution is not None:
+            image = _read(source)
+            image = resize(image, options["target_size"](*image.shape[1:], resolution), interpolation)
+            return Signal(_to_float(center_crop(image, crop) if options.get("crop") and crop else image))
         if not spec.other_scales:
             return Signal(load_image(source, resolution=resolution, crop=crop or 0, interpolation=interpolation))
         if "crop" in options:
