@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from zoo import loading
+from zoo.spec import TokenizerSpec
 from zoo.testing.contract import Contract, contract, expect, expect_equal, expect_refused
 from zoo.testing.subject import decode_options, signal, sizes
 from zoo.tokenizer import Tokenizer
@@ -162,11 +163,10 @@ def the_first_codes_decode_alone(tokenizer: Tokenizer) -> None:
         expect_equal(tokenizer.encode(x, lengths, **options), few.first(codes, 1), f"{few.option}=1 with lengths")
 
 
-@contract(lambda subject: bool(subject.spec.other_scales))
+@contract(lambda subject: bool(subject.spec.other_scales and wide_and_high(subject.spec)))
 def each_size_has_scales_of_its_own(tokenizer: Tokenizer) -> None:
     spec = tokenizer.spec
-    wide, high = next((size, size[::-1]) for size in sorted(spec.sizes) if size[0] < size[1])
-    for size in (wide, high):
+    for size in wide_and_high(spec)[:2]:
         x = signal(tokenizer, 2, size)
         codes = tokenizer.encode(x)
         expect(codes.shape[2:] == spec.grid(size), f"expected codes on {spec.grid(size)}, got {list(codes.shape[2:])}")
@@ -176,6 +176,12 @@ def each_size_has_scales_of_its_own(tokenizer: Tokenizer) -> None:
         alone, whole = tokenizer.decode(first, size), tokenizer.decode(codes, size, num_scales=2)
         expect_equal(alone, whole, f"two scales of {size} decoded alone, and decode(num_scales=2)")
         expect_refused(partial(tokenizer.decode, codes), "may be of .* give size", "codes of two sizes, without a size")
+
+
+def wide_and_high(spec: TokenizerSpec) -> list[tuple[int, ...]]:
+    """Return sizes of which there is the same on its side, and these, smallest first: codes do not tell which it is."""
+    wide = sorted(size for size in spec.sizes if size[0] < size[1] and size[::-1] in spec.sizes)
+    return [side for size in wide for side in (size, size[::-1])]
 
 
 @contract()
