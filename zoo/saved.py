@@ -26,6 +26,7 @@ from zoo import registry
 from zoo.checkpoints import assign, check_state, check_weights, read_checkpoint, read_metadata, without_storage
 from zoo.errors import CheckpointError, InputError, UnknownTokenizerError, WeightsUnavailableError, ZooError
 from zoo.registry import CARD, CONFIG, WEIGHTS, FileSource, HubSource, PackageSource, Variant
+from zoo.requantization import requantize
 from zoo.spec import TokenizerSpec
 
 if TYPE_CHECKING:
@@ -79,15 +80,20 @@ def build(configuration: Mapping[str, Any]) -> Tokenizer:
     _check_parts(configuration)
     architecture = registry.architecture(configuration["architecture"])
     spec, config = as_tuples(configuration["spec"]), as_tuples(configuration["config"])
-    _check_keys("spec", spec, TokenizerSpec)
+    name, arguments, replaced = _other_quantizer(config.pop("quantizer", None))
+    _check_keys("spec", {**spec, **replaced}, TokenizerSpec)
     _check_keys("config", config, architecture)
-    for key, value in config.items():
+    for key, value in {**config, **arguments}.items():
         if any(type(size) is int and size > SIZE for size in (value if isinstance(value, tuple) else (value,))):
             raise InputError(
                 f"config of {architecture.__name__}: expected {key} as an integer of at most {SIZE:,}, "
                 f"got {reprlib.repr(value)}"
             )
-    network = architecture(TokenizerSpec(**spec), **config)
+    network = architecture(TokenizerSpec(**{**spec, **replaced}), **config)
+    if name is not None:
+        requantize(network, name, **arguments)
+        if network.spec != TokenizerSpec(**spec):
+            raise InputError(f"spec: is not that of a {network.spec.name} with the quantizer {name}")
     if (sizes := network.quantizer.codebook_sizes) != network.spec.codebook_sizes:
         raise InputError(
             f"spec: expected codebook_sizes {reprlib.repr(sizes)} of the quantizer, "
@@ -96,6 +102,16 @@ def build(configuration: Mapping[str, Any]) -> Tokenizer:
     if empty := [key for key, parameter in network.named_parameters() if parameter.numel() == 0]:
         raise InputError(f"config of {architecture.__name__}: gives {empty[0]} no elements; a size is 0")
     return network
+
+
+def _other_quantizer(stated: Any) -> tuple[str | None, Mapping[str, Any], Mapping[str, Any]]:
+    """Return name and arguments of a quantizer that replaces that of a class, and the fields of the spec before."""
+    if stated is None:
+        return None, {}, {}
+    kinds = {"name": str, "arguments": Mapping, "replaces": Mapping}
+    if not isinstance(stated, Mapping) or not all(isinstance(stated.get(key), kind) for key, kind in kinds.items()):
+        raise InputError(f"expected quantizer as its name, arguments and what it replaces, got {reprlib.repr(stated)}")
+    return stated["name"], stated["arguments"], stated["replaces"]
 
 
 def _check_parts(configuration: Mapping[str, Any]) -> None:

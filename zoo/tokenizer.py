@@ -17,8 +17,7 @@ from zoo.memory import check_room
 from zoo.modalities import Batch, Modality
 from zoo.modalities.base import as_lengths
 from zoo.parts import Part
-from zoo.quantizers.base import Quantizer, ResidualQuantizer
-from zoo.quantizers.multi_scale import MultiScaleQuantizer
+from zoo.quantizers.base import Quantizer, ResidualQuantizer, ScalesQuantizer
 from zoo.spec import PartialCodes, Scales, TokenizerOutput, TokenizerSpec, partial_scales
 from zoo.streaming import Stream
 from zoo.tracing import values_are_readable
@@ -203,7 +202,7 @@ class Tokenizer(HubMixin):
         """
         codes = self._check_codes(codes)
         rows = codes.movedim(1, -1)
-        if isinstance(self.quantizer, MultiScaleQuantizer):
+        if isinstance(self.quantizer, ScalesQuantizer):
             latent = self.quantizer.codes_to_latent(rows, self._scales(codes, size)[-1])
         else:
             latent = self.quantizer.codes_to_latent(rows)
@@ -249,7 +248,7 @@ class Tokenizer(HubMixin):
             int64 `[B, num_codebooks, *grid]`, or `[B, num_codebooks, positions]` of scales.
         """
         z = latent.movedim(1, -1)
-        if isinstance(self.quantizer, MultiScaleQuantizer):
+        if isinstance(self.quantizer, ScalesQuantizer):
             codes = self.quantizer.encode(z, num_scales)
         elif isinstance(self.quantizer, ResidualQuantizer):
             codes = self.quantizer.encode(z, num_codebooks)

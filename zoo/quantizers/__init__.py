@@ -21,7 +21,7 @@ from zoo.quantizers.shared_mapping import SharedMappingVQ
 from zoo.quantizers.sim_vq import SimVQ
 from zoo.quantizers.split import ProjectedResidualVQ, SplitResidualVQ
 from zoo.quantizers.vector import VectorQuantizer
-from zoo.quantizers.vector_quantize_pytorch import VectorQuantizePytorch
+from zoo.quantizers.vector_quantize_pytorch import HierarchicalVQ, VectorQuantizePytorch
 
 __all__ = [
     "BSQ",
@@ -33,6 +33,7 @@ __all__ = [
     "FactorizedVQ",
     "GroupedLFQ",
     "GumbelVQ",
+    "HierarchicalVQ",
     "MultiScaleQuantizer",
     "MultiScaleVQ",
     "ProductVQ",

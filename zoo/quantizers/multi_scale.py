@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Literal
 
@@ -11,14 +11,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zoo.errors import InputError
-from zoo.quantizers.base import Quantizer, QuantizerOutput, straight_through, without_autocast
+from zoo.quantizers.base import (
+    Quantizer,
+    QuantizerOutput,
+    Scales,
+    ScalesQuantizer,
+    straight_through,
+    without_autocast,
+)
 from zoo.quantizers.residual import mean_losses
 from zoo.quantizers.vector import VectorQuantizer
 
-Scales = Sequence[tuple[int, int]]
 
-
-class MultiScaleQuantizer(Quantizer):
+class MultiScaleQuantizer(ScalesQuantizer):
     """Each scale codes what the coarser ones left of the latent, on a grid of its own.
 
     Sources: VAR (arXiv 2404.02905), Infinity (arXiv 2412.04431), TokenFlow (arXiv 2412.03069). For each scale, the
@@ -26,12 +31,9 @@ class MultiScaleQuantizer(Quantizer):
     quantizes the cells, and the vectors, enlarged to the latent's grid, are subtracted from the residual and added to
     the result. The first scales are a coarser code of the same latent, as large as the whole one.
 
-    Latents are `[batch, height, width, dim]`, on the last grid of one of the `pyramids`. Codes are
-    `[batch, positions, num_codebooks]`: scale after scale, each row by row.
-
     Args:
         layer: quantizer of the vectors of every scale.
-        pyramids: grids (height, width) of the scales, coarse to fine, for each grid of a latent, which is the last one.
+        pyramids: as in `ScalesQuantizer`.
         enlargement: interpolation to the latent's grid, "bicubic" or "bilinear", without antialiasing.
 
     Losses: those of `layer`, averaged over the scales. The gradient of the result reaches the latent through every
@@ -41,52 +43,30 @@ class MultiScaleQuantizer(Quantizer):
     def __init__(
         self, layer: Quantizer, pyramids: Sequence[Scales], *, enlargement: Literal["bicubic", "bilinear"] = "bicubic"
     ):
-        if not pyramids or not all(pyramids) or len({scales[-1] for scales in pyramids}) < len(pyramids):
-            raise InputError(f"expected pyramids of scales that end in different grids, got {pyramids}")
         if enlargement not in ("bicubic", "bilinear"):
             raise InputError(f"expected enlargement 'bicubic' or 'bilinear', got {enlargement!r}")
-        super().__init__(layer.dim, layer.codebook_sizes)
+        super().__init__(layer.dim, layer.codebook_sizes, pyramids)
         self.layer = layer
-        self.pyramids = {scales[-1]: tuple(scales) for scales in pyramids}
         self.enlargement = enlargement
 
     @torch.no_grad()
     def encode(self, z: Tensor, num_scales: int | None = None) -> Tensor:
-        """Latents `[batch, height, width, dim]` to codes int64 `[batch, positions, num_codebooks]`.
-
-        Args:
-            num_scales: number of scales, the first ones; None: all.
-
-        Raises:
-            InputError: latents of another shape or type, on a grid without a pyramid, or more scales than there are.
-        """
+        """Latents `[batch, height, width, dim]` to codes int64 `[batch, positions, num_codebooks]`."""
         with without_autocast(z):
-            residual = self.check_latent(z).movedim(-1, 1)
-            scales = self._scales(residual)
-            if num_scales is not None and not 1 <= num_scales <= len(scales):
-                raise InputError(f"expected num_scales from 1 to {len(scales)}, got {num_scales}")
-            codes = []
-            for number, grid in enumerate(scales[:num_scales]):
+            latent = self.check_latent(z)
+            scales = self.scales_of_latent(latent)
+            residual, codes = latent.movedim(-1, 1), []
+            for number, grid in enumerate(self.first(scales, num_scales)):
                 codes.append(self.layer.encode(averaged(residual, grid)))
                 residual = residual - self.enlarged(self._vectors(codes[-1]), number, scales)
             return torch.cat([part.flatten(1, 2) for part in codes], dim=1)
 
     def codes_to_latent(self, codes: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
-        """Codes int64 `[batch, positions, num_codebooks]` of all or the first scales to `[batch, height, width, dim]`.
-
-        Args:
-            grid: (height, width) of the latent; it may be None where there is one pyramid.
-
-        Raises:
-            InputError: codes out of range, positions that are not those of whole scales, or a grid without a pyramid.
-        """
+        """Codes int64 `[batch, positions, num_codebooks]`, of all or the first scales, to latents."""
         codes = self.check_codes(codes)
-        if grid is None and len(self.pyramids) > 1:
-            raise InputError("expected the grid of the latent, since there are several pyramids, got None")
-        scales = self._pyramid(next(iter(self.pyramids)) if grid is None else grid)
+        scales = self.scales_of(grid)
         with without_autocast(codes):
-            parts = self._split(codes, scales)
-            total = next(parts)
+            total, *parts = self._parts(codes, scales)
             for part in parts:
                 total = total + part
             return total.movedim(1, -1)
@@ -94,8 +74,8 @@ class MultiScaleQuantizer(Quantizer):
     def forward(self, z: Tensor) -> QuantizerOutput:
         """Latents `[batch, height, width, dim]` to `QuantizerOutput`."""
         with without_autocast(z):
-            residual = self.check_latent(z).movedim(-1, 1)
-            scales = self._scales(residual)
+            latent = self.check_latent(z)
+            scales, residual = self.scales_of_latent(latent), latent.movedim(-1, 1)
             outputs, total = [], torch.zeros_like(residual)
             for number, grid in enumerate(scales):
                 outputs.append(self.layer(averaged(residual, grid)))
@@ -114,25 +94,11 @@ class MultiScaleQuantizer(Quantizer):
     def _vectors(self, codes: Tensor) -> Tensor:
         return self.layer.codes_to_latent(codes).float().movedim(-1, 1)
 
-    def _split(self, codes: Tensor, scales: Scales) -> Iterator[Tensor]:
-        """Yield what each scale adds to the result, `[batch, dim, height, width]`."""
-        ends = list(accumulate(height * width for height, width in scales))
-        if codes.ndim != 3 or codes.shape[1] not in ends:
-            raise InputError(f"expected codes as [batch, {', '.join(map(str, ends))}, *], got {list(codes.shape)}")
-        scales_present = scales[: ends.index(codes.shape[1]) + 1]
-        parts = codes.split([height * width for height, width in scales_present], dim=1)
-        for number, (part, grid) in enumerate(zip(parts, scales_present, strict=True)):
-            yield self.enlarged(self._vectors(part.unflatten(1, grid)), number, scales)
-
-    def _scales(self, latent: Tensor) -> tuple[tuple[int, int], ...]:
-        if latent.ndim != 4:
-            raise InputError(f"expected latents as [batch, height, width, {self.dim}], got {latent.ndim} axes")
-        return self._pyramid((latent.shape[2], latent.shape[3]))
-
-    def _pyramid(self, grid: tuple[int, int]) -> tuple[tuple[int, int], ...]:
-        if grid not in self.pyramids:
-            raise InputError(f"expected a latent on one of the grids {list(self.pyramids)}, got {tuple(grid)}")
-        return self.pyramids[grid]
+    def _parts(self, codes: Tensor, scales: Scales) -> list[Tensor]:
+        """Return what each scale adds to the result, `[batch, dim, height, width]`."""
+        return [
+            self.enlarged(self._vectors(part), number, scales) for number, part in enumerate(self.split(codes, scales))
+        ]
 
 
 class MultiScaleVQ(MultiScaleQuantizer):
@@ -178,9 +144,9 @@ class MultiScaleVQ(MultiScaleQuantizer):
         """Latents `[batch, height, width, dim]` to `QuantizerOutput`."""
         with without_autocast(z):
             latent = self.check_latent(z)
-            scales = self._scales(latent.movedim(-1, 1))
+            scales = self.scales_of_latent(latent)
             codes = self.encode(z)
-            sums = list(accumulate(self._split(codes, scales)))
+            sums = list(accumulate(self._parts(codes, scales)))
             quantized = sums[-1].movedim(1, -1)
             losses = {}
             if self.training:
