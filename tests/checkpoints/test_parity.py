@@ -46,6 +46,7 @@ def test_wavtokenizer_with_75_tokens_a_second_is_at_parity():
         "tokenbridge-kl16",
         "tokenflow-b",
         "var-vq-16-4096",
+        "vidtok-fsq-causal-488-32768",
         "vqgan-gumbel-f8-8192",
         "vqgan-imagenet-f16-16384",
         "wavtokenizer-small-600-24k-4096",

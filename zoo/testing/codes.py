@@ -82,7 +82,9 @@ def signals_are_encoded_and_decoded_window_by_window(tokenizer: Tokenizer) -> No
     grid = spec.grid(size, window)
     expect(codes.shape[2:] == grid, f"expected codes on {list(grid)}, got {list(codes.shape[2:])}")
     decoded = tokenizer.decode(codes, size=size, **options)
-    first, last = tokenizer.decode(parts[0]), tokenizer.decode(parts[2]).narrow(axis, 0, 2)
+    first, last = (
+        tokenizer.decode(codes).narrow(axis, 0, length) for codes, length in ((parts[0], window), (parts[2], 2))
+    )
     expect_equal(decoded.narrow(axis, 0, window), first, "the first window decoded with the others, and alone")
     expect_equal(decoded.narrow(axis, 2 * window, 2), last, "the last window decoded with the others, and alone")
     none: dict[str, Any] = {option: 0}
