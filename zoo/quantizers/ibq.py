@@ -19,7 +19,7 @@ class IBQ(Quantizer):
     gradient is that of softmax(z·e), and not to the vector: so the gradient reaches the latents, and through the
     products every row. Rows are compared and returned as they are stored, of any length.
 
-    No tensor of the size vectors × codes ever exists, so memory does not grow with the number of codes.
+    No tensor of the size vectors × codes ever exists: memory grows with the number of codes only as the codebook does.
 
     Args:
         dim: length of a vector.
