@@ -234,10 +234,12 @@ def stacked(*parts: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+Rules = tuple[tuple[str, str] | tuple[str | tuple[str, ...], str, Callable[..., Tensor]], ...]
+
 # Our names for LlamaGen's encoder, which is `encoder.pixels` here.
 PIXEL_KEYS = [(theirs, ours.replace("encoder.", "encoder.pixels.", 1)) for theirs, ours in KEYS]
 
-COMMON = (
+COMMON: Rules = (
     *PIXEL_KEYS,
     ("encoder.norm_out.", "encoder.pixels.head.norm."),
     ("encoder.conv_out.", "encoder.pixels.head.conv."),
@@ -275,7 +277,7 @@ CLIP_KEYS = (
 )
 SIGLIP = "encoder_vqkd.vision_model."
 SIGLIP_LAYER = SIGLIP + "encoder.layers.{i}."
-SIGLIP_KEYS = (
+SIGLIP_KEYS: Rules = (
     (f"{SIGLIP}embeddings.position_embedding.weight", "encoder.vision.positions"),
     (f"{SIGLIP}embeddings.patch_embedding.", "encoder.vision.patches."),
     *(
