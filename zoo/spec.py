@@ -110,8 +110,9 @@ class TokenizerSpec:
             raise InputError(f"{source}: scales are for images of given sizes, with variable_size False, on a grid")
         if not all(self.other_scales) or len(set(self.sizes)) < len(self.sizes):
             raise InputError(f"{source}: expected other_scales as the scales of one other size each")
-        if self.sizes[0] != self.resolution:
-            raise InputError(f"{source}: expected scales of {self.resolution}, got those of {self.sizes[0]}")
+        grid = tuple(length // step for length, step in zip(self.sizes[0], self.downsample, strict=True))
+        if self.scales[-1] != grid:
+            raise InputError(f"{source}: expected scales that end in the grid {grid}, got {self.scales[-1]}")
 
     @property
     def allows_commercial_use(self) -> bool:
@@ -136,11 +137,14 @@ class TokenizerSpec:
     @property
     def sizes(self) -> tuple[tuple[int, ...], ...]:
         """Sizes that the network takes; () if it takes any."""
-        if self.pyramids:
-            return tuple(self._size_of(scales) for scales in self.pyramids)
-        return () if self.variable_size or self.resolution is None else (self.resolution,)
+        if self.variable_size or self.resolution is None:
+            return ()
+        return self.resolution, *(self._size_of(scales) for scales in self.other_scales)
 
     def _size_of(self, scales: Scales) -> tuple[int, ...]:
+        """Return the size of an image with these scales, which that of `resolution` may exceed by part of a step."""
+        if scales == self.scales and self.resolution is not None:
+            return self.resolution
         return tuple(length * step for length, step in zip(scales[-1], self.downsample, strict=True))
 
     def scales_of(self, size: tuple[int, ...]) -> Scales:

@@ -16,9 +16,9 @@ from typing import ClassVar
 from torch import nn
 
 from zoo.checkpoints import KeyMap
-from zoo.layers.vqgan import Decoder, EncoderHead, EncoderTrunk
+from zoo.layers.vqgan import Decoder, EncoderHead, EncoderTrunk, named_levels
 from zoo.quantizers import VectorQuantizer
-from zoo.registry import HubSource, alias, register, replace
+from zoo.registry import FileSource, HubSource, alias, register, replace
 from zoo.spec import TokenizerSpec
 from zoo.tokenizer import Tokenizer
 
@@ -80,14 +80,41 @@ KEYS = (
     ("decoder.conv_out.", "decoder.head."),
 )
 
-CHECKPOINT = KeyMap(
+WHOLE = (
     *KEYS,
     ("encoder.norm_out.", "encoder.head.norm."),
     ("encoder.conv_out.", "encoder.head.conv."),
     ("quant_conv.", "encoder.head.project."),
     ("quantize.embedding.weight", "quantizer.codebook"),
-    layout=("model",),
-    ignore=("quantize.codebook_used",),
+)
+CHECKPOINT = KeyMap(*WHOLE, layout=("model",), ignore=("quantize.codebook_used",))
+
+# Janus's files hold the whole language model: the authors', and those in the layout of transformers.
+JANUS = KeyMap(
+    *((f"gen_vision_model.{published}", ours) for published, ours in WHOLE),
+    ignore=(
+        "gen_vision_model.quantize.codebook_used",
+        "vision_model.",
+        "aligner.",
+        "gen_aligner.",
+        "gen_head.",
+        "gen_embed.",
+        "language_model.",
+    ),
+)
+PORTED = named_levels(("encoder.down.{i}.", "encoder.trunk.levels.{i}."), ("decoder.up.{i}.", "decoder.levels.{i}."))
+JANUS_PORT = KeyMap(
+    *((f"model.vqmodel.{published}", ours) for published, ours in PORTED),
+    ("model.vqmodel.quantize.embedding.weight", "quantizer.codebook"),
+    ignore=(
+        "model.vision_model.",
+        "model.aligner.",
+        "model.generation_aligner.",
+        "model.generation_head.",
+        "model.generation_embeddings.",
+        "model.language_model.",
+        "lm_head.",
+    ),
 )
 
 
@@ -132,3 +159,14 @@ register(
 )
 register(replace(VQ_16, "llamagen-vq-16-t2i", hub=HubSource("peizesun/llamagen_t2i", "vq_ds16_t2i.pt")))
 alias("llamagen-vq", "llamagen-vq-8")
+register(
+    replace(
+        VQ_16,
+        "janus-vq-16",
+        resolution=(384, 384),
+        weights_license="DeepSeek Model License, with use restrictions",
+        paper="https://arxiv.org/abs/2410.13848",
+        source="https://github.com/deepseek-ai/Janus",
+        hub=(FileSource("https://huggingface.co/deepseek-ai (Janus, Janus-Pro)", JANUS), FileSource(keys=JANUS_PORT)),
+    )
+)

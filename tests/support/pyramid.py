@@ -1,4 +1,4 @@
-"""A small tokenizer of images with a pyramid of scales, with random weights, for tests of what all such systems share."""
+"""A small tokenizer of images with a pyramid of scales, for tests of what all such systems share."""
 
 from torch import nn
 

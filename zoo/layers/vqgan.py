@@ -220,8 +220,12 @@ def taming_keys(num_levels: int) -> tuple[tuple[str, str], ...]:
     `num_levels` resolutions. Both number the encoder's levels from the image; the published decoder has the same
     numbers, ours is numbered from the code vectors.
     """
-    levels = [("encoder.down.{i}.", "encoder.trunk.levels.{i}.")]
-    levels += [(f"decoder.up.{num_levels - 1 - i}.", f"decoder.levels.{i}.") for i in range(num_levels)]
+    decoder = [(f"decoder.up.{num_levels - 1 - i}.", f"decoder.levels.{i}.") for i in range(num_levels)]
+    return named_levels(("encoder.down.{i}.", "encoder.trunk.levels.{i}."), *decoder)
+
+
+def named_levels(*levels: tuple[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return the rules of `taming_keys` with these names of the resolutions, published and ours."""
     return (
         ("encoder.conv_in.", "encoder.trunk.stem."),
         *(
