@@ -21,7 +21,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from zoo.checkpoints import KeyMap
-from zoo.layers.transformer import TransformerBlock
+from zoo.layers.transformer import TransformerBlock, stacked, with_key_bias
 from zoo.layers.vqgan import Decoder, EncoderHead, EncoderTrunk
 from zoo.models.image.llamagen import KEYS
 from zoo.quantizers import MultiScaleQuantizer, SharedMappingVQ
@@ -222,16 +222,6 @@ class TokenFlow(Tokenizer):
 
     def to_features(self, latent: Tensor) -> Tensor:
         return self.semantic_decoder(latent[:, :SEMANTIC_DIM])
-
-
-def with_key_bias(query: Tensor, value: Tensor) -> Tensor:
-    """Return the biases of queries, keys and values in one; the published layers have none for the keys."""
-    return torch.cat([query, torch.zeros_like(query), value])
-
-
-def stacked(*parts: Tensor) -> Tensor:
-    """Return the weights or biases of queries, keys and values in one."""
-    return torch.cat(parts)
 
 
 Rules = tuple[tuple[str, str] | tuple[str | tuple[str, ...], str, Callable[..., Tensor]], ...]
