@@ -18,6 +18,7 @@ from torch import nn
 
 from zoo.checkpoints import KeyMap
 from zoo.layers.vqgan import Decoder, EncoderHead, EncoderTrunk, taming_keys
+from zoo.modalities.image import Interpolation
 from zoo.quantizers import IBQ
 from zoo.registry import HubSource, alias, register, replace
 from zoo.spec import TokenizerSpec
@@ -40,7 +41,7 @@ class IBQTokenizer(Tokenizer):
 
     input_mean = 0.5
     input_std = 0.5
-    interpolation = "opencv"
+    interpolation: Interpolation = "opencv"
     small: ClassVar = {"width": 8, "num_blocks": 1, "dim": 16}
 
     def __init__(

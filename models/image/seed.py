@@ -164,6 +164,7 @@ class SEED(Tokenizer):
         "decoder_layers": 1,
     }
 
+    encoder: Encoder
     mean: Tensor
     std: Tensor
 
@@ -296,6 +297,7 @@ def attention_rules(published: str, ours: str, *, same_width: bool) -> list[Any]
     """Rules for attention of BERT, whose queries, keys and values are separate; ours have one weight or one bias."""
     projections = [f"{published}self.{name}." for name in ("query", "key", "value")]
     biases = (tuple(f"{projection}bias" for projection in projections), f"{ours}in_proj_bias", stacked)
+    weights: list[Any]
     if same_width:
         weights = [(tuple(f"{name}weight" for name in projections), f"{ours}in_proj_weight", stacked)]
     else:

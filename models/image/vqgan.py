@@ -20,6 +20,7 @@ from torch import nn
 
 from zoo.checkpoints import KeyMap
 from zoo.layers.vqgan import Decoder, EncoderHead, EncoderTrunk, taming_keys
+from zoo.modalities.image import Interpolation
 from zoo.quantizers import create
 from zoo.registry import FileSource, alias, register, replace
 from zoo.spec import TokenizerSpec
@@ -42,7 +43,7 @@ class VQGAN(Tokenizer):
 
     input_mean = 0.5
     input_std = 0.5
-    interpolation = "opencv"
+    interpolation: Interpolation = "opencv"
     small: ClassVar = {"width": 8, "num_blocks": 1}
 
     def __init__(

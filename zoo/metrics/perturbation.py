@@ -91,6 +91,7 @@ def codebook_rows(quantizer: Quantizer) -> list[Tensor]:
     pyramid of scales, they are the rows before they are enlarged.
     """
     if isinstance(quantizer, ScalesQuantizer):
+        assert isinstance(quantizer.layer, Quantizer)
         return codebook_rows(quantizer.layer)
     books = []
     for index, size in enumerate(quantizer.codebook_sizes):

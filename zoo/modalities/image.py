@@ -259,8 +259,8 @@ def resize(image: Tensor, size: tuple[int, int], interpolation: Interpolation = 
     if interpolation not in ("lanczos", "box"):
         return functional.resize(image, list(size), mode, antialias=True).clamp(0, 1)
     channels = [functional.to_pil_image(channel.float().cpu(), mode="F") for channel in image]
-    resized = [torch.from_numpy(np.array(functional.resize(channel, list(size), mode))) for channel in channels]
-    return torch.stack(resized).clamp(0, 1).to(image)
+    planes = [torch.from_numpy(np.array(functional.resize(channel, list(size), mode))) for channel in channels]
+    return torch.stack(planes).clamp(0, 1).to(image)
 
 
 def center_crop(image: Tensor, size: int | tuple[int, int]) -> Tensor:
