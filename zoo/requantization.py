@@ -38,7 +38,7 @@ def requantize(tokenizer: Tokenizer, name: str, /, **arguments: Any) -> Tokenize
         own,
         quantizer=name,
         codebook_sizes=quantizer.codebook_sizes,
-        residual=quantizer.residual and not own.tail_drop,
+        residual=quantizer.is_residual and not own.tail_drop,
         default_codebooks=None,
         scales=(),
         other_scales=(),

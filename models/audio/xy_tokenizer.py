@@ -148,6 +148,11 @@ class XYTokenizer(Tokenizer):
         revive_below: threshold of `VectorQuantizer`; it counts latents of a batch, so small batches need a small one.
     """
 
+    cannot_stream = (
+        "its encoders attend to windows of 30 seconds, so that a code depends on up to 30 seconds that follow. Shorter "
+        "windows, encoded one by one, have other codes; what share of the codes was not measured, for want of the "
+        "published weights"
+    )
     small: ClassVar = {
         "width": 16,
         "num_heads": 2,

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from zoo.checkpoints import KeyMap
 from zoo.errors import InputError
-from zoo.layers.transformer import TransformerBlock
+from zoo.layers.transformer import TransformerBlock, stacked, with_key_bias
 from zoo.parts import Part
 from zoo.quantizers import VectorQuantizer
 from zoo.registry import FileSource, alias, register
@@ -164,6 +164,7 @@ class SEED(Tokenizer):
         "decoder_layers": 1,
     }
 
+    encoder: Encoder
     mean: Tensor
     std: Tensor
 
@@ -267,15 +268,6 @@ def run_network(tokenizer: SEED, golden: Mapping[str, Tensor]) -> dict[str, Tens
 SEED.parts = {"network": Part(run_network, ("input", "codes"), ("",), {"vision_layers": "vit_depth"})}
 
 
-def without_key_bias(query: Tensor, value: Tensor) -> Tensor:
-    # The vision transformer's keys have no bias.
-    return torch.cat([query, torch.zeros_like(query), value])
-
-
-def joined(*parts: Tensor) -> Tensor:
-    return torch.cat(parts)
-
-
 def block_rules(published: str, ours: str) -> list[tuple[str, str]]:
     """Rules for numbered transformer blocks, except for the bias of their queries, keys and values."""
     names = {
@@ -297,16 +289,17 @@ def vision_rules(prefix: str) -> tuple[Any, ...]:
         (f"{prefix}cls_token", f"{ours}class_token"),
         (f"{prefix}pos_embed", f"{ours}positions"),
         *block_rules(f"{prefix}blocks", f"{ours}blocks"),
-        ((f"{blocks}q_bias", f"{blocks}v_bias"), f"{ours}blocks.{{i}}.attention.in_proj_bias", without_key_bias),
+        ((f"{blocks}q_bias", f"{blocks}v_bias"), f"{ours}blocks.{{i}}.attention.in_proj_bias", with_key_bias),
     )
 
 
 def attention_rules(published: str, ours: str, *, same_width: bool) -> list[Any]:
     """Rules for attention of BERT, whose queries, keys and values are separate; ours have one weight or one bias."""
     projections = [f"{published}self.{name}." for name in ("query", "key", "value")]
-    biases = (tuple(f"{projection}bias" for projection in projections), f"{ours}in_proj_bias", joined)
+    biases = (tuple(f"{projection}bias" for projection in projections), f"{ours}in_proj_bias", stacked)
+    weights: list[Any]
     if same_width:
-        weights = [(tuple(f"{name}weight" for name in projections), f"{ours}in_proj_weight", joined)]
+        weights = [(tuple(f"{name}weight" for name in projections), f"{ours}in_proj_weight", stacked)]
     else:
         weights = [
             (f"{name}weight", f"{ours}{letter}_proj_weight") for name, letter in zip(projections, "qkv", strict=True)

@@ -21,7 +21,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from zoo.checkpoints import KeyMap
-from zoo.layers.transformer import TransformerBlock
+from zoo.layers.transformer import TransformerBlock, stacked, with_key_bias
 from zoo.layers.vqgan import Decoder, EncoderHead, EncoderTrunk
 from zoo.models.image.llamagen import KEYS
 from zoo.quantizers import MultiScaleQuantizer, SharedMappingVQ
@@ -224,20 +224,12 @@ class TokenFlow(Tokenizer):
         return self.semantic_decoder(latent[:, :SEMANTIC_DIM])
 
 
-def with_key_bias(query: Tensor, value: Tensor) -> Tensor:
-    """Return the biases of queries, keys and values in one; the published layers have none for the keys."""
-    return torch.cat([query, torch.zeros_like(query), value])
-
-
-def stacked(*parts: Tensor) -> Tensor:
-    """Return the weights or biases of queries, keys and values in one."""
-    return torch.cat(parts)
-
+Rules = tuple[tuple[str, str] | tuple[str | tuple[str, ...], str, Callable[..., Tensor]], ...]
 
 # Our names for LlamaGen's encoder, which is `encoder.pixels` here.
 PIXEL_KEYS = [(theirs, ours.replace("encoder.", "encoder.pixels.", 1)) for theirs, ours in KEYS]
 
-COMMON = (
+COMMON: Rules = (
     *PIXEL_KEYS,
     ("encoder.norm_out.", "encoder.pixels.head.norm."),
     ("encoder.conv_out.", "encoder.pixels.head.conv."),
@@ -275,7 +267,7 @@ CLIP_KEYS = (
 )
 SIGLIP = "encoder_vqkd.vision_model."
 SIGLIP_LAYER = SIGLIP + "encoder.layers.{i}."
-SIGLIP_KEYS = (
+SIGLIP_KEYS: Rules = (
     (f"{SIGLIP}embeddings.position_embedding.weight", "encoder.vision.positions"),
     (f"{SIGLIP}embeddings.patch_embedding.", "encoder.vision.patches."),
     *(

@@ -60,7 +60,7 @@ class VAR(Tokenizer):
         trunk = EncoderTrunk(width, MULTIPLIERS, num_blocks)
         head = EncoderHead(width * MULTIPLIERS[-1], dim, dim, kernel=3)
         self.encoder = nn.Sequential(OrderedDict(trunk=trunk, head=head))
-        self.quantizer = MultiScaleVQ(dim, *spec.codebook_sizes, spec.pyramids, phi_of_scale=phi_of_scale)
+        self.quantizer = MultiScaleVQ(dim, spec.codebook_sizes[0], spec.pyramids, phi_of_scale=phi_of_scale)
         self.decoder = Decoder(width, MULTIPLIERS, num_blocks, dim, dim, kernel=3)
 
 

@@ -198,6 +198,9 @@ class TimeBlock(nn.Module):
         self.conv1 = conv()
         self.norm2 = layer_norm(channels)
         self.conv2 = conv()
+        if not space:
+            nn.init.zeros_(self.conv2.weight)  # before training, time passes through, as in the authors' code
+            nn.init.zeros_(self.conv2.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv2(self.pad(activated(self.norm2, self.conv1(self.pad(activated(self.norm1, x))))))
@@ -366,9 +369,12 @@ class Encoder(nn.Module):
         )
         self.mid = middle(channels[-1], border)
         self.head = Head(channels[-1], dim, border)
-        # Four times PyTorch's initial values, so that latents reach the quantizer's levels and do not share one code.
+        # No biases, and eight times PyTorch's initial values at the end: otherwise latents would share one code.
+        for module in self.modules():
+            if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and module.bias is not None:
+                nn.init.zeros_(module.bias)
         with torch.no_grad():
-            self.head.conv.weight.mul_(4)
+            self.head.conv.weight.mul_(8)
 
     def forward(self, video: Tensor) -> Tensor:
         x = video.permute(0, 2, 3, 4, 1)

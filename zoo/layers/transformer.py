@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 
@@ -35,3 +36,16 @@ class TransformerBlock(nn.Module):
         h = self.norm1(x)
         x = x + self.attention(h, h, h, need_weights=False)[0]
         return x + self.mlp(self.norm2(x))
+
+
+# Values of key maps: published weights of attention as those of `nn.MultiheadAttention`
+
+
+def stacked(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Return the weights or biases of queries, keys and values in one."""
+    return torch.cat([query, key, value])
+
+
+def with_key_bias(query: Tensor, value: Tensor) -> Tensor:
+    """Return the biases of queries, keys and values in one, for published layers that have none for the keys."""
+    return torch.cat([query, torch.zeros_like(query), value])

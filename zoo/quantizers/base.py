@@ -52,7 +52,7 @@ class Quantizer(nn.Module):
         return len(self.codebook_sizes)
 
     @property
-    def residual(self) -> bool:
+    def is_residual(self) -> bool:
         """Whether the first few codebooks, however many, are a coarser code, which decodes alone."""
         return False
 
@@ -125,7 +125,7 @@ class ResidualQuantizer(Quantizer):
     """A quantizer whose first few codebooks are a coarser code, which is computed and decoded without the others."""
 
     @property
-    def residual(self) -> bool:
+    def is_residual(self) -> bool:
         return True
 
     def encode(self, z: Tensor, num_codebooks: int | None = None) -> Tensor:

@@ -117,13 +117,14 @@ class VectorQuantizePytorch(Quantizer):
         return FAMILIES[self.name]
 
     @property
-    def residual(self) -> bool:
+    def is_residual(self) -> bool:
         """As in `Quantizer`; of groups, only whole sets of one codebook each decode alone."""
         return self.family.residual and self._groups == 1
 
     @property
     def _groups(self) -> int:
-        return len(self.module.rvqs) if hasattr(self.module, "rvqs") else 1
+        groups = getattr(self.module, "rvqs", None)
+        return len(groups) if isinstance(groups, nn.ModuleList) else 1
 
     def train(self, mode: bool = True) -> VectorQuantizePytorch:
         """As in `torch.nn.Module`; in eval mode no codebook is initialised by k-means."""
