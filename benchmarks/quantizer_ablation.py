@@ -115,6 +115,16 @@ FAMILIES = {
     "sim-vq": Family(
         partial(create, "sim-vq", 32, codebook_size=4096), "4096 vectors of 32, frozen behind a linear map", LEARNED
     ),
+    "ibq": Family(
+        partial(create, "ibq", 32, codebook_size=4096),
+        "4096 vectors of 32, index backpropagation (IBQ)",
+        {"index_loss": 1.0, "commitment_loss": 1.0, "codebook_loss": 0.25, "entropy_loss": 0.05},
+    ),
+    "gumbel-vq": Family(
+        partial(create, "gumbel-vq", 32, codebook_size=4096),
+        "4096 vectors of 32, drawn at temperature 1 (VQGAN)",
+        {"kl_loss": 1e-8},
+    ),
     "fsq": Family(partial(create, "fsq", 4, levels=(8, 8, 8, 8)), "levels 8, 8, 8, 8"),
     "lfq": Family(partial(create, "lfq", 12, temperature=1.0), "12 signs", SIGNS),
     "grouped-lfq": Family(

@@ -50,12 +50,14 @@ class Case:
 
 
 NEAREST, ENTROPY = "nearest code", "LFQ entropy forward+backward"
+IBQ_STEP = "IBQ forward+backward"
 ALL = ("ours", "plain", "package")
 MATRICES = {  # of vectors x codes floats that a way holds at once
     (NEAREST, "plain"): 2,
     (NEAREST, "package"): 4,
     (ENTROPY, "plain"): 5,
     (ENTROPY, "package"): 6,
+    (IBQ_STEP, "plain"): 12,
 }
 CASES = [
     Case(NEAREST, 64 * IMAGE, 16384, 8, ALL),
@@ -68,6 +70,9 @@ CASES = [
     Case(ENTROPY, IMAGE, 2**18, 18, ALL),
     Case(ENTROPY, 64 * IMAGE, 2**18, 18, ALL),
     Case(ENTROPY, 4 * 64 * IMAGE, 2**18, 18, ("ours",)),
+    Case(IBQ_STEP, IMAGE, 16384, 256, ("ours", "plain")),
+    Case(IBQ_STEP, IMAGE, 65536, 256, ("ours", "plain")),
+    Case(IBQ_STEP, IMAGE, 262144, 256, ("ours", "plain")),
     Case("EMA training step", 4800, 4096, 512),
     Case("SimVQ forward+backward", 64 * IMAGE, 8192, 32),
     Case("FSQ encode", IMAGE, 64000, 6),
@@ -117,6 +122,33 @@ def lfq_entropy(case: Case, way: str) -> Callable[[], object]:
 
     package = PackageLFQ(dim=case.dim, entropy_loss_weight=1.0, commitment_loss_weight=0.0)
     return lambda: package(z[None])[2].backward()
+
+
+def ibq(case: Case, way: str) -> Callable[[], object]:
+    import torch
+
+    from zoo.quantizers import IBQ
+
+    quantizer = IBQ(case.dim, case.codes)
+    quantizer.codebook.grad = torch.zeros_like(quantizer.codebook)
+    z = torch.randn(case.vectors, case.dim, requires_grad=True)
+
+    def ours() -> None:
+        losses = quantizer(z).losses
+        (losses["index_loss"] + 0.05 * losses["entropy_loss"]).backward()
+
+    def plain() -> None:
+        logits = z @ quantizer.codebook.T
+        probability = torch.softmax(logits, dim=1)
+        hard = torch.nn.functional.one_hot(probability.argmax(dim=1), case.codes).float()
+        quantized = (hard - probability.detach() + probability) @ quantizer.codebook
+        log_probability = torch.log_softmax(logits / 0.01, dim=1)
+        sharp = log_probability.exp()
+        mean = sharp.mean(0)
+        entropy = (mean * torch.log(mean + 1e-5)).sum() - (sharp * log_probability).sum(1).mean()
+        ((quantized - z).square().mean() + 0.05 * entropy).backward()
+
+    return ours if way == "ours" else plain
 
 
 def ema_step(case: Case, way: str) -> Callable[[], object]:
@@ -174,6 +206,7 @@ def import_package(case: Case, way: str) -> Callable[[], object]:
 OPERATIONS = {
     NEAREST: nearest_code,
     ENTROPY: lfq_entropy,
+    IBQ_STEP: ibq,
     "EMA training step": ema_step,
     "SimVQ forward+backward": sim_vq,
     "FSQ encode": lambda case, way: fsq(case, way, backward=False),

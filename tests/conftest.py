@@ -1,6 +1,7 @@
 """Tiny tokenizers with random weights that are registered and load by name, as if they shipped, for one test; a Hub."""
 
 import importlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,9 @@ import zoo
 from tests.support.hub_server import HubServer
 from tests.support.residual import Residual, residual_spec
 from zoo import registry
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -94,7 +94,7 @@ def test_a_tokenizer_without_residual_codebooks_has_no_such_option():
     [
         ({"default_codebooks": 7}, "expected default_codebooks from 1 to 6 residual ones, got 7"),
         ({"residual": False, "default_codebooks": 2}, "expected default_codebooks from 1 to 0 residual ones"),
-        ({"tail_drop": True}, "expected residual or tail_drop, got both"),
+        ({"tail_drop": True}, "expected one of residual, tail_drop and scales, got residual and tail_drop"),
     ],
 )
 def test_a_spec_that_contradicts_itself_is_refused(facts, message):

@@ -19,7 +19,7 @@ import zoo
 from zoo.checkpoints import without_storage
 from zoo.errors import InputError, ZooError
 from zoo.tokenizer import Tokenizer
-from zoo.trainers.conversion import converted, keywords_of, shown
+from zoo.trainers.conversion import check_sizes, converted, keywords_of, shown
 from zoo.trainers.memory import check_fits, usable_memory
 from zoo.trainers.recipe import Recipe
 
@@ -31,17 +31,20 @@ def create_tokenizer(recipe: Recipe) -> Tokenizer:
     """The recipe's network, in training mode, with random weights that its seed decides.
 
     Raises:
-        InputError: a `config` or `spec` key that the tokenizer does not have, a value of the wrong type, values that
-            the tokenizer cannot be built with, or a network that this machine's memory cannot hold.
+        InputError: a `config`, `spec` or `quantizer` key that there is not, a value of the wrong type, values that the
+            tokenizer cannot be built with, or a network that this machine's memory cannot hold.
     """
     variant = zoo.info(recipe.tokenizer)
     hints = {key: hint for key, hint in typing.get_type_hints(type(variant.spec)).items() if key not in IDENTITY}
     spec = converted(recipe.spec, hints, "recipe", "spec.")
     config = keywords_of(variant.builder.__init__, recipe.config, "config.")
+    check_sizes(recipe.quantizer, "quantizer.")
+    arguments = {key: value for key, value in recipe.quantizer.items() if key != "name"}
 
     def build() -> Tokenizer:
         changed = dataclasses.replace(variant.spec, **spec)
-        return dataclasses.replace(variant, spec=changed, config={**variant.config, **config}).build()
+        network = dataclasses.replace(variant, spec=changed, config={**variant.config, **config}).build()
+        return zoo.requantize(network, recipe.quantizer["name"], **arguments) if recipe.quantizer else network
 
     try:
         with without_storage(), limited(f"a {variant.name} with this config and spec"):
@@ -52,7 +55,8 @@ def create_tokenizer(recipe: Recipe) -> Tokenizer:
     except ZooError as error:
         raise InputError(f"recipe: {str(error).removeprefix('recipe: ')}") from error
     except Exception as error:  # a network's layers raise errors of many kinds for odd sizes
-        given = " and ".join(f"{part} {shown(getattr(recipe, part))}" for part in ("config", "spec"))
+        parts = ("config", "spec", "quantizer") if recipe.quantizer else ("config", "spec")
+        given = " and ".join(f"{part} {shown(getattr(recipe, part))}" for part in parts)
         reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         raise InputError(f"recipe: {variant.name} cannot be built with {given}: {reason}") from error
 

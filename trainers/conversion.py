@@ -114,9 +114,17 @@ def keywords_of(function: Callable[..., Any], values: Mapping[str, Any], prefix:
     """The keyword-only arguments of `function` from the plain values that a recipe has under `prefix`.
 
     Raises:
-        InputError: a keyword that `function` does not have, a value of the wrong type, or a whole number so great that
-            no network has it as a size.
+        InputError: a keyword that `function` does not have, a value of the wrong type, or as `check_sizes`.
     """
+    check_sizes(values, prefix)
+    hints = typing.get_type_hints(function)
+    parameters = inspect.signature(function).parameters.values()
+    keywords = {item.name: hints.get(item.name, Any) for item in parameters if item.kind is item.KEYWORD_ONLY}
+    return converted(values, keywords, "recipe", prefix)
+
+
+def check_sizes(values: Mapping[str, Any], prefix: str) -> None:
+    """Raise InputError for a whole number under `prefix` so great that no network has it as a size."""
 
     def check(key: str, value: Any) -> None:
         if isinstance(value, int) and value > MOST_KEYWORD:
@@ -126,10 +134,6 @@ def keywords_of(function: Callable[..., Any], values: Mapping[str, Any], prefix:
 
     for name, value in values.items():
         check(shown_key(prefix + name), value)
-    hints = typing.get_type_hints(function)
-    parameters = inspect.signature(function).parameters.values()
-    keywords = {item.name: hints.get(item.name, Any) for item in parameters if item.kind is item.KEYWORD_ONLY}
-    return converted(values, keywords, "recipe", prefix)
 
 
 def converted(values: Mapping[str, Any], hints: Mapping[str, Any], origin: str, prefix: str) -> dict[str, Any]:

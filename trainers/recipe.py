@@ -109,8 +109,8 @@ class Adversarial:
 class Teacher:
     """A frozen, published network that the vectors of one codebook learn to resemble.
 
-    teacher: a name of `zoo.trainers.losses.teachers`: one of `IMAGE_TEACHERS` for images, one of `SPEECH_TEACHERS` or
-    `TEXT_TEACHERS` for audio.
+    teacher: a name of `zoo.trainers.losses.teachers`: one of `IMAGE_TEACHERS` for images, one of `SPEECH_TEACHERS`,
+        `TEXT_TEACHERS` or `WHISPER_TEACHERS` for audio. One of Whisper's hears what the codebook alone decodes to.
     codebook: number of the codebook, from 0; of residual codebooks only the first has a teacher.
     weight: weight of the loss.
     """
@@ -182,6 +182,8 @@ class Recipe:
 
     tokenizer: registered variant whose network is trained. config: changes to its configuration, the keywords of
     its class. spec: changes to its `TokenizerSpec`, such as `codebook_sizes`.
+    quantizer: `name` and arguments of another quantizer than the tokenizer's, as `zoo.quantizers.create` takes them;
+    the spec's facts about codes are then those of this quantizer. {}: the tokenizer's own.
     weights: what training starts from: a file that `zoo.load(tokenizer, weights=...)` takes, or the name of a variant;
     None: random weights. freeze: names of modules, such as `encoder` or `encoder.head`, that do not change and stay in
     eval mode.
@@ -204,6 +206,7 @@ class Recipe:
     tokenizer: str
     config: dict[str, Any] = field(default_factory=dict)
     spec: dict[str, Any] = field(default_factory=dict)
+    quantizer: dict[str, Any] = field(default_factory=dict)
     weights: str | None = None
     freeze: tuple[str, ...] = ()
     data: DataOptions
@@ -236,6 +239,8 @@ class Recipe:
                 f"recipe: expected fewer than 2**63 samples, got steps={self.steps}, accumulate={self.accumulate} and "
                 f"batch_size={self.batch_size}"
             )
+        if self.quantizer and not isinstance(self.quantizer.get("name"), str):
+            raise InputError(f"recipe: expected the name of a quantizer, got {self.quantizer.get('name')!r}")
         for name, weight in self.losses.items():
             if not weight >= 0:
                 raise InputError(f"recipe: expected losses.{name} >= 0, got {weight}")

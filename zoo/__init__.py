@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from zoo.registry import list_tokenizers as list_tokenizers
     from zoo.registry import register as register
     from zoo.registry import replace as replace
+    from zoo.requantization import requantize as requantize
     from zoo.spec import TokenizerOutput as TokenizerOutput
     from zoo.spec import TokenizerSpec as TokenizerSpec
     from zoo.tokenizer import Tokenizer as Tokenizer
@@ -55,6 +56,7 @@ _EXPORTS = {
     "zoo.hub": "push",
     "zoo.loading": "load pull",
     "zoo.registry": "HubSource PackageSource Variant alias create info list_tokenizers register replace",
+    "zoo.requantization": "requantize",
     "zoo.spec": "TokenizerOutput TokenizerSpec",
     "zoo.tokenizer": "Tokenizer",
     "zoo.trainers": "export train",

@@ -100,15 +100,15 @@ def facts(name: str) -> dict[str, Any]:
     }
 
 
-def further_files(source: Source | None) -> tuple[HubSource, ...]:
+def further_files(source: Source | None) -> tuple[HubSource, ...] | tuple[FileSource, ...]:
     """Return the files that are needed beside the first one of a source."""
-    return source.also if isinstance(source, HubSource) else ()
+    return () if source is None or isinstance(source, PackageSource) else source.also
 
 
 def source_file(source: Source) -> dict[str, str]:
     """Return where a published file is: in a repository on the Hub, in an installed package, or elsewhere."""
     if isinstance(source, FileSource):
-        return {"where": source.where}
+        return {"where": source.where, **({"filename": source.filename} if source.filename else {})}
     if isinstance(source, PackageSource):
         return {"package": source.package, "filename": source.filename}
     return {"repo": source.repo, "filename": source.filename, "revision": source.revision}
@@ -188,8 +188,8 @@ def weights_found(variant: Variant) -> str:
     ]
     if published:
         return f"{' or '.join(published)} on the Hub"
-    places = [source.where for source in variant.sources if isinstance(source, FileSource) and source.where]
-    return f"none on the Hub; the authors offer theirs at {', '.join(places)}" if places else "none published"
+    places = " and ".join(variant.places)
+    return f"none on the Hub; the authors offer theirs at {places}" if places else "none published"
 
 
 # The index

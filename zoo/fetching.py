@@ -22,7 +22,7 @@ from zoo import registry
 from zoo.checkpoints import check_weights, read_checkpoint, write_checkpoint
 from zoo.errors import CheckpointError, MediaError, WeightsUnavailableError
 from zoo.files import atomic_path, remove_leftovers
-from zoo.registry import CONFIG, WEIGHTS, FileSource, HubSource, Variant
+from zoo.registry import CONFIG, WEIGHTS, HubSource, Variant
 
 NAMESPACE = "tokenizer-zoo"  # on the Hub: our converted weights of the variants
 
@@ -58,9 +58,9 @@ def variant_weights(
     for source in published:
         if source.keys is not None and (path := _cached(source)) is not None:
             return _convert(variant, source, path, expected, metadata)
-    places = [source.where for source in variant.sources if isinstance(source, FileSource) and source.where]
+    places = variant.places
     if not published and not ours:
-        where = f"; the authors offer theirs at {', '.join(places)}" if places else ""
+        where = f"; the authors offer theirs at {' and '.join(places)}" if places else ""
         raise WeightsUnavailableError(
             f"{variant.name} has no weights on the Hub, and {variant.package} ships none; "
             f"zoo.load({variant.name!r}, weights=FILE) reads a file of yours{where}"
@@ -77,7 +77,7 @@ def variant_weights(
     assert first_error is not None  # there is a source
     if places:
         raise WeightsUnavailableError(
-            f"the authors of {variant.name} offer its weights at {', '.join(places)}, and "
+            f"the authors of {variant.name} offer its weights at {' and '.join(places)}, and "
             f"zoo.load({variant.name!r}, weights=FILE) reads what is fetched from there; {first_error}"
         ) from first_error
     raise first_error

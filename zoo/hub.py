@@ -46,6 +46,8 @@ class HubMixin(ModelHubMixin, nn.Module):
 
     spec: TokenizerSpec
     card_file: Path | None = None  # the model card that came with the weights, if any did
+    # Where `zoo.requantize` has put another: its name and arguments, and the fields of the spec that it changed.
+    other_quantizer: Mapping[str, Any] | None = None
     _arguments: dict[str, Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
@@ -60,10 +62,14 @@ class HubMixin(ModelHubMixin, nn.Module):
     def arguments(self) -> dict[str, Any]:
         """Return the arguments besides the spec from which the class builds this network, as in `config.json`.
 
+        Another quantizer than that of the class is there as well, as `quantizer`.
+
         Raises:
             CheckpointError: a network that arguments cannot describe.
         """
-        return dict(self._arguments)
+        if self.other_quantizer is None:
+            return dict(self._arguments)
+        return {**self._arguments, "quantizer": dict(self.other_quantizer)}
 
     def save_pretrained(
         self,

@@ -78,10 +78,19 @@ class FileSource:
     """A published file that is neither on the Hub nor in a package: `zoo.load(name, weights=FILE)` reads it.
 
     where: place where the authors offer it; "" if there is none.
+    filename, also: its name, and files that hold the rest of the tensors, where `keys` is for some of them `only`;
+        `weights=` is then a folder that has them all.
     """
 
     where: str = ""
     keys: KeyMap | None = None
+    filename: str = ""
+    also: tuple[FileSource, ...] = ()
+
+    @property
+    def files(self) -> tuple[FileSource, ...]:
+        """All files that are needed, this one first."""
+        return self, *self.also
 
 
 Source = HubSource | PackageSource | FileSource
@@ -122,6 +131,12 @@ class Variant:
     def hub(self) -> Source | None:
         """The first source: the authors' file."""
         return self.sources[0] if self.sources else None
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Places other than the Hub and packages where the authors offer published files."""
+        found = (file for source in self.sources if isinstance(source, FileSource) for file in source.files)
+        return tuple(file.where for file in found if file.where)
 
     @property
     def keys(self) -> KeyMap | None:

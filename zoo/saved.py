@@ -25,7 +25,8 @@ import zoo
 from zoo import registry
 from zoo.checkpoints import assign, check_state, check_weights, read_checkpoint, read_metadata, without_storage
 from zoo.errors import CheckpointError, InputError, UnknownTokenizerError, WeightsUnavailableError, ZooError
-from zoo.registry import CARD, CONFIG, WEIGHTS, HubSource, PackageSource, Variant
+from zoo.registry import CARD, CONFIG, WEIGHTS, FileSource, HubSource, PackageSource, Variant
+from zoo.requantization import requantize
 from zoo.spec import TokenizerSpec
 
 if TYPE_CHECKING:
@@ -79,15 +80,20 @@ def build(configuration: Mapping[str, Any]) -> Tokenizer:
     _check_parts(configuration)
     architecture = registry.architecture(configuration["architecture"])
     spec, config = as_tuples(configuration["spec"]), as_tuples(configuration["config"])
-    _check_keys("spec", spec, TokenizerSpec)
+    name, arguments, replaced = _other_quantizer(config.pop("quantizer", None))
+    _check_keys("spec", {**spec, **replaced}, TokenizerSpec)
     _check_keys("config", config, architecture)
-    for key, value in config.items():
+    for key, value in {**config, **arguments}.items():
         if any(type(size) is int and size > SIZE for size in (value if isinstance(value, tuple) else (value,))):
             raise InputError(
                 f"config of {architecture.__name__}: expected {key} as an integer of at most {SIZE:,}, "
                 f"got {reprlib.repr(value)}"
             )
-    network = architecture(TokenizerSpec(**spec), **config)
+    network = architecture(TokenizerSpec(**{**spec, **replaced}), **config)
+    if name is not None:
+        requantize(network, name, **arguments)
+        if network.spec != TokenizerSpec(**spec):
+            raise InputError(f"spec: is not that of a {network.spec.name} with the quantizer {name}")
     if (sizes := network.quantizer.codebook_sizes) != network.spec.codebook_sizes:
         raise InputError(
             f"spec: expected codebook_sizes {reprlib.repr(sizes)} of the quantizer, "
@@ -96,6 +102,16 @@ def build(configuration: Mapping[str, Any]) -> Tokenizer:
     if empty := [key for key, parameter in network.named_parameters() if parameter.numel() == 0]:
         raise InputError(f"config of {architecture.__name__}: gives {empty[0]} no elements; a size is 0")
     return network
+
+
+def _other_quantizer(stated: Any) -> tuple[str | None, Mapping[str, Any], Mapping[str, Any]]:
+    """Return name and arguments of a quantizer that replaces that of a class, and the fields of the spec before."""
+    if stated is None:
+        return None, {}, {}
+    kinds = {"name": str, "arguments": Mapping, "replaces": Mapping}
+    if not isinstance(stated, Mapping) or not all(isinstance(stated.get(key), kind) for key, kind in kinds.items()):
+        raise InputError(f"expected quantizer as its name, arguments and what it replaces, got {reprlib.repr(stated)}")
+    return stated["name"], stated["arguments"], stated["replaces"]
 
 
 def _check_parts(configuration: Mapping[str, Any]) -> None:
@@ -288,8 +304,9 @@ def load_variant(variant: Variant, weights: Path | None, dtype: torch.dtype | No
 def local_weights(variant: Variant, path: Path, network: Tokenizer) -> Mapping[str, Tensor]:
     """Return the tensors of a file that the user chose: ours as they are, a published one's through its key map."""
     expected = network.state_dict()
-    several = [source for source in variant.sources if isinstance(source, HubSource) and source.also]
-    if several and not ours_in(path):
+    several = [source for source in variant.sources if not isinstance(source, PackageSource) and source.also]
+    single = [source for source in variant.sources if source not in several]
+    if several and not ours_in(path) and (path.is_dir() or not single):
         return _published_together(variant.name, path, several[0], expected)
     if ours_in(path):
         state = read_checkpoint(path)
@@ -302,7 +319,7 @@ def local_weights(variant: Variant, path: Path, network: Tokenizer) -> Mapping[s
         packaged = [source for source in variant.sources if isinstance(source, PackageSource)]
         state = packaged[0].read(path) if packaged and path.suffix != ".safetensors" else read_checkpoint(path)
         # Each published layout has its keys; the file is in the one of which it has most.
-        keys = [source.keys for source in variant.sources if source.keys is not None]
+        keys = [source.keys for source in single if source.keys is not None]
         best = max(keys, key=lambda layout: layout.found(state, expected), default=None)
         if best is not None and (len(keys) == 1 or best.found(state, expected)):
             return check_weights(state, expected, str(path), best)
@@ -315,7 +332,7 @@ def ours_in(path: Path) -> bool:
 
 
 def _published_together(
-    name: str, folder: Path, source: HubSource, expected: Mapping[str, Tensor]
+    name: str, folder: Path, source: HubSource | FileSource, expected: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """Return the tensors of the published files of a source that has several, in a folder laid out like the Hub's.
 
@@ -324,9 +341,9 @@ def _published_together(
     """
     names = [file.filename for file in source.files]
     if missing := [name for name in names if not (folder / name).is_file()]:
+        like = f" as in {source.repo}" if isinstance(source, HubSource) else ""
         raise CheckpointError(
-            f"{folder}: {name} needs {' and '.join(names)} in a folder as in {source.repo}; there is no "
-            f"{' and no '.join(missing)}"
+            f"{folder}: {name} needs {' and '.join(names)} in a folder{like}; there is no {' and no '.join(missing)}"
         )
     state: dict[str, Tensor] = {}
     for file in source.files:

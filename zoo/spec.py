@@ -6,6 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zoo import modalities
@@ -14,6 +15,8 @@ from zoo.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Scales = tuple[tuple[int, int], ...]
 
 NON_COMMERCIAL = re.compile(r"\bnc\b|non-?commercial", re.IGNORECASE)
 
@@ -31,19 +34,25 @@ class TokenizerSpec:
     sample_rate: Hz (audio). resolution: height and width that the published figures are for (image, video).
     num_tokens: grid positions of an image, whatever its size (1D tokenizers). tail_drop: whether the first few of
         them can be decoded alone.
+    scales: grids (height, width) of a pyramid of codes, coarse to fine; the last is that of `resolution`. Its codes lie
+        in one row, scale after scale, `[batch, num_codebooks, positions]`, and the first scales decode alone.
+    other_scales: the same for every other size that the network takes, which the last grid tells. The number of
+        positions does not always tell the size (an image and the same on its side have equally many), so `decode` and
+        `embed` have `size`; without it, codes stand for an image of `resolution` if they can.
     residual: whether the first few codebooks are a coarser code, which can be decoded alone. default_codebooks: how
         many of them `encode` uses unless told otherwise; None: all.
     extra_frame: whether audio of whole frames gets one frame more, of silence.
     chunk_frames: frames that are encoded together (video); longer clips are encoded in windows of this length.
     causal: whether codes depend on the past alone; in video, the first frame then has a grid step of its own.
-    variable_size: whether any length or size is taken; if not, only `resolution` is.
+    variable_size: whether any length or size is taken; if not, only `resolution` is, and those of `other_scales`.
     weights_license: as stated by the authors; "not stated" where they state none.
 
     Raises:
         InputError: a field of another type, a size below 1, an unknown modality, a `downsample` that does not have one
             number for each axis of the modality, a single size without a `resolution`, `channels` that are not a
-            multiple of `tracks`, both `residual` and `tail_drop`, or a `default_codebooks` that is not a number of
-            residual codebooks.
+            multiple of `tracks`, several of `residual`, `tail_drop` and `scales`, scales that do not end in the grid of
+            `resolution` or come with a `variable_size`, `other_scales` without `scales`, or a `default_codebooks` that
+            is not a number of residual codebooks.
     """
 
     name: str = ""
@@ -57,6 +66,8 @@ class TokenizerSpec:
     resolution: tuple[int, int] | None = None
     num_tokens: int | None = None
     tail_drop: bool = False
+    scales: Scales = ()
+    other_scales: tuple[Scales, ...] = ()
     residual: bool = False
     default_codebooks: int | None = None
     extra_frame: bool = False
@@ -81,11 +92,27 @@ class TokenizerSpec:
             raise InputError(f"{source}: expected a resolution where variable_size is False, got None")
         if self.channels % self.tracks:
             raise InputError(f"{source}: expected channels as a multiple of {self.tracks} tracks, got {self.channels}")
-        if self.residual and self.tail_drop:
-            raise InputError(f"{source}: expected residual or tail_drop, got both")
+        kinds = {"residual": self.residual, "tail_drop": self.tail_drop, "scales": bool(self.scales)}
+        if sum(kinds.values()) > 1:
+            got = " and ".join(name for name, present in kinds.items() if present)
+            raise InputError(f"{source}: expected one of residual, tail_drop and scales, got {got}")
+        self._check_scales(source)
         default, most = self.default_codebooks, self.num_codebooks if self.residual else 0
         if default is not None and not 1 <= default <= most:
             raise InputError(f"{source}: expected default_codebooks from 1 to {most} residual ones, got {default}")
+
+    def _check_scales(self, source: str) -> None:
+        if not self.scales:
+            if self.other_scales:
+                raise InputError(f"{source}: expected scales beside other_scales, got none")
+            return
+        if self.variable_size or self.num_tokens is not None or len(self.downsample) != 2:
+            raise InputError(f"{source}: scales are for images of given sizes, with variable_size False, on a grid")
+        if not all(self.other_scales) or len(set(self.sizes)) < len(self.sizes):
+            raise InputError(f"{source}: expected other_scales as the scales of one other size each")
+        grid = tuple(length // step for length, step in zip(self.sizes[0], self.downsample, strict=True))
+        if self.scales[-1] != grid:
+            raise InputError(f"{source}: expected scales that end in the grid {grid}, got {self.scales[-1]}")
 
     @property
     def allows_commercial_use(self) -> bool:
@@ -103,8 +130,69 @@ class TokenizerSpec:
         return self.codebook_sizes[: self.default_codebooks]
 
     @property
+    def pyramids(self) -> tuple[Scales, ...]:
+        """Scales of every size that the network takes; () if its codes are no pyramid."""
+        return (self.scales, *self.other_scales) if self.scales else ()
+
+    @property
+    def sizes(self) -> tuple[tuple[int, ...], ...]:
+        """Sizes that the network takes; () if it takes any."""
+        if self.variable_size or self.resolution is None:
+            return ()
+        return self.resolution, *(self._size_of(scales) for scales in self.other_scales)
+
+    def _size_of(self, scales: Scales) -> tuple[int, ...]:
+        """Return the size of an image with these scales, which that of `resolution` may exceed by part of a step."""
+        if scales == self.scales and self.resolution is not None:
+            return self.resolution
+        return tuple(length * step for length, step in zip(scales[-1], self.downsample, strict=True))
+
+    def scales_of(self, size: tuple[int, ...]) -> Scales:
+        """Return the scales of the codes of a signal of `size`; InputError for a size that is not in `sizes`."""
+        for scales in self.pyramids:
+            if self._size_of(scales) == tuple(size):
+                return scales
+        raise InputError(f"{self.name} has no scales for {'x'.join(map(str, size))}; spec.sizes are those that it has")
+
+    def scales_of_codes(self, positions: int, size: tuple[int, ...] | None = None) -> Scales:
+        """Return the scales that codes with so many positions have, or are the first few of.
+
+        Args:
+            size: size of the signal. None, or one that is not in `sizes`: the positions tell it. They stand for a
+                signal of `resolution` if they are whole scales of it, or else for the only size whose codes they are.
+
+        Raises:
+            InputError: positions that are not those of whole scales, or of several sizes.
+        """
+        of_size = [scales for scales in self.pyramids if size is not None and self._size_of(scales) == tuple(size)]
+        fitting = [scales for scales in of_size or self.pyramids if positions in ends(scales)]
+        if fitting and (of_size or fitting[0] == self.scales):
+            return fitting[0]
+        whole = [scales for scales in fitting if ends(scales)[-1] == positions]
+        if len(whole) == 1:
+            return whole[0]
+        if fitting:
+            one, *_, last = ("x".join(map(str, self._size_of(scales))) for scales in whole or fitting)
+            raise InputError(f"{positions} codes of {self.name} may be of {one} or {last}; give size=(height, width)")
+        counts = ", ".join(map(str, ends((of_size or [self.scales])[0])))
+        others = " (of another size others)" if self.other_scales and not of_size else ""
+        noun = modalities.get(self.modality).noun[0]
+        raise InputError(f"{self.name} takes {counts} codes per {noun}{others}, got {positions}")
+
+    @property
     def partial(self) -> PartialCodes | None:
-        """How the first few codes are taken where they can be decoded alone; None: all are needed."""
+        """How the first few codes are taken where they can be decoded alone; None: all are needed.
+
+        Of scales, of the size that has the most.
+        """
+        return partial_scales(max(self.pyramids, key=len)) if self.scales else self._partial
+
+    def partial_of(self, size: tuple[int, ...]) -> PartialCodes | None:
+        """As `partial`, for a signal of `size`; InputError for one that is not in `sizes`, where there are scales."""
+        return partial_scales(self.scales_of(size)) if self.scales else self._partial
+
+    @property
+    def _partial(self) -> PartialCodes | None:
         if self.residual:
             return PartialCodes("num_codebooks", 1, self.num_codebooks, len(self.default_sizes))
         if self.tail_drop and self.num_tokens is not None:
@@ -148,6 +236,8 @@ class TokenizerSpec:
     @property
     def grid_axes(self) -> tuple[str, ...]:
         """Names of the codes' axes after batch and codebooks."""
+        if self.scales:
+            return ("positions",)
         return ("tokens",) if self.num_tokens is not None else modalities.get(self.modality).axes
 
     def grid(self, size: tuple[int, ...], chunk_frames: int | None = None) -> tuple[int, ...]:
@@ -157,6 +247,8 @@ class TokenizerSpec:
         """
         if self.num_tokens is not None:
             return (self.num_tokens,)
+        if self.scales:
+            return (ends(self.scales_of(size))[-1],)
         first, *others = size
         return self.code_length(first, chunk_frames), *(
             math.ceil(length / step) for length, step in zip(others, self.downsample[1:], strict=True)
@@ -184,13 +276,15 @@ class PartialCodes(NamedTuple):
     """How the first few of a variant's codes are taken, which decode alone to a coarser signal.
 
     option: name of the option of `encode` and `decode`. axis: axis of `[batch, num_codebooks, *grid]` that is cut.
-    most: number of all. default: number that `encode` returns unless told otherwise.
+    most: number of all. default: number that `encode` returns unless told otherwise. ends: of scales, the positions up
+    to the end of each; (): one position each.
     """
 
     option: str
     axis: int
     most: int
     default: int
+    ends: tuple[int, ...] = ()
 
     def check(self, number: Any, most: int | None = None) -> int:
         """Return `number`; InputError unless it is an integer from 1 to `most` (None: all)."""
@@ -201,7 +295,24 @@ class PartialCodes(NamedTuple):
 
     def first(self, codes: Tensor, number: int) -> Tensor:
         """Return the first `number` of codes `[batch, num_codebooks, *grid]`; InputError unless there are as many."""
-        return codes.narrow(self.axis, 0, self.check(number, codes.shape[self.axis]))
+        present = codes.shape[self.axis]
+        if self.ends:
+            present = self.ends.index(present) + 1
+        return codes.narrow(self.axis, 0, self.length(self.check(number, present)))
+
+    def length(self, number: int) -> int:
+        """Return the length along `axis` of the first `number` of codes."""
+        return self.ends[number - 1] if self.ends else number
+
+
+def ends(scales: Scales) -> tuple[int, ...]:
+    """Return how many codes there are up to the end of each scale, and with it."""
+    return tuple(accumulate(height * width for height, width in scales))
+
+
+def partial_scales(scales: Scales) -> PartialCodes:
+    """Return how the first few of `scales` are taken."""
+    return PartialCodes("num_scales", 2, len(scales), len(scales), ends(scales))
 
 
 class TokenizerOutput(NamedTuple):

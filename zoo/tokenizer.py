@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from zoo import modalities, registry
+from zoo.codes.checks import check_layout
 from zoo.errors import InputError
 from zoo.hub import HubMixin
 from zoo.memory import check_room
 from zoo.modalities import Batch, Modality
-from zoo.modalities.base import as_lengths, special_kind
+from zoo.modalities.base import as_lengths
 from zoo.parts import Part
-from zoo.quantizers.base import Quantizer, ResidualQuantizer
-from zoo.spec import TokenizerOutput, TokenizerSpec
+from zoo.quantizers.base import Quantizer, ResidualQuantizer, ScalesQuantizer
+from zoo.spec import PartialCodes, Scales, TokenizerOutput, TokenizerSpec, partial_scales
 from zoo.streaming import Stream
 from zoo.tracing import values_are_readable
+
+if TYPE_CHECKING:
+    from zoo.modalities.image import Interpolation
 
 PREPROCESS_OPTIONS = ("resolution", "crop", "sample_rate", "resample", "seconds", "chain")
 
@@ -42,9 +46,14 @@ class Tokenizer(HubMixin):
     In a system without a decoder, `encode_only` says why it has none. `cannot_stream` says why a system has no
     `stream`; where it is None, the system has an option `memory` of `encode` and `decode`. `stream_options` are options
     of `encode` that a stream has in place of their defaults. `interpolation` is the interpolation with which the
-    authors resize images, for `preprocess`. `small` holds arguments that make the network small and quick to try:
-    `zoo.create(name, small=True)`. `decoder_losses` names what `forward` returns in training beside the quantizer's
-    losses. `parts` are those that are compared with the authors' outputs by themselves, by name.
+    authors resize images, for `preprocess`, and `margin` the factor by which they make the short side longer than the
+    square that they cut out; `stretches` says that they resize both sides to `spec.resolution` instead, whatever their
+    ratio. Where they choose the sides in another way and cut nothing off, `target_size` is a function of an image's
+    height and width and the `resolution` that returns the height and width to resize to. `small` holds arguments that
+    make the network small and quick to try: `zoo.create(name, small=True)`. `decoder_losses` names what `forward`
+    returns in training beside the quantizer's losses. `parts` are those that are compared with the authors' outputs by
+    themselves, by name. In a semantic system, whose codes also stand for the features of a teacher, `teacher_features`
+    says which those are and where they lie, for `features`, and `to_features` returns them.
     """
 
     input_mean: float = 0.0
@@ -54,10 +63,14 @@ class Tokenizer(HubMixin):
     encode_only: str | None = None
     cannot_stream: str | None = "a code also depends on what comes after it in the signal"
     stream_options: ClassVar[Mapping[str, Any]] = {}
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    interpolation: Interpolation = "bilinear"
+    margin: float = 1.0
+    stretches: bool = False
+    target_size: Callable[[int, int, int], tuple[int, int]] | None = None
     small: ClassVar[Mapping[str, Any]] = {}
     decoder_losses: tuple[str, ...] = ()
     parts: ClassVar[Mapping[str, Part]] = {}
+    teacher_features: str | None = None
 
     encoder: nn.Module
     quantizer: Quantizer
@@ -82,6 +95,12 @@ class Tokenizer(HubMixin):
         """Return the signal in the network's range, neither cropped nor clamped, for a latent `[B, dim, *grid]`."""
         return self.decoder(latent)
 
+    def to_features(self, latent: Tensor) -> Tensor:
+        """Return the teacher's features, `[B, *positions, width]`, for a latent `[B, dim, *grid]`."""
+        raise InputError(
+            f"{self.spec.name} has no features of a teacher; embed(codes) returns the vectors that its decoder receives"
+        )
+
     # The public interface
 
     @property
@@ -103,7 +122,7 @@ class Tokenizer(HubMixin):
             sample_rate: sample rate of `x` in Hz, which is then checked (audio).
             options: those in `encode_options`; for video also `chunk_frames`, the length of the windows in which a
                 clip is encoded; where the first few codes decode alone, also how many are wanted: `num_codebooks` if
-                the spec has `residual`, `num_tokens` if it has `tail_drop`.
+                the spec has `residual`, `num_tokens` if it has `tail_drop`, `num_scales` if it has `scales`.
 
         Returns:
             int64 `[B, num_codebooks, *grid]`, `grid = spec.grid(size of x)`; of residual codebooks as many as
@@ -115,9 +134,9 @@ class Tokenizer(HubMixin):
                 network needs more memory for it than is free.
         """
         window = self._take_options(options, self.encode_options, "encode")
-        number = self._take_number(options)
         x = self._check_signal(x)
         self._check_rate(sample_rate)
+        number = self._take_number(options, self.spec.partial_of(self.size_of(x)))
         if lengths is None:
             return self._encode_equal(x, window, number, options)
         lengths = self.modality.check_lengths(lengths, x)
@@ -135,12 +154,13 @@ class Tokenizer(HubMixin):
         """Decode codes to a signal, from the codes alone.
 
         Args:
-            codes: integers `[B, num_codebooks, *grid]`; of residual codebooks the first few are enough, and of tokens
-                in the order of their importance (`tail_drop`).
+            codes: integers `[B, num_codebooks, *grid]`; of residual codebooks the first few are enough, and of scales,
+                and of tokens in the order of their importance (`tail_drop`).
             size: size to crop to: `samples`, `(height, width)`, `(frames, height, width)` or `residues`;
-                None: everything that the codes stand for.
+                None: everything that the codes stand for. If the spec has `other_scales`, also which scales the codes
+                are of.
             options: those in `decode_options`; for video also `chunk_frames`, as it was when the clip was encoded;
-                `num_codebooks` or `num_tokens`, as in `encode`: how many of the given codes are used.
+                `num_codebooks`, `num_tokens` or `num_scales`, as in `encode`: how many of the given codes are used.
 
         Returns:
             The signal in its public layout, of several `spec.tracks` their mix. Images and video are clamped to [0, 1];
@@ -156,7 +176,7 @@ class Tokenizer(HubMixin):
         def signal_of(part: Tensor) -> Tensor:
             return self._denormalize(self.from_latent(part, **options))
 
-        latent = self.embed(self._first_codes(codes, options))
+        latent = self.embed(self._first_codes(codes, options, size), size)
         windows = (latent,) if window is None else latent.split(self.spec.code_length(window, window), dim=2)
         if "chunk_seconds" not in self.decode_options:
             scale = self.spec.channels * math.prod(self.spec.downsample)
@@ -171,15 +191,40 @@ class Tokenizer(HubMixin):
             )
         return self.modality.crop(self.modality.finish(signal), size)
 
-    def embed(self, codes: Tensor) -> Tensor:
+    def embed(self, codes: Tensor, size: int | tuple[int, ...] | None = None) -> Tensor:
         """Return the latent that the decoder receives for `codes`: `[B, dim, *grid]` in the model's data type.
+
+        The grid is that of the codes, or of the finest scale (`spec.scales`) even where only the first are given.
 
         Args:
             codes: as in `decode`.
+            size: as in `decode`, for codes that may be of several sizes (`spec.other_scales`).
         """
         codes = self._check_codes(codes)
-        latent = self.quantizer.codes_to_latent(codes.movedim(1, -1)).movedim(-1, 1)
-        return latent.to(self.dtype)
+        rows = codes.movedim(1, -1)
+        if isinstance(self.quantizer, ScalesQuantizer):
+            latent = self.quantizer.codes_to_latent(rows, self._scales(codes, size)[-1])
+        else:
+            latent = self.quantizer.codes_to_latent(rows)
+        return latent.movedim(-1, 1).to(self.dtype)
+
+    @torch.no_grad()
+    def features(self, codes: Tensor, **options: Any) -> Tensor:
+        """Return the features of the teacher that codes stand for, from the codes alone (semantic systems).
+
+        Args:
+            codes: as in `decode`.
+            options: how many of the given codes are used, as in `decode`.
+
+        Returns:
+            `[B, *positions, width]` in the model's data type: one vector for each position that the teacher describes,
+            or `[B, width]` where it describes the whole signal. `teacher_features` says which.
+
+        Raises:
+            InputError: a system without such features, an option that it lacks, or codes as in `decode`.
+        """
+        self._check_names(options, (), "features")
+        return self.to_features(self.embed(self._first_codes(codes, options)))
 
     def forward(self, x: Tensor) -> TokenizerOutput:
         """Return reconstruction, codes, latent and the quantizer's losses for `x`; a video is one window."""
@@ -191,18 +236,21 @@ class Tokenizer(HubMixin):
         reconstruction = self.modality.crop(self._denormalize(self.from_latent(latent)), self.size_of(x))
         return TokenizerOutput(reconstruction, codes.movedim(-1, 1), latent, losses)
 
-    def quantize(self, latent: Tensor, num_codebooks: int | None = None) -> Tensor:
+    def quantize(self, latent: Tensor, num_codebooks: int | None = None, num_scales: int | None = None) -> Tensor:
         """Return the codes of a latent as `to_latent` returns it.
 
         Args:
             latent: `[B, dim, *grid]`.
             num_codebooks: number of residual codebooks, the first ones; None: all.
+            num_scales: number of scales of a pyramid, the first ones; None: all.
 
         Returns:
-            int64 `[B, num_codebooks, *grid]`.
+            int64 `[B, num_codebooks, *grid]`, or `[B, num_codebooks, positions]` of scales.
         """
         z = latent.movedim(1, -1)
-        if isinstance(self.quantizer, ResidualQuantizer):
+        if isinstance(self.quantizer, ScalesQuantizer):
+            codes = self.quantizer.encode(z, num_scales)
+        elif isinstance(self.quantizer, ResidualQuantizer):
             codes = self.quantizer.encode(z, num_codebooks)
         else:
             codes = self.quantizer.encode(z)[..., :num_codebooks]
@@ -243,7 +291,7 @@ class Tokenizer(HubMixin):
         if self.cannot_stream is not None:
             raise InputError(f"{self.spec.name} cannot stream: {self.cannot_stream}")
         self._check_names(options, tuple(name for name in self.encode_options if name != "memory"), "stream")
-        self._take_number(dict(options))
+        self._take_number(dict(options), self.spec.partial)
 
     def size_of(self, x: Tensor) -> tuple[int, ...]:
         """Return the size of a signal as `decode(size=)` and `spec.grid` take it."""
@@ -324,10 +372,16 @@ class Tokenizer(HubMixin):
                 )
         if "interpolation" in self.modality.options:
             options["interpolation"] = self.interpolation
+        if "margin" in self.modality.options:
+            options["margin"] = self.margin
+        if "stretch" in self.modality.options:
+            options["stretch"] = self.stretches
+        if "target_size" in self.modality.options and self.target_size is not None:
+            options["target_size"] = self.target_size
         return options
 
     def partial_options(self, **given: int | None) -> dict[str, int]:
-        """Return `num_codebooks` or `num_tokens` as an option of `encode`, if it is not None and not the default.
+        """Return `num_codebooks`, `num_tokens` or `num_scales` as an option of `encode` if it is not the default.
 
         Raises:
             InputError: one that does not apply to the tokenizer, or is out of range.
@@ -358,28 +412,34 @@ class Tokenizer(HubMixin):
             z = self.to_latent(self._normalize(self._pad(part)), **options)
             if self.spec.tail_drop:
                 z = z[:, :, :number]
-            return self.quantize(z, number if self.spec.residual else None)
+            return self.quantize(z, number if self.spec.residual else None, number if self.spec.scales else None)
 
         windows = self.modality.windows(x, window)
         if "chunk_seconds" not in self.encode_options:  # which bounds what is computed at once
             check_room(codes_of, windows[0], self.spec.channels, f"{self.spec.name}: encoding")
         return torch.cat([codes_of(part) for part in windows], dim=2)
 
-    def _take_number(self, options: dict[str, Any]) -> int | None:
+    def _take_number(self, options: dict[str, Any], partial: PartialCodes | None) -> int | None:
         """Remove from the options how many of the first codes are wanted, and return it; None: all are needed."""
-        partial = self.spec.partial
         if partial is None:
             return None
         number = options.pop(partial.option, None)
         return partial.default if number is None else partial.check(number)
 
-    def _first_codes(self, codes: Tensor, options: dict[str, Any]) -> Tensor:
+    def _first_codes(self, codes: Tensor, options: dict[str, Any], size: int | tuple[int, ...] | None = None) -> Tensor:
         """Remove from the options how many of the given codes are used, and return those."""
         partial = self.spec.partial
         number = None if partial is None else options.pop(partial.option, None)
         if partial is None or number is None:
             return codes
-        return partial.first(self._check_codes(codes), number)
+        codes = self._check_codes(codes)
+        if self.spec.scales:
+            partial = partial_scales(self._scales(codes, size))
+        return partial.first(codes, number)
+
+    def _scales(self, codes: Tensor, size: int | tuple[int, ...] | None) -> Scales:
+        """Return the scales that codes have, or are the first of."""
+        return self.spec.scales_of_codes(codes.shape[2], tuple(size) if isinstance(size, list | tuple) else None)
 
     def _normalize(self, x: Tensor) -> Tensor:
         if self.input_mean == 0.0 and self.input_std == 1.0:
@@ -418,31 +478,10 @@ class Tokenizer(HubMixin):
             )
 
     def _check_codes(self, codes: Tensor) -> Tensor:
-        most = self.spec.num_codebooks
-        least = 1 if self.spec.residual else most
-        layout = f"[batch, {'1 to ' if least < most else ''}{most}, {', '.join(self.spec.grid_axes)}]"
-        if not isinstance(codes, Tensor):
-            raise InputError(f"expected codes as an integer tensor {layout}, got {type(codes).__name__}")
-        if kind := special_kind(codes):
-            raise InputError(f"expected codes as an ordinary tensor {layout}, got a {kind} one")
+        check_layout(codes, self.spec)
         if codes.is_meta and self.device.type != "meta":
-            raise InputError(f"expected codes {layout} with values, got a meta tensor")
-        if codes.ndim != 2 + len(self.spec.grid_axes) or not least <= codes.shape[1] <= most:
-            raise InputError(f"expected codes as {layout} (on the grid), got {list(codes.shape)}")
-        if codes.numel() == 0:
-            raise InputError(f"expected codes as {layout}, got an empty tensor {list(codes.shape)}")
-        if not self.spec.variable_size:
-            self._check_fixed_grid(tuple(codes.shape[2:]))
+            raise InputError("expected codes with values, got a meta tensor")
         return codes.to(self.device)
-
-    def _check_fixed_grid(self, grid: tuple[int, ...]) -> None:
-        whole = self.spec.grid(self.spec.resolution or ())
-        fits = grid[0] <= whole[0] if self.spec.tail_drop else grid == whole
-        if not fits:
-            takes = f"1 to {whole[0]}" if self.spec.tail_drop else " x ".join(map(str, whole))
-            raise InputError(
-                f"{self.spec.name} takes {takes} codes per {self.modality.noun[0]}, got {' x '.join(map(str, grid))}"
-            )
 
     def _take_options(self, options: dict[str, Any], accepted: tuple[str, ...], method: str) -> int | None:
         """Check the options, and remove from them the length of the windows that a signal is encoded in."""

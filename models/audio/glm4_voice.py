@@ -72,6 +72,11 @@ class GLM4VoiceTokenizer(Tokenizer):
         "its tokens become speech in another network, the flow-matching decoder of zai-org/glm-4-voice-decoder, "
         "which zoo does not have"
     )
+    cannot_stream = (
+        "a frame attends to its whole block of 4 seconds, and the level of the loudest passage of 30 seconds is part "
+        "of every frame of them. Shorter pieces, encoded one by one, have other codes; what share of the codes was "
+        "not measured, for want of the published weights"
+    )
     small: ClassVar = {"width": 32, "num_heads": 2, "hidden_dim": 64, "num_layers": 2, "block": 5}
 
     def __init__(

@@ -20,20 +20,19 @@ from torch import Tensor, nn
 from zoo.checkpoints import KeyMap
 from zoo.errors import InputError
 from zoo.layers.vocos import ConvNeXtBlock, SpectrumHead, inverse_stft
-from zoo.layers.weight_norm import WeightNormConv1d
 from zoo.layers.whisper import HOP_LENGTH, SAMPLE_RATE, WINDOW_SECONDS, LogMel, Stem, Transformer, layer_rules
-from zoo.quantizers import QuantizerOutput, ResidualVQ, without_autocast
-from zoo.quantizers.base import ResidualQuantizer
-from zoo.registry import FileSource, HubSource, register
+from zoo.modalities.resampling import resample
+from zoo.quantizers import ProjectedResidualVQ
+from zoo.registry import FileSource, HubSource, register, replace
 from zoo.spec import TokenizerSpec
 from zoo.tokenizer import Tokenizer
 from zoo.tracing import larger, smaller
 
 BANDS = 80
 POOLED = 4  # frames of the transformers, of 20 ms, that become one token
+FRAMES = SAMPLE_RATE // HOP_LENGTH  # mel frames a second, also of the vocoder
 DOWNSAMPLE = POOLED * 2 * HOP_LENGTH
 WINDOW, STEP = WINDOW_SECONDS * SAMPLE_RATE, 20 * SAMPLE_RATE
-N_FFT = 4 * HOP_LENGTH  # of the vocoder
 
 
 class Downsample(nn.Module):
@@ -83,54 +82,8 @@ class Encoder(nn.Module):
         return self.downsample(F.pad(x, (0, 0, 0, POOLED * tokens - frames))).mT
 
 
-class ProjectedRVQ(ResidualQuantizer):
-    """Residual codebooks of fewer channels than the latent, between two weight-normalised projections.
-
-    Args:
-        dim: channels of the latent. codebook_dim: length of a codebook row.
-        codebook_sizes: number of rows of each codebook.
-        revive_below: threshold of `VectorQuantizer`.
-    """
-
-    def __init__(self, dim: int, codebook_dim: int, codebook_sizes: tuple[int, ...], revive_below: float):
-        super().__init__(dim, codebook_sizes)
-        self.project_in = WeightNormConv1d(dim, codebook_dim, 1)
-        self.residual = ResidualVQ(
-            codebook_dim,
-            codebook_sizes,
-            len(codebook_sizes),
-            update="ema",
-            kmeans_init=True,
-            revive_below=revive_below,
-        )
-        self.project_out = WeightNormConv1d(codebook_dim, dim, 1)
-
-    @torch.no_grad()
-    def encode(self, z: Tensor, num_codebooks: int | None = None) -> Tensor:
-        """Latents `[..., dim]` to codes int64 `[..., num_codebooks]` of the first `num_codebooks` (None: all)."""
-        with without_autocast(z):
-            return self.residual.encode(projected(self.project_in, self.check_latent(z)), num_codebooks)
-
-    def codes_to_latent(self, codes: Tensor) -> Tensor:
-        """Codes int64 `[..., n]` of the first n codebooks to the projected sum of their rows, `[..., dim]`."""
-        rows = self.residual.codes_to_latent(self.check_codes(codes))
-        with without_autocast(rows):
-            return projected(self.project_out, rows).to(rows.dtype)
-
-    def forward(self, z: Tensor) -> QuantizerOutput:
-        """Latents `[..., dim]` to `QuantizerOutput`."""
-        with without_autocast(z):
-            quantized, codes, losses = self.residual(projected(self.project_in, self.check_latent(z)))
-            return QuantizerOutput(projected(self.project_out, quantized).to(z.dtype), codes, losses)
-
-
-def projected(projection: WeightNormConv1d, x: Tensor) -> Tensor:
-    """Apply a convolution of one tap to the last axis, in float32."""
-    return F.linear(x.float(), projection.weight[..., 0].float(), projection.bias.float())
-
-
 class Decoder(nn.Module):
-    """At most 30 seconds of latents `[B, 4 * width, tokens]` to `[B, 1, 1280 * tokens]`."""
+    """At most 30 seconds of latents `[B, 4 * width, tokens]` to `[B, 1, 8 * hop_length * tokens]`."""
 
     def __init__(
         self,
@@ -142,8 +95,10 @@ class Decoder(nn.Module):
         vocoder_dim: int,
         vocoder_hidden_dim: int,
         vocoder_layers: int,
+        hop_length: int,
     ):
         super().__init__()
+        self.hop_length = hop_length
         dim = POOLED * width
         self.project_in = nn.Linear(dim, width)
         self.adapter = Transformer(width, num_heads, hidden_dim, adapter_layers)
@@ -161,7 +116,7 @@ class Decoder(nn.Module):
             )
         )
         self.final_norm = nn.LayerNorm(vocoder_dim, eps=1e-6)
-        self.head = SpectrumHead(vocoder_dim, N_FFT)
+        self.head = SpectrumHead(vocoder_dim, 4 * hop_length)
 
     def forward(self, latent: Tensor) -> Tensor:
         frames = 2 * POOLED * latent.shape[-1]
@@ -171,7 +126,8 @@ class Decoder(nn.Module):
         x = self.embed(x.narrow(2, 0, frames))
         x = self.blocks(self.norm(x.mT).mT)
         spectrum = self.head(self.final_norm(x.mT))
-        return inverse_stft([(0, frames, spectrum)], frames, N_FFT, HOP_LENGTH)[:, None].to(latent.dtype)
+        audio = inverse_stft([(0, frames, spectrum)], frames, 4 * self.hop_length, self.hop_length)
+        return audio[:, None].to(latent.dtype)
 
 
 class XYTokenizer(Tokenizer):
@@ -181,6 +137,9 @@ class XYTokenizer(Tokenizer):
     latents `[B, 4 * width, tokens]`. `encode` and `decode` take `num_codebooks=`, the first few codebooks. The
     reference drops an unfinished last token; here it is kept, so that a clip is decoded in its length.
 
+    The vocoder of MOSS-TTSD's tokenizer writes a higher sample rate, which is then the rate of all audio here: what is
+    encoded is resampled to the 16 kHz that the encoders hear.
+
     Args:
         width, num_heads, hidden_dim: sizes of all transformers.
         num_layers: layers of both encoders and of the decoder. adapter_layers: layers of each of the three adapters.
@@ -189,6 +148,11 @@ class XYTokenizer(Tokenizer):
         revive_below: threshold of `VectorQuantizer`; it counts latents of a batch, so small batches need a small one.
     """
 
+    cannot_stream = (
+        "its encoders attend to windows of 30 seconds, so that a code depends on up to 30 seconds that follow. Shorter "
+        "windows, encoded one by one, have other codes; what share of the codes was not measured, for want of the "
+        "published weights"
+    )
     small: ClassVar = {
         "width": 16,
         "num_heads": 2,
@@ -217,16 +181,33 @@ class XYTokenizer(Tokenizer):
         revive_below: float = 2.0,
     ):
         super().__init__(spec)
+        rate = spec.sample_rate or SAMPLE_RATE
+        if rate % FRAMES or spec.downsample != (rate // FRAMES * 2 * POOLED,):
+            raise InputError(
+                f"{spec.name} needs a sample rate of a multiple of {FRAMES} Hz and 12.5 tokens a second, got "
+                f"{spec.sample_rate} Hz and downsample {spec.downsample}"
+            )
         transformer = (width, num_heads, hidden_dim, num_layers, adapter_layers)
         self.encoder = Encoder(*transformer)
-        self.quantizer = ProjectedRVQ(POOLED * width, codebook_dim, spec.codebook_sizes, revive_below)
-        self.decoder = Decoder(*transformer, vocoder_dim, vocoder_hidden_dim, vocoder_layers)
+        self.quantizer = ProjectedResidualVQ(
+            POOLED * width,
+            codebook_dim,
+            spec.codebook_sizes[0],
+            spec.num_codebooks,
+            weight_norm=True,
+            update="ema",
+            kmeans_init=True,
+            revive_below=revive_below,
+        )
+        self.decoder = Decoder(*transformer, vocoder_dim, vocoder_hidden_dim, vocoder_layers, rate // FRAMES)
 
     def to_latent(self, signal: Tensor) -> Tensor:
-        return windowed(self.encoder, signal, WINDOW, STEP, STEP // DOWNSAMPLE)
+        heard = resample(signal, self.spec.sample_rate or SAMPLE_RATE, SAMPLE_RATE)
+        return windowed(self.encoder, heard, WINDOW, STEP, STEP // DOWNSAMPLE)
 
     def from_latent(self, latent: Tensor) -> Tensor:
-        return windowed(self.decoder, latent, WINDOW // DOWNSAMPLE, STEP // DOWNSAMPLE, STEP)
+        tokens = STEP // DOWNSAMPLE
+        return windowed(self.decoder, latent, WINDOW // DOWNSAMPLE, tokens, tokens * self.spec.hop_length)
 
 
 def windowed(network: nn.Module, x: Tensor, window: int, step: int, kept: int) -> Tensor:
@@ -244,7 +225,23 @@ def transformer_rules(published: str, ours: str) -> list[tuple[str, str]]:
     return [*layer_rules(f"{published}.layers", f"{ours}.layers"), (f"{published}.layer_norm.", f"{ours}.norm.")]
 
 
-RULES: tuple[tuple[str, str] | tuple[str, str, Callable[[Tensor], Tensor]], ...] = (
+Rule = tuple[str, str] | tuple[str, str, Callable[[Tensor], Tensor]]
+
+
+def projection_rules(published: str, ours: str) -> list[Rule]:
+    """Rules for a weight-normalised convolution of one tap, which is a linear map here."""
+
+    def without_tap(tensor: Tensor) -> Tensor:
+        return tensor.squeeze(-1)
+
+    return [
+        (f"{published}.bias", f"{ours}.bias"),
+        (f"{published}.weight_g", f"{ours}.weight_g", without_tap),
+        (f"{published}.weight_v", f"{ours}.weight_v", without_tap),
+    ]
+
+
+RULES: tuple[Rule, ...] = (
     *(
         (f"{branch}_encoder.{conv}.", f"encoder.{branch}_stem.{conv}.")
         for branch in ("semantic", "acoustic")
@@ -259,12 +256,12 @@ RULES: tuple[tuple[str, str] | tuple[str, str, Callable[[Tensor], Tensor]], ...]
     ("downsample.up_proj.", "encoder.downsample.up."),
     ("downsample.down_proj.", "encoder.downsample.down."),
     ("downsample.layer_norm.", "encoder.downsample.norm."),
-    ("quantizer.input_proj.", "quantizer.project_in."),
+    *projection_rules("quantizer.input_proj", "quantizer.project_in"),
     ("quantizer.quantizers.{i}.codebook", "quantizer.residual.layers.{i}.codebook"),
     ("quantizer.quantizers.{i}.cluster_size", "quantizer.residual.layers.{i}.cluster_size"),
     ("quantizer.quantizers.{i}.embed_avg", "quantizer.residual.layers.{i}.codebook_sum"),
     ("quantizer.quantizers.{i}.inited", "quantizer.residual.layers.{i}.initialized", lambda inited: inited.reshape(())),
-    ("quantizer.output_proj.", "quantizer.project_out."),
+    *projection_rules("quantizer.output_proj", "quantizer.project_out"),
     ("post_rvq_adapter.proj.", "decoder.project_in."),
     *transformer_rules("post_rvq_adapter", "decoder.adapter"),
     ("post_rvq_adapter.out_proj.", "decoder.project_out."),
@@ -272,25 +269,38 @@ RULES: tuple[tuple[str, str] | tuple[str, str, Callable[[Tensor], Tensor]], ...]
     *transformer_rules("acoustic_decoder", "decoder.acoustic"),
     ("acoustic_decoder.deconv1.", "decoder.deconv1."),
     ("acoustic_decoder.deconv2.", "decoder.deconv2."),
-    ("vocos.backbone.embed.", "decoder.embed."),
-    ("vocos.backbone.norm.", "decoder.norm."),
-    ("vocos.backbone.convnext.{i}.dwconv.", "decoder.blocks.{i}.depthwise."),
-    ("vocos.backbone.convnext.{i}.norm.", "decoder.blocks.{i}.norm."),
-    ("vocos.backbone.convnext.{i}.pwconv1.", "decoder.blocks.{i}.expand."),
-    ("vocos.backbone.convnext.{i}.pwconv2.", "decoder.blocks.{i}.contract."),
-    ("vocos.backbone.convnext.{i}.gamma", "decoder.blocks.{i}.gamma"),
-    ("vocos.backbone.final_layer_norm.", "decoder.final_norm."),
-    ("vocos.head.out.", "decoder.head."),
 )
+
+
+def vocoder_rules(published: str) -> list[Rule]:
+    return [
+        (f"{published}.backbone.embed.", "decoder.embed."),
+        (f"{published}.backbone.norm.", "decoder.norm."),
+        (f"{published}.backbone.convnext.{{i}}.dwconv.", "decoder.blocks.{i}.depthwise."),
+        (f"{published}.backbone.convnext.{{i}}.norm.", "decoder.blocks.{i}.norm."),
+        (f"{published}.backbone.convnext.{{i}}.pwconv1.", "decoder.blocks.{i}.expand."),
+        (f"{published}.backbone.convnext.{{i}}.pwconv2.", "decoder.blocks.{i}.contract."),
+        (f"{published}.backbone.convnext.{{i}}.gamma", "decoder.blocks.{i}.gamma"),
+        (f"{published}.backbone.final_layer_norm.", "decoder.final_norm."),
+        (f"{published}.head.out.", "decoder.head."),
+    ]
+
+
 # Tables and a window that are computed.
 COMPUTED = (
     *(f"{part}_encoder.positional_embedding" for part in ("semantic", "acoustic")),
     *(f"{part}_adapter.positional_embedding" for part in ("semantic_encoder", "pre_rvq", "post_rvq")),
     "acoustic_decoder.positional_embedding",
-    "vocos.head.istft.window",
 )
 
-register(
+
+def key_map(vocoder: str = "vocos", layout: tuple[str, ...] = ()) -> KeyMap:
+    """Key map of a published file in which the vocoder has this name."""
+    ignored = (*COMPUTED, f"{vocoder}.head.istft.window")
+    return KeyMap(*RULES, *vocoder_rules(vocoder), layout=layout, ignore=ignored)
+
+
+XY_TOKENIZER = register(
     "xy-tokenizer",
     XYTokenizer,
     spec=TokenizerSpec(
@@ -308,12 +318,27 @@ register(
     ),
     # The authors' loader takes a file with or without the weights of its training around the network's.
     hub=(
-        HubSource(
-            "fdugyt/XY_Tokenizer",
-            "xy_tokenizer.ckpt",
-            keys=KeyMap(*RULES, layout=("generator",), ignore=COMPUTED),
-        ),
-        FileSource(keys=KeyMap(*RULES, ignore=COMPUTED)),
+        HubSource("fdugyt/XY_Tokenizer", "xy_tokenizer.ckpt", keys=key_map(layout=("generator",))),
+        FileSource(keys=key_map()),
     ),
     card="xy-tokenizer",
+)
+# Its file was not seen. The network is the same with another vocoder (OpenMOSS/MOSS-TTSD at b5fc87d), whose 24 kHz the
+# authors state; hop and window are in the proportion that the configuration of their later one of 32 kHz has.
+register(
+    replace(
+        XY_TOKENIZER,
+        "xy-tokenizer-ttsd-v0",
+        sample_rate=24000,
+        downsample=(24000 // FRAMES * 2 * POOLED,),
+        source="https://github.com/OpenMOSS/MOSS-TTSD",
+        hub=(
+            HubSource(
+                "fnlp/XY_Tokenizer_TTSD_V0",
+                "xy_tokenizer.ckpt",
+                keys=key_map("enhanced_vocos", layout=("generator",)),
+            ),
+            FileSource(keys=key_map("enhanced_vocos")),
+        ),
+    )
 )

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from zoo.checkpoints import KeyMap
 from zoo.layers.transformer import TransformerBlock
-from zoo.models.image.llamagen import KEYS, Decoder, EncoderHead, EncoderTrunk
+from zoo.layers.vqgan import Decoder, EncoderHead, EncoderTrunk
+from zoo.models.image.llamagen import KEYS, NECK
 from zoo.quantizers import FactorizedVQ
 from zoo.registry import HubSource, alias, register, replace
 from zoo.spec import TokenizerSpec
@@ -91,13 +92,15 @@ class FQGAN(Tokenizer):
         channels, positions = width * multipliers[-1], math.prod(spec.grid(spec.resolution))
         branches = [
             nn.Sequential(
-                OrderedDict(adapter=Adapter(channels, positions, depth, num_heads), head=EncoderHead(channels, dim))
+                OrderedDict(
+                    adapter=Adapter(channels, positions, depth, num_heads), head=EncoderHead(channels, NECK, dim)
+                )
             )
             for _ in spec.codebook_sizes
         ]
         self.encoder = Encoder(EncoderTrunk(width, multipliers, num_blocks), branches)
         self.quantizer = FactorizedVQ(dim * spec.num_codebooks, spec.codebook_sizes)
-        self.decoder = Decoder(width, multipliers, num_blocks, dim * spec.num_codebooks)
+        self.decoder = Decoder(width, multipliers, num_blocks, NECK, dim * spec.num_codebooks)
 
 
 def branch_keys(position: int, name: str, adapter: str) -> tuple[tuple[str, str], ...]:

@@ -11,97 +11,18 @@ scaled row.
 from __future__ import annotations
 
 from collections import OrderedDict
-from itertools import pairwise
 from typing import ClassVar
 
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from zoo.checkpoints import KeyMap
-from zoo.layers.vqgan import Attention, Downsample, ResidualBlock, Upsample, group_norm, middle
+from zoo.layers.vqgan import Decoder, EncoderHead, EncoderTrunk, named_levels
 from zoo.quantizers import VectorQuantizer
-from zoo.registry import HubSource, alias, register, replace
+from zoo.registry import FileSource, HubSource, alias, register, replace
 from zoo.spec import TokenizerSpec
 from zoo.tokenizer import Tokenizer
 
 NECK = 256  # channels between the convolutions and the code space
-
-
-class Level(nn.Module):
-    """Residual blocks at one resolution, each followed by attention if `attention`, then `resample`."""
-
-    def __init__(self, channels_in: int, channels_out: int, num_blocks: int, attention: bool, resample: nn.Module):
-        super().__init__()
-        inputs = [channels_in, *[channels_out] * (num_blocks - 1)]
-        self.blocks = nn.ModuleList(ResidualBlock(channels, channels_out) for channels in inputs)
-        self.attentions = nn.ModuleList(Attention(channels_out) if attention else nn.Identity() for _ in inputs)
-        self.resample = resample
-
-    def forward(self, x: Tensor) -> Tensor:
-        for block, attention in zip(self.blocks, self.attentions, strict=True):
-            x = attention(block(x))
-        return self.resample(x)
-
-
-class EncoderTrunk(nn.Module):
-    """Images `[B, 3, H, W]` to features `[B, width * multipliers[-1], h, w]`; levels are numbered from the image."""
-
-    def __init__(self, width: int, multipliers: tuple[int, ...], num_blocks: int):
-        super().__init__()
-        channels = [width, *(width * multiplier for multiplier in multipliers)]
-        last = len(multipliers) - 1
-        self.stem = nn.Conv2d(3, width, 3, padding=1)
-        self.levels = nn.Sequential(
-            *(
-                Level(c_in, c_out, num_blocks, i == last, nn.Identity() if i == last else Downsample(c_out))
-                for i, (c_in, c_out) in enumerate(pairwise(channels))
-            )
-        )
-        self.mid = middle(channels[-1])
-
-    def forward(self, image: Tensor) -> Tensor:
-        return self.mid(self.levels(self.stem(image)))
-
-
-class EncoderHead(nn.Module):
-    """Features `[B, channels, h, w]` to latents, `[B, dim, h, w]`."""
-
-    def __init__(self, channels: int, dim: int):
-        super().__init__()
-        self.norm = group_norm(channels)
-        self.conv = nn.Conv2d(channels, NECK, 3, padding=1)
-        self.project = nn.Conv2d(NECK, dim, 1)
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.project(self.conv(F.silu(self.norm(features))))
-
-
-class Decoder(nn.Module):
-    """Code vectors `[B, dim, h, w]` to images `[B, 3, H, W]`; levels are numbered from the code vectors.
-
-    A level has one residual block more than the encoder's `num_blocks`.
-    """
-
-    def __init__(self, width: int, multipliers: tuple[int, ...], num_blocks: int, dim: int):
-        super().__init__()
-        outputs = [width * multiplier for multiplier in reversed(multipliers)]
-        channels = [outputs[0], *outputs]
-        last = len(multipliers) - 1
-        self.project = nn.Conv2d(dim, NECK, 1)
-        self.stem = nn.Conv2d(NECK, channels[0], 3, padding=1)
-        self.mid = middle(channels[0])
-        self.levels = nn.Sequential(
-            *(
-                Level(c_in, c_out, num_blocks + 1, i == 0, nn.Identity() if i == last else Upsample(c_out))
-                for i, (c_in, c_out) in enumerate(pairwise(channels))
-            )
-        )
-        self.norm = group_norm(channels[-1])
-        self.head = nn.Conv2d(channels[-1], 3, 3, padding=1)
-
-    def forward(self, latent: Tensor) -> Tensor:
-        x = self.levels(self.mid(self.stem(self.project(latent))))
-        return self.head(F.silu(self.norm(x)))
 
 
 class LlamaGenVQ(Tokenizer):
@@ -131,10 +52,10 @@ class LlamaGenVQ(Tokenizer):
     ):
         super().__init__(spec)
         trunk = EncoderTrunk(width, multipliers, num_blocks)
-        head = EncoderHead(width * multipliers[-1], dim)
+        head = EncoderHead(width * multipliers[-1], NECK, dim)
         self.encoder = nn.Sequential(OrderedDict(trunk=trunk, head=head))
         self.quantizer = VectorQuantizer(dim, *spec.codebook_sizes, distance="cosine")
-        self.decoder = Decoder(width, multipliers, num_blocks, dim)
+        self.decoder = Decoder(width, multipliers, num_blocks, NECK, dim)
 
 
 # Published names of an `EncoderTrunk` at `encoder.trunk` and a `Decoder` at `decoder`.
@@ -159,14 +80,41 @@ KEYS = (
     ("decoder.conv_out.", "decoder.head."),
 )
 
-CHECKPOINT = KeyMap(
+WHOLE = (
     *KEYS,
     ("encoder.norm_out.", "encoder.head.norm."),
     ("encoder.conv_out.", "encoder.head.conv."),
     ("quant_conv.", "encoder.head.project."),
     ("quantize.embedding.weight", "quantizer.codebook"),
-    layout=("model",),
-    ignore=("quantize.codebook_used",),
+)
+CHECKPOINT = KeyMap(*WHOLE, layout=("model",), ignore=("quantize.codebook_used",))
+
+# Janus's files hold the whole language model: the authors', and those in the layout of transformers.
+JANUS = KeyMap(
+    *((f"gen_vision_model.{published}", ours) for published, ours in WHOLE),
+    ignore=(
+        "gen_vision_model.quantize.codebook_used",
+        "vision_model.",
+        "aligner.",
+        "gen_aligner.",
+        "gen_head.",
+        "gen_embed.",
+        "language_model.",
+    ),
+)
+PORTED = named_levels(("encoder.down.{i}.", "encoder.trunk.levels.{i}."), ("decoder.up.{i}.", "decoder.levels.{i}."))
+JANUS_PORT = KeyMap(
+    *((f"model.vqmodel.{published}", ours) for published, ours in PORTED),
+    ("model.vqmodel.quantize.embedding.weight", "quantizer.codebook"),
+    ignore=(
+        "model.vision_model.",
+        "model.aligner.",
+        "model.generation_aligner.",
+        "model.generation_head.",
+        "model.generation_embeddings.",
+        "model.language_model.",
+        "lm_head.",
+    ),
 )
 
 
@@ -211,3 +159,14 @@ register(
 )
 register(replace(VQ_16, "llamagen-vq-16-t2i", hub=HubSource("peizesun/llamagen_t2i", "vq_ds16_t2i.pt")))
 alias("llamagen-vq", "llamagen-vq-8")
+register(
+    replace(
+        VQ_16,
+        "janus-vq-16",
+        resolution=(384, 384),
+        weights_license="DeepSeek Model License, with use restrictions",
+        paper="https://arxiv.org/abs/2410.13848",
+        source="https://github.com/deepseek-ai/Janus",
+        hub=(FileSource("https://huggingface.co/deepseek-ai (Janus, Janus-Pro)", JANUS), FileSource(keys=JANUS_PORT)),
+    )
+)

@@ -8,72 +8,22 @@ channel is rounded on its own to one of 64 levels. `zoo.discretize` does the sam
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections import OrderedDict
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.checkpoints import KeyMap
 from zoo.layers.noise import noise_like
-from zoo.layers.vqgan import Attention, Downsample, Upsample, group_norm, middle, residual_blocks
+from zoo.layers.vqgan import Decoder, EncoderHead, EncoderTrunk, taming_keys
 from zoo.quantizers import DimensionwiseQuantizer
 from zoo.registry import HubSource, alias, register
 from zoo.spec import TokenizerSpec
 from zoo.tokenizer import Tokenizer
 
 MULTIPLIERS = (1, 1, 2, 2, 4)  # channels per resolution, finest first, in units of the network's width
-
-
-class Encoder(nn.Module):
-    """`[B, 3, H, W]` to the latent's means and log-variances, `[B, 2 dim, h, w]`."""
-
-    def __init__(self, width: int, dim: int):
-        super().__init__()
-        channels = [width * multiplier for multiplier in (1, *MULTIPLIERS)]
-        self.stem = nn.Conv2d(3, width, 3, padding=1)
-        self.levels = nn.ModuleList(residual_blocks(2, *ends) for ends in pairwise(channels))
-        self.downsamples = nn.ModuleList(Downsample(c) for c in channels[1:-1])
-        # One after each of the two blocks of the last level, whatever the image size; the decoder has none there.
-        self.attentions = nn.ModuleList(Attention(channels[-1]) for _ in range(2))
-        self.mid = middle(channels[-1])
-        self.norm = group_norm(channels[-1])
-        self.head = nn.Conv2d(channels[-1], 2 * dim, 3, padding=1)
-        self.moments = nn.Conv2d(2 * dim, 2 * dim, 1)
-
-    def forward(self, image: Tensor) -> Tensor:
-        x = self.stem(image)
-        for level, downsample in zip(self.levels, self.downsamples, strict=False):
-            x = downsample(level(x))
-        for block, attention in zip(self.levels[-1].children(), self.attentions, strict=True):
-            x = attention(block(x))
-        return self.moments(self.head(F.silu(self.norm(self.mid(x)))))
-
-
-class Decoder(nn.Module):
-    """`[B, dim, h, w]` to `[B, 3, H, W]`."""
-
-    def __init__(self, width: int, dim: int):
-        super().__init__()
-        channels = [width * multiplier for multiplier in MULTIPLIERS]
-        self.latent = nn.Conv2d(dim, dim, 1)
-        self.stem = nn.Conv2d(dim, channels[-1], 3, padding=1)
-        self.mid = middle(channels[-1])
-        inputs = [*channels[1:], channels[-1]]
-        self.levels = nn.ModuleList(residual_blocks(3, *pair) for pair in zip(inputs, channels, strict=True))
-        # Level 0 has the resolution of the image: nothing is upsampled after it.
-        self.upsamples = nn.ModuleList(Upsample(c) for c in channels[1:])
-        self.norm = group_norm(width)
-        self.head = nn.Conv2d(width, 3, 3, padding=1)
-
-    def forward(self, latent: Tensor) -> Tensor:
-        x = self.mid(self.stem(self.latent(latent)))
-        for i in reversed(range(len(self.levels))):
-            x = self.levels[i](x)
-            if i > 0:
-                x = self.upsamples[i - 1](x)
-        return self.head(F.silu(self.norm(x)))
+NUM_BLOCKS = 2  # residual blocks per resolution of the encoder
 
 
 class TokenBridge(Tokenizer):
@@ -98,9 +48,11 @@ class TokenBridge(Tokenizer):
         super().__init__(spec)
         dim = spec.num_codebooks
         self.latent_scale = latent_scale
-        self.encoder = Encoder(width, dim)
+        trunk = EncoderTrunk(width, MULTIPLIERS, NUM_BLOCKS)
+        head = EncoderHead(width * MULTIPLIERS[-1], 2 * dim, 2 * dim)  # means and log-variances
+        self.encoder = nn.Sequential(OrderedDict(trunk=trunk, head=head))
         self.quantizer = DimensionwiseQuantizer(dim, bits=6)
-        self.decoder = Decoder(width, dim)
+        self.decoder = Decoder(width, MULTIPLIERS, NUM_BLOCKS, dim, dim, attention=False)
 
     def to_latent(self, signal: Tensor, generator: torch.Generator | None = None) -> Tensor:
         # The reference always draws; with the means, an image has the same codes every time.
@@ -113,32 +65,7 @@ class TokenBridge(Tokenizer):
         return self.decoder(latent / self.latent_scale)
 
 
-CHECKPOINT = KeyMap(
-    ("encoder.conv_in.", "encoder.stem."),
-    ("encoder.down.{i}.block.{j}.nin_shortcut.", "encoder.levels.{i}.{j}.shortcut."),
-    ("encoder.down.{i}.block.", "encoder.levels.{i}."),
-    ("encoder.down.{i}.downsample.", "encoder.downsamples.{i}."),
-    ("encoder.down.4.attn.{j}.proj_out.", "encoder.attentions.{j}.out."),
-    ("encoder.down.4.attn.", "encoder.attentions."),
-    ("encoder.norm_out.", "encoder.norm."),
-    ("encoder.conv_out.", "encoder.head."),
-    ("quant_conv.", "encoder.moments."),
-    ("post_quant_conv.", "decoder.latent."),
-    ("decoder.conv_in.", "decoder.stem."),
-    ("decoder.up.{i}.block.{j}.nin_shortcut.", "decoder.levels.{i}.{j}.shortcut."),
-    ("decoder.up.{i}.block.", "decoder.levels.{i}."),
-    # The published number of an upsampling is the level it starts from, ours the level it leads to.
-    *((f"decoder.up.{i + 1}.upsample.", f"decoder.upsamples.{i}.") for i in range(len(MULTIPLIERS) - 1)),
-    ("decoder.norm_out.", "decoder.norm."),
-    ("decoder.conv_out.", "decoder.head."),
-    *(
-        (f"{side}.mid.{published}.", f"{side}.mid.{ours}.")
-        for side in ("encoder", "decoder")
-        for published, ours in (("block_1", "0"), ("attn_1.proj_out", "1.out"), ("attn_1", "1"), ("block_2", "2"))
-    ),
-    layout=("model",),
-    ignore=("loss.",),
-)
+CHECKPOINT = KeyMap(*taming_keys(len(MULTIPLIERS)), layout=("model",), ignore=("loss.",))
 
 register(
     "tokenbridge-kl16",

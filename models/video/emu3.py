@@ -11,6 +11,7 @@ which the first is decoded.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from itertools import pairwise
@@ -22,14 +23,15 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from zoo.checkpoints import KeyMap
-from zoo.layers.vqgan import Upsample, group_norm
-from zoo.models.image.llamagen import EncoderTrunk
+from zoo.errors import InputError
+from zoo.layers.vqgan import EncoderTrunk, Upsample, group_norm
+from zoo.modalities.image import Interpolation
 from zoo.quantizers import VectorQuantizer
 from zoo.registry import FileSource, HubSource, register
 from zoo.spec import TokenizerSpec
 from zoo.tokenizer import Tokenizer
 
-TIME = 4  # frames of a step
+TIME, STEP = 4, 8  # frames and pixels a side of a code
 DIM = 4  # channels of a code vector
 FEW = 2**26  # elements of the largest tensor of the frames that are computed at once
 
@@ -241,7 +243,7 @@ class Emu3Video(Tokenizer):
 
     input_mean = 0.5
     input_std = 0.5
-    interpolation = "bicubic"
+    interpolation: Interpolation = "bicubic"
     cannot_stream = (
         "a clip is encoded in windows of spec.chunk_frames frames, which do not see each other; encode each window "
         "when its frames are there"
@@ -263,9 +265,35 @@ class Emu3Video(Tokenizer):
 
 
 class Emu3Image(Emu3Video):
-    """The same network for images: `[B, 3, H, W]` in [0, 1]; codes `[B, 1, h, w]`. Arguments as in `Emu3Video`."""
+    """The same network for images: `[B, 3, H, W]` in [0, 1]; codes `[B, 1, h, w]`. Arguments as in `Emu3Video`.
+
+    `preprocess(resolution=)` resizes an image of more than `resolution`² pixels, or less than a quarter of them, to
+    these bounds, with sides of multiples of 8, and cuts nothing off. The authors have 1024.
+    """
 
     cannot_stream = "an image is encoded as a whole"
+
+    @staticmethod
+    def target_size(height: int, width: int, resolution: int) -> tuple[int, int]:
+        """Return the height and width to which an image of `height` by `width` is resized.
+
+        Raises:
+            InputError: a side of less than 8 pixels, or more than five times as long as the other.
+        """
+        if min(height, width) < STEP or max(height, width) > 5 * min(height, width):
+            raise InputError(
+                f"expected an image of at least 8 pixels a side, none five times as long as the other, "
+                f"got {height}x{width}"
+            )
+        most, least = resolution**2, resolution**2 / 4
+        near = [round(side / STEP) * STEP for side in (height, width)]
+        if math.prod(near) > most:
+            factor = math.sqrt(height * width / most)
+            near = [math.floor(side / factor / STEP) * STEP for side in (height, width)]
+        elif math.prod(near) < least:
+            factor = math.sqrt(least / (height * width))
+            near = [math.ceil(side * factor / STEP) * STEP for side in (height, width)]
+        return max(STEP, near[0]), max(STEP, near[1])
 
     def to_latent(self, signal: Tensor) -> Tensor:
         return self.encoder(signal[:, :, None].expand(-1, -1, TIME, -1, -1))[:, :, 0]
@@ -274,34 +302,37 @@ class Emu3Image(Emu3Video):
         return self.decoder(latent[:, :, None])[:, :, 0]
 
 
+Rule = tuple[str, str] | tuple[str, str, Callable[[Tensor], Tensor]]
+
+
 def matrix_to_kernel(weight: Tensor) -> Tensor:
     """Return a linear layer as a convolution of one position."""
     return weight[:, :, None, None] if weight.ndim == 2 else weight
 
 
-def rules(port: bool) -> list[tuple]:
+def rules(port: bool) -> list[Rule]:
     """Return the published names of the tensors; those of transformers' port are other ones at some places."""
     down, up, mid = ("down_block.down", "up_block.up", "middle_block") if port else ("down", "up", "mid")
     trunk = "encoder.space.trunk"
     space = "decoder.space"
-    found: list[tuple] = []
+    found: list[Rule] = []
 
-    def norms(published: str, ours: str) -> list[tuple]:
+    def norms(published: str, ours: str) -> list[Rule]:
         parts = (("norm_layer.", "norm."), ("conv_y.", "scale."), ("conv_b.", "shift."))
         return [(f"{published}.{their}", f"{ours}.{our}") for their, our in parts]
 
-    def attention(published: str, norm: str, ours: str, conditioned: bool) -> list[tuple]:
+    def attention(published: str, norm: str, ours: str, conditioned: bool) -> list[Rule]:
         suffix = "_proj" if port else ""
         linear = [(f"{published}.{part}{suffix}.", f"{ours}.{part}.", matrix_to_kernel) for part in "qkv"]
         out = (f"{published}.{'out_proj' if port else 'proj_out'}.", f"{ours}.out.", matrix_to_kernel)
         return [*linear, out, *(norms(norm, f"{ours}.norm") if conditioned else [(f"{norm}.", f"{ours}.norm.")])]
 
-    def block(published: str, ours: str, conditioned: bool) -> list[tuple]:
+    def block(published: str, ours: str, conditioned: bool) -> list[Rule]:
         conditions = [rule for i in "12" for rule in norms(f"{published}.norm{i}", f"{ours}.norm{i}")]
         shortcut = (f"{published}.nin_shortcut.", f"{ours}.shortcut.")
         return [*(conditions if conditioned else []), shortcut, (f"{published}.", f"{ours}.")]
 
-    def level(published: str, ours: str, conditioned: bool) -> list[tuple]:
+    def level(published: str, ours: str, conditioned: bool) -> list[Rule]:
         norm = f"{published}.attn_norms.{{j}}" if port else f"{published}.attn.{{j}}.norm"
         sample = "upsample" if conditioned else "downsample"
         return [
@@ -349,7 +380,7 @@ VIDEO = register(
         modality="video",
         quantizer="vq",
         codebook_sizes=(32768,),
-        downsample=(TIME, 8, 8),
+        downsample=(TIME, STEP, STEP),
         channels=3,
         chunk_frames=TIME,
         code_license="Apache-2.0",
@@ -364,7 +395,12 @@ register(
     "emu3-vision",
     Emu3Image,
     spec=dataclasses.replace(
-        VIDEO.spec, name="emu3-vision", modality="image", downsample=(8, 8), chunk_frames=None, resolution=(512, 512)
+        VIDEO.spec,
+        name="emu3-vision",
+        modality="image",
+        downsample=(STEP, STEP),
+        chunk_frames=None,
+        resolution=(512, 512),
     ),
     hub=FILES,
     card="emu3-vision",

@@ -152,10 +152,8 @@ class SpaceTimeConv(nn.Conv3d):
         last = x.shape[1] - KERNEL + 1
         out = in_space(lambda frames: F.conv2d(frames, self.weight[:, :, 0], self.bias, padding=1), x[:, :last:stride])
         for k in range(1, KERNEL):
-            kernel = self.weight[:, :, k]
-            out += in_space(
-                lambda frames, kernel=kernel: F.conv2d(frames, kernel, padding=1), x[:, k : k + last : stride]
-            )
+            convolve = partial(F.conv2d, weight=self.weight[:, :, k], padding=1)
+            out += in_space(convolve, x[:, k : k + last : stride])
         return out
 
 
@@ -199,8 +197,8 @@ class TimeBlock(nn.Module):
         self.norm2 = layer_norm(channels)
         self.conv2 = conv()
         if not space:
-            nn.init.zeros_(self.conv2.weight)  # before training, time passes through, as in the authors' code
-            nn.init.zeros_(self.conv2.bias)
+            for parameter in self.conv2.parameters():  # before training, time passes through, as in the authors' code
+                nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv2(self.pad(activated(self.norm2, self.conv1(self.pad(activated(self.norm1, x))))))
@@ -380,6 +378,7 @@ class Encoder(nn.Module):
         x = video.permute(0, 2, 3, 4, 1)
         x = torch.cat([x[:, :1].expand(-1, self.copies, -1, -1, -1), x], dim=1)
         for i, (level, downsample) in enumerate(zip(self.levels, self.downsamples, strict=False)):
+            assert isinstance(downsample, Downsample)
             layers = [*([self.stem] if i == 0 else []), *flattened(level), downsample]
             x = by_strips(layers, x, downsample.space.in_channels, self.reach)
         x = through([*flattened(self.levels[-1]), *self.mid, self.head], x)
@@ -417,6 +416,7 @@ class Decoder(nn.Module):
     def forward(self, latent: Tensor) -> Tensor:
         x = through([self.stem, *self.mid, *flattened(self.levels[0])], latent.permute(0, 2, 3, 4, 1))
         for i, upsample in enumerate(self.upsamples):
+            assert isinstance(upsample, Upsample)
             is_last = i + 1 == len(self.upsamples)
             layers = [upsample, *flattened(self.levels[i + 1]), *([self.head] if is_last else [])]
             frames = 2 if isinstance(upsample.time, TimeUpsample) else 1

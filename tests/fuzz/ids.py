@@ -10,8 +10,9 @@ import torch
 from tests.support.fuzz import Boundary, Case, in_other_form, in_other_shape, odd_number, odd_value, shown
 from tests.support.tokenizers import expect
 from zoo import codes as zoo_codes
+from zoo.codes.patterns import MARKERS, ORDERS
 
-FUNCTIONS = ("flatten", "unflatten", "pack", "unpack", "packed_size", "vocabulary_size")
+FUNCTIONS = ("flatten", "unflatten", "pattern_ids", "pattern_codes", "pack", "unpack", "packed_size", "vocabulary_size")
 
 
 class Ids(Boundary):
@@ -27,7 +28,12 @@ class Ids(Boundary):
         generator = torch.Generator().manual_seed(random.randrange(2**32))
         codes = torch.stack([torch.randint(size, (shape[0], *grid), generator=generator) for size in sizes], dim=1)
         offset = random.choice([0, 5, 2**40])
+        order, markers = random.choice(ORDERS), random.sample(MARKERS, random.randint(0, len(grid) + 1))
+        markers = [marker for marker in markers if len(grid) > {"row": 1, "frame": 2}.get(marker, 0)]
+        ids = zoo_codes.Pattern(sizes, order, markers, offset).ids(codes)
         given: dict[str, tuple[Any, ...]] = {
+            "pattern_ids": (codes, sizes, order, markers, offset),
+            "pattern_codes": (ids, sizes, order, markers, grid, offset),
             "flatten": (codes, sizes, offset),
             "unflatten": (zoo_codes.flatten(codes, sizes, offset=offset), sizes, grid, offset),
             "pack": (codes, sizes),
@@ -89,6 +95,19 @@ def check_unpack(data: Any, sizes: Any, shape: Any) -> None:
 
 def check_packed_size(sizes: Any, shape: Any) -> None:
     expect(zoo_codes.packed_size(sizes, shape) >= 0, "a negative number of bytes")
+
+
+def check_pattern_ids(codes: Any, sizes: Any, order: Any, markers: Any, offset: Any) -> None:
+    pattern = zoo_codes.Pattern(sizes, order, markers, offset)
+    ids = pattern.ids(codes)
+    expect(ids.min() >= offset and ids.max() < offset + pattern.vocabulary_size, "ids out of range")
+    expect(torch.equal(pattern.codes(ids, codes.shape[2:]), codes.long()), "the ids have other codes")
+
+
+def check_pattern_codes(ids: Any, sizes: Any, order: Any, markers: Any, grid: Any, offset: Any) -> None:
+    pattern = zoo_codes.Pattern(sizes, order, markers, offset)
+    codes = pattern.codes(ids, grid)
+    expect(torch.equal(pattern.ids(codes), ids.long()), "the codes have other ids")
 
 
 def check_vocabulary_size(sizes: Any) -> None:

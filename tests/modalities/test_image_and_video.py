@@ -253,7 +253,7 @@ def test_bad_sources_are_refused_with_what_came():
 
 
 @pytest.mark.parametrize("size", [(640, 480), (481, 641), (31, 97), (256, 256), (1, 5), (255, 700)])
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
 def test_resizing_is_torchvisions_on_a_pillow_image(photograph, size, interpolation):
     picture = photograph.resize(size)
     pixels = torchvision.transforms.functional.pil_to_tensor(picture)
@@ -263,11 +263,35 @@ def test_resizing_is_torchvisions_on_a_pillow_image(photograph, size, interpolat
     assert torch.equal(resized, expected)
 
 
-def test_floats_are_resized_with_the_same_filter(photograph):
+# With weights below zero, Pillow also clips between its two passes.
+@pytest.mark.parametrize(
+    ("interpolation", "levels"),
+    [("bilinear", 1.01), ("opencv", 1.01), ("box", 1.01), ("bicubic", 4), ("lanczos", 8), ("halved-bicubic", 8)],
+)
+def test_floats_are_resized_with_the_same_filter(photograph, interpolation, levels):
     pixels = torchvision.transforms.functional.pil_to_tensor(photograph)
-    resized = media.resize_short_side(pixels / 255, 100)
-    assert (resized * 255 - media.resize_short_side(pixels, 100)).abs().max() <= 1.01
+    resized = media.resize_short_side(pixels / 255, 100, interpolation)
+    assert (resized * 255 - media.resize_short_side(pixels, 100, interpolation)).abs().max() <= levels
     assert 0 <= resized.min() <= resized.max() <= 1
+
+
+def bilinear_of_four_pixels(values: np.ndarray, size: int) -> np.ndarray:
+    """Rows resized along axis 0 to `size`: each lies between the two whose centres are nearest to its own."""
+    centres = np.clip((np.arange(size) + 0.5) * len(values) / size - 0.5, 0, len(values) - 1)
+    above = np.floor(centres).astype(int)
+    share = (centres - above)[:, None, None]
+    return values[above] * (1 - share) + values[np.minimum(above + 1, len(values) - 1)] * share
+
+
+@pytest.mark.parametrize(("size", "expected"), [((640, 480), (64, 85)), ((31, 97), (200, 64)), ((641, 500), (64, 82))])
+def test_opencvs_resizing_takes_four_pixels_and_rounds_the_long_side(photograph, size, expected):
+    picture = photograph.resize(size)
+    pixels = torchvision.transforms.functional.pil_to_tensor(picture)
+    rows = bilinear_of_four_pixels(np.asarray(picture, dtype=np.float64), expected[0])
+    plain = bilinear_of_four_pixels(rows.swapaxes(0, 1), expected[1]).swapaxes(0, 1)
+    resized = media.resize_short_side(pixels, 64, "opencv")
+    assert resized.shape[1:] == expected
+    assert np.abs(resized.movedim(0, -1).numpy() - plain).max() <= 0.501
 
 
 @pytest.mark.parametrize("size", [(4, 4), (5, 7), (8, 8), (11, 10)])

@@ -18,6 +18,8 @@ OURS = {
     "factorized-vq": {"codebook_sizes": (8, 8)},
     "shared-mapping-vq": {"dims": (4, 2), "codebook_size": 16},
     "sim-vq": {"codebook_size": 16},
+    "gumbel-vq": {"codebook_size": 16},
+    "ibq": {"codebook_size": 16},
     "fsq": {"levels": (4, 3, 3, 3, 3, 3)},
     "lfq": {},
     "grouped-lfq": {"num_groups": 2},

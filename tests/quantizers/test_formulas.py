@@ -14,11 +14,13 @@ from zoo.errors import InputError
 from zoo.quantizers import (
     BSQ,
     FSQ,
+    IBQ,
     LFQ,
     AdditiveVQ,
     DimensionwiseQuantizer,
     FactorizedVQ,
     GroupedLFQ,
+    GumbelVQ,
     ProductVQ,
     Quantizer,
     ResidualVQ,
@@ -26,6 +28,7 @@ from zoo.quantizers import (
     SimVQ,
     VectorQuantizer,
     codebook_entropy_loss,
+    most_similar_code,
     nearest_code,
 )
 
@@ -114,6 +117,15 @@ def test_nearest_code_finds_rows_of_a_codebook_of_262144_by_256():
 
 def test_nearest_code_has_no_gradient():
     assert not nearest_code(torch.randn(4, 3, requires_grad=True), torch.randn(5, 3)).requires_grad
+
+
+@pytest.mark.parametrize("chunk", [3, 64, None])
+@pytest.mark.parametrize("biased", [False, True])
+def test_the_most_similar_code_has_the_largest_product(chunk, biased):
+    z, rows = torch.randn(100, 5), torch.randn(200, 5)
+    bias = torch.randn(200) if biased else None
+    products = z @ rows.T + (bias if biased else 0)
+    assert torch.equal(most_similar_code(z, rows, bias, chunk=chunk), products.argmax(1))
 
 
 # VectorQuantizer
@@ -567,3 +579,99 @@ def test_sim_vq_agrees_with_vector_quantize_pytorch():
 
 def test_the_table_of_sim_vq_is_frozen():
     assert [name for name, _ in SimVQ(4, 8).named_parameters()] == ["transform.weight"]
+
+
+# IBQ, GumbelVQ
+
+
+def plain_ibq(z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes, rows, and rows with the gradient of the one-hot vector over all codes, as published."""
+    probability = torch.softmax(z @ rows.T, dim=1)
+    codes = probability.argmax(dim=1)
+    hard = torch.nn.functional.one_hot(codes, len(rows)).to(z.dtype)
+    return codes, hard @ rows, (hard - probability.detach() + probability) @ rows
+
+
+def test_ibq_has_the_values_losses_and_gradients_of_the_published_formula():
+    quantizer = IBQ(4, 50, temperature=0.3)
+    z, direction = torch.randn(200, 4, requires_grad=True), torch.randn(200, 4)
+    output = quantizer(z)
+    rows = quantizer.codebook.detach().clone().requires_grad_()
+    codes, row, quantized = plain_ibq(z, rows)
+    losses = {
+        "index_loss": (quantized - z).square().mean(),
+        "commitment_loss": (row.detach() - z).square().mean(),
+        "codebook_loss": (row - z.detach()).square().mean(),
+        "entropy_loss": entropy_difference(torch.softmax(z @ rows.T / 0.3, dim=1)),
+    }
+    assert torch.equal(output.codes[:, 0], codes)
+    assert torch.allclose(output.quantized, quantized, atol=1e-6)
+    assert output.losses.keys() == losses.keys()
+    ours = {"quantized": (output.quantized * direction).sum(), **output.losses}
+    theirs = {"quantized": (quantized * direction).sum(), **losses}
+    for name, loss in theirs.items():
+        assert torch.allclose(ours[name], loss, rtol=1e-5, atol=1e-6), name
+        of_ours, of_theirs = (
+            torch.autograd.grad(each, inputs, retain_graph=True, allow_unused=True)
+            for each, inputs in ((ours[name], (z, quantizer.codebook)), (loss, (z, rows)))
+        )
+        for mine, other in zip(of_ours, of_theirs, strict=True):
+            assert (mine is None) == (other is None), name
+            assert mine is None or torch.allclose(mine, other, rtol=1e-4, atol=1e-5), name
+
+
+def test_the_gradient_of_ibq_reaches_rows_that_no_vector_chose():
+    quantizer = IBQ(4, 500)
+    output = quantizer(torch.randn(20, 4))
+    (output.quantized * torch.randn(20, 4)).sum().backward()
+    assert len(output.codes.unique()) <= 20
+    assert (quantizer.codebook.grad != 0).any(dim=1).all()
+
+
+def test_training_ibq_never_makes_a_tensor_of_vectors_by_codes():
+    quantizer = IBQ(4, 20000)
+    z = torch.randn(3000, 4, requires_grad=True)
+    with LargestTensor() as largest:
+        losses = quantizer(z).losses
+        (losses["index_loss"] + losses["entropy_loss"]).backward()
+    assert largest.size <= 2**22
+
+
+def test_gumbel_vq_takes_the_code_of_the_largest_logit():
+    quantizer = GumbelVQ(4, 50).eval()
+    z = torch.randn(200, 4)
+    codes = (z @ quantizer.project.weight.T + quantizer.project.bias).argmax(1)
+    output = quantizer(z)
+    assert torch.equal(output.codes[:, 0], codes)
+    assert torch.equal(output.quantized, quantizer.codebook[codes])
+
+
+def test_gumbel_vq_in_training_draws_codes_with_the_probabilities_of_its_logits():
+    quantizer = GumbelVQ(4, 6)
+    z = torch.randn(4)
+    codes = quantizer(z.expand(20000, 4)).codes
+    shares = torch.bincount(codes.flatten(), minlength=6) / 20000
+    assert torch.allclose(shares, torch.softmax(quantizer.project(z), dim=0), atol=0.02)
+
+
+def test_gumbel_vq_has_the_gradients_and_the_loss_of_the_formula():
+    quantizer = GumbelVQ(4, 50, temperature=0.7)
+    z, direction = torch.randn(200, 4, requires_grad=True), torch.randn(200, 4)
+    torch.manual_seed(3)
+    output = quantizer(z)
+    torch.manual_seed(3)
+    noise = -torch.empty(200, 50).exponential_().log()
+    logits = quantizer.project(z)
+    soft = torch.softmax((logits + noise) / 0.7, dim=1)
+    hard = torch.nn.functional.one_hot(soft.argmax(1), 50).float()
+    quantized = (hard - soft.detach() + soft) @ quantizer.codebook
+    divergence = torch.distributions.kl_divergence(
+        torch.distributions.Categorical(logits=logits), torch.distributions.Categorical(probs=torch.ones(50) / 50)
+    ).mean()
+    assert torch.equal(output.codes[:, 0], soft.argmax(1))
+    assert torch.allclose(output.losses["kl_loss"], divergence, atol=1e-6)
+    parameters = [z, *quantizer.parameters()]
+    ours = torch.autograd.grad((output.quantized * direction).sum(), parameters)
+    theirs = torch.autograd.grad((quantized * direction).sum(), parameters)
+    for one, other in zip(ours, theirs, strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-5)

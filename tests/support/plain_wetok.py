@@ -1,4 +1,4 @@
-"""WeTok as a plain computation from the published keys, at a small configuration."""
+"""WeTok and Open-MAGVIT2 as a plain computation from the published keys, at a small configuration."""
 
 import json
 
@@ -139,7 +139,7 @@ def register_small(name: str, generative: bool) -> None:
         )
 
 
-def write_golden(folder, generative: bool, size: tuple[int, int], batch: int, seed: int):
+def write_golden(folder, generative: bool, size: tuple[int, int], batch: int, seed: int, groups: int = 2):
     tensors = {
         "model_ema." + key.replace(".", ""): {"shape": shape, "dtype": "float32"}
         for key, shape in published_shapes(generative).items()
@@ -151,8 +151,8 @@ def write_golden(folder, generative: bool, size: tuple[int, int], batch: int, se
     generator = torch.Generator().manual_seed(seed)
     image = torch.rand(batch, 3, *size, generator=generator) * 2 - 1
     latent = plain.encode(image)
-    bits = (latent > 0).permute(0, 2, 3, 1).unflatten(-1, (2, 8))
-    codes = sum(bits[..., k].long() * 2**k for k in range(8))
+    bits = (latent > 0).permute(0, 2, 3, 1).unflatten(-1, (groups, DIM // groups))
+    codes = sum(bits[..., k].long() * 2**k for k in range(DIM // groups))
     signs = torch.where(latent > 0, 1.0, -1.0)
     arrays = {"input": image, "latent": latent, "codes": codes}
     if generative:

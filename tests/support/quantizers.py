@@ -10,11 +10,13 @@ from torch.nn import functional
 from zoo.quantizers import (
     BSQ,
     FSQ,
+    IBQ,
     LFQ,
     AdditiveVQ,
     DimensionwiseQuantizer,
     FactorizedVQ,
     GroupedLFQ,
+    GumbelVQ,
     ProductVQ,
     ProjectedResidualVQ,
     ProjectedVQ,
@@ -50,6 +52,8 @@ OURS: dict[str, Callable[[], Quantizer]] = {
     "shared-mapping": lambda: SharedMappingVQ((4, 2), 16),
     "dimensionwise": lambda: DimensionwiseQuantizer(DIM, bits=4, scale=0.5),
     "sim": lambda: SimVQ(DIM, 16),
+    "gumbel": lambda: GumbelVQ(DIM, 16),
+    "ibq": lambda: IBQ(DIM, 16),
     "projected": lambda: ProjectedVQ(DIM, 16, 3),
 }
 PACKAGE: dict[str, dict[str, object]] = {

@@ -1,4 +1,4 @@
-"""Losses that make code vectors resemble the features of a frozen, published network, their teacher."""
+"""Losses that make code vectors resemble what a frozen, published network, their teacher, knows of the signal."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from zoo.spec import TokenizerOutput
 from zoo.tokenizer import Tokenizer
 from zoo.trainers.data.options import AudioData, ImageData
 from zoo.trainers.frozen import Frozen, require
+from zoo.trainers.losses.indirect import WHISPER_TEACHERS, IndirectDistillation
 from zoo.trainers.losses.perceptual import Normalize
 from zoo.trainers.recipe import Recipe, Teacher
 
@@ -31,16 +32,21 @@ class VisionTeacher:
     """A published vision transformer.
 
     timm: its name in timm. width: width of its features. final_norm: whether they are taken after its last norm.
+    projected: whether they are projected to the space that CLIP's images and texts share.
     """
 
     timm: str
     width: int
     final_norm: bool
+    projected: bool = False
 
 
 IMAGE_TEACHERS = {
     "clip-vit-large-patch14": VisionTeacher("vit_large_patch14_clip_quickgelu_224.openai", 1024, final_norm=False),
     "clip-vit-base-patch16": VisionTeacher("vit_base_patch16_clip_quickgelu_224.openai", 768, final_norm=False),
+    "clip-vit-base-patch16-projected": VisionTeacher(
+        "vit_base_patch16_clip_quickgelu_224.openai", 512, final_norm=True, projected=True
+    ),
     "dinov2-small": VisionTeacher("vit_small_patch14_dinov2.lvd142m", 384, final_norm=True),
 }
 SPEECH_TEACHERS = {
@@ -64,12 +70,12 @@ SPEECH_FRAMES = 50  # frames a second of the teachers' features
 
 
 class ImageTeacher(nn.Module):
-    """Class token of a ViT: its feature of an image as a whole, with the weights that timm has for the network.
+    """A ViT with the weights that timm has for it: its feature of an image as a whole, the class token, or of patches.
 
     As in FQGAN (arXiv 2411.16681): images are resized to 224 by 224 by the nearest pixel and normalised as the network
     expects; CLIP's last state is taken before its norm and projection, DINOv2's after its norm.
 
-    Takes `[B, 3, H, W]` in [0, 1], returns `[B, width]` without a gradient.
+    Takes `[B, 3, H, W]` in [0, 1], returns `[B, width]` without a gradient; `patches` returns `[B, patches, width]`.
 
     Args:
         name: a key of `IMAGE_TEACHERS`.
@@ -89,7 +95,8 @@ class ImageTeacher(nn.Module):
         self.width = teacher.width
         self.normalize = Normalize(settings.mean, settings.std)
         try:
-            network = timm.create_model(teacher.timm, pretrained=True, num_classes=0, img_size=224)
+            outputs = teacher.width if teacher.projected else 0
+            network = timm.create_model(teacher.timm, pretrained=True, num_classes=outputs, img_size=224)
         except Exception as error:
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise InputError(
@@ -103,9 +110,17 @@ class ImageTeacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
+        return self._tokens(images)[:, 0]
+
+    @torch.no_grad()
+    def patches(self, images: Tensor) -> Tensor:
+        """Return the features of the 16x16 or 14x14 patches of images `[B, 3, H, W]` in [0, 1], row by row."""
+        return self._tokens(images)[:, 1:]
+
+    def _tokens(self, images: Tensor) -> Tensor:
         network = self.frozen.network
         images = functional.interpolate(images, (224, 224), mode="nearest")
-        return network.forward_features(self.normalize(images))[:, 0]
+        return network.head(network.forward_features(self.normalize(images)))
 
 
 class FeatureHead(nn.Module):
@@ -175,6 +190,32 @@ class RepresentationLoss(nn.Module):
         return info_nce(self.head(quantized), self.teacher(images))
 
 
+class FeatureDistillation(nn.Module):
+    """Mean over patches of 1 - cos between the features that codes stand for and those of a frozen teacher (TokenFlow).
+
+    `forward(features, images)` takes features `[B, patches, width]`, as `Tokenizer.to_features` returns them, and
+    images `[B, 3, H, W]` in [0, 1]; the gradient goes to the features.
+
+    Args:
+        teacher: a key of `IMAGE_TEACHERS`.
+
+    Raises:
+        InputError: from `forward`: features of other patches or of another width than the teacher's.
+    """
+
+    def __init__(self, teacher: str):
+        super().__init__()
+        self.teacher = ImageTeacher(teacher)
+
+    def forward(self, features: Tensor, images: Tensor) -> Tensor:
+        expected = self.teacher.patches(images)
+        if features.shape != expected.shape:
+            raise InputError(
+                f"recipe: the tokenizer's features are {list(features.shape)}, the teacher's {list(expected.shape)}"
+            )
+        return 1 - functional.cosine_similarity(features, expected, dim=-1).mean()
+
+
 class SpeechTeacher(nn.Module):
     """HuBERT's features of speech: the mean of its 13 states, the one before its layers and those after each layer.
 
@@ -191,7 +232,7 @@ class SpeechTeacher(nn.Module):
 
     def __init__(self, name: str):
         super().__init__()
-        weights = lookup(name, SPEECH_TEACHERS, others=TEXT_TEACHERS)
+        weights = lookup(name, SPEECH_TEACHERS, others=(*TEXT_TEACHERS, *WHISPER_TEACHERS))
         require(weights, f"the teacher {name}")
         network = torchaudio.models.hubert_base()
         path = weights.path()
@@ -325,6 +366,7 @@ class SemanticDistillation(nn.Module):
 class RepresentationTerms(nn.Module):
     """The terms of a recipe's `teachers`, each between the vectors of one codebook and one teacher.
 
+    In a semantic system (`Tokenizer.teacher_features`), they are between its features and the teacher's.
     Parameters and state dict are those of the losses' heads, which start with random weights that the seed decides.
 
     Args:
@@ -338,7 +380,7 @@ class RepresentationTerms(nn.Module):
     def __init__(self, tokenizer: Tokenizer, recipe: Recipe):
         super().__init__()
         self.options = {f"{name}_representation_loss": options for name, options in recipe.teachers.items()}
-        self._quantizer = (tokenizer.quantizer,)  # in a tuple, which leaves its parameters to the tokenizer
+        self._tokenizer = (tokenizer,)  # in a tuple, which leaves its parameters to the tokenizer
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
             self.losses = nn.ModuleDict(
@@ -353,22 +395,30 @@ class RepresentationTerms(nn.Module):
     def forward(self, output: TokenizerOutput, original: Tensor) -> dict[str, Tensor]:
         """The unweighted terms by name, of the tokenizer's output for `original`."""
         quantized, codes = output.latent.movedim(1, -1), output.codes.movedim(1, -1)
-        (quantizer,) = self._quantizer
+        (tokenizer,) = self._tokenizer
+        if tokenizer.teacher_features is not None:
+            features = tokenizer.to_features(output.latent.float())
+            return {name: loss(features, original) for name, loss in self.losses.items()}
+        vectors_of = tokenizer.quantizer.vectors_of
         return {
-            name: loss(
-                quantizer.vectors_of(self.options[name].codebook, quantized, codes).movedim(-1, 1).float(), original
-            )
+            name: loss(vectors_of(self.options[name].codebook, quantized, codes).movedim(-1, 1).float(), original)
             for name, loss in self.losses.items()
         }
 
 
-def make_loss(options: Teacher, tokenizer: Tokenizer, recipe: Recipe) -> RepresentationLoss | SemanticDistillation:
-    """The loss between a teacher and the codebook of a tokenizer that a recipe trains."""
+def make_loss(
+    options: Teacher, tokenizer: Tokenizer, recipe: Recipe
+) -> RepresentationLoss | SemanticDistillation | IndirectDistillation | FeatureDistillation:
+    """The loss between a teacher and the codebook, or the features, of a tokenizer that a recipe trains."""
     spec, quantizer, data = tokenizer.spec, tokenizer.quantizer, recipe.data
+    if tokenizer.teacher_features is not None:
+        return FeatureDistillation(options.teacher)
     nothing = torch.zeros(1, quantizer.dim), torch.zeros(1, quantizer.num_codebooks, dtype=torch.int64)
     vectors = quantizer.vectors_of(options.codebook, *(tensor.to(tokenizer.device) for tensor in nothing))
     dim = vectors.shape[-1]
     if isinstance(data, AudioData):
+        if options.teacher in WHISPER_TEACHERS:
+            return IndirectDistillation(options.teacher, tokenizer)
         assert spec.sample_rate is not None and spec.frame_rate is not None
         return SemanticDistillation(options.teacher, dim, spec.sample_rate, spec.frame_rate)
     if not isinstance(data, ImageData) or spec.tail_drop:

@@ -89,7 +89,8 @@ def quantizer_losses(tokenizer: Tokenizer) -> list[str]:
     The quantizer and the state of the random generators do not change.
     """
     quantizer = copy.deepcopy(tokenizer.quantizer)
-    latent = torch.zeros(2, 8, quantizer.dim, device=tokenizer.device)
+    grid = tokenizer.spec.scales[-1] if tokenizer.spec.scales else (8,)
+    latent = torch.zeros(2, *grid, quantizer.dim, device=tokenizer.device)
     with torch.random.fork_rng(), torch.no_grad():
         return list(quantizer(latent.normal_()).losses)
 

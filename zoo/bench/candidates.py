@@ -24,6 +24,7 @@ from zoo.tokenizer import Tokenizer
 WORDS = {
     "num_tokens": "{} tokens",
     "num_codebooks": "{} codebooks",
+    "num_scales": "{} scales",
     "quality": "quality {}",
     "kbit/s": "{} kbit/s",
     "CRF": "CRF {}",
@@ -149,7 +150,7 @@ class TokenizerCandidate(Candidate):
         )
 
     def compress(self, signal: Tensor) -> tuple[int, Tensor]:
-        """Return bytes and codes: the first `num_tokens` or `num_codebooks` of them where the setting says so."""
+        """Return bytes and codes: the first tokens, codebooks or scales of them where the setting says so."""
         tokenizer = self.lazy.tokenizer()
         values = self.preprocessing.to_tokenizer(signal, tokenizer.spec).to(tokenizer.device)
         options: dict[str, Any] = {**self.setting, **self._generator(tokenizer.encode_options)}
@@ -173,14 +174,14 @@ class TokenizerCandidate(Candidate):
 
 
 def settings(spec: TokenizerSpec, num_codebooks: Sequence[int] | None = None) -> list[dict[str, int]]:
-    """Return one setting for each rate: 1, 2, 4, ... and all tokens or codebooks where the first few decode alone.
+    """Return one setting for each rate: 1, 2, 4, ... and all tokens, codebooks or scales where the first decode alone.
 
     num_codebooks: those that are wanted instead of 1, 2, 4, ..., if the codebooks are residual.
 
     Raises:
         InputError: a number of codebooks that the variant does not have.
     """
-    partial = spec.partial
+    partial = spec.partial_of(spec.resolution) if spec.resolution is not None else spec.partial
     if partial is None:
         return [{}]
     if spec.residual and num_codebooks is not None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from zoo.errors import CheckpointError
 
 State = dict[str, Tensor]
+Layout = tuple[str | tuple[str, ...], ...]
 
 # Data types of weights, which are converted to the network's.
 FLOATING = (
@@ -39,8 +40,8 @@ class KeyMap:
             whose `ours` fits is used; a key that no rule fits has the same name in both. Where `published` is a tuple
             of names, `transform` makes our tensor of all of theirs. Normalised weights (`weight_g`, `weight_v`) need
             no rule for the names that PyTorch's parametrization gives them.
-        layout: the keys that lead from the top of the file to the state dict. A state dict that consists of several
-            has the name of each before its keys, with a dot between.
+        layout: the keys that lead from the top of the file to the state dict; of a tuple of keys, the first that is
+            there does. A state dict that consists of several has the name of each before its keys, with a dot between.
         ignore: prefixes of published keys that inference does not need, or endings, as `*.filter`.
         averaged: prefix of an exponential moving average that is stored under the raw keys without their dots.
             If a module (`encoder`, `decoder`) has one, all of its tensors are taken from it, otherwise the raw ones.
@@ -50,7 +51,7 @@ class KeyMap:
     def __init__(
         self,
         *rules: tuple[str, str] | tuple[str | tuple[str, ...], str, Callable[..., Tensor]],
-        layout: tuple[str, ...] = (),
+        layout: Layout = (),
         ignore: tuple[str, ...] = (),
         averaged: str | None = None,
         only: tuple[str, ...] = (),
@@ -74,8 +75,9 @@ class KeyMap:
 
     def found(self, checkpoint: Mapping[str, Any], expected: Iterable[str]) -> int:
         """Return how many of our keys `expected` the published `checkpoint` has, which distinguishes layouts."""
-        for key in self.layout:
-            checkpoint = checkpoint.get(key, {}) if isinstance(checkpoint, Mapping) else {}
+        for step in self.layout:
+            key = _key_of(checkpoint, step)
+            checkpoint = {} if key is None else checkpoint[key]
         if not isinstance(checkpoint, Mapping):
             return 0
         checkpoint = flattened(checkpoint)
@@ -157,17 +159,24 @@ def _weight_norm_key(key: str, state: Mapping[str, Tensor]) -> str:
     return parametrized if parametrized in state else key
 
 
-def descend(checkpoint: Mapping[str, Any], layout: tuple[str, ...], source: str) -> Mapping[str, Tensor]:
+def descend(checkpoint: Mapping[str, Any], layout: Layout, source: str) -> Mapping[str, Tensor]:
     """Return the state dict inside `checkpoint`, below the keys of `layout`."""
-    for key in layout:
-        if not isinstance(checkpoint, Mapping) or key not in checkpoint:
-            raise CheckpointError(f"{source}: expected the state dict under {'.'.join(layout)}, found no {key!r}")
+    steps = [step if isinstance(step, str) else " or ".join(step) for step in layout]
+    path = ".".join(steps)
+    for step, name in zip(layout, steps, strict=True):
+        key = _key_of(checkpoint, step)
+        if key is None:
+            raise CheckpointError(f"{source}: expected the state dict under {path}, found no {name!r}")
         checkpoint = checkpoint[key]
     if not isinstance(checkpoint, Mapping):
-        raise CheckpointError(
-            f"{source}: expected named tensors under {'.'.join(layout)}, found {described(checkpoint)}"
-        )
+        raise CheckpointError(f"{source}: expected named tensors under {path}, found {described(checkpoint)}")
     return checkpoint
+
+
+def _key_of(checkpoint: Any, step: str | tuple[str, ...]) -> str | None:
+    """Return the key of a step of a layout, or the first of several; None: there is none."""
+    keys = (step,) if isinstance(step, str) else step
+    return next((key for key in keys if isinstance(checkpoint, Mapping) and key in checkpoint), None)
 
 
 def flattened(state: Mapping[str, Any]) -> dict[str, Any]:

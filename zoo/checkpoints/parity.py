@@ -24,7 +24,7 @@ from zoo.checkpoints.synthetic import synthetic_checkpoint
 from zoo.errors import InputError
 from zoo.modalities.structure import ATOMS
 from zoo.parts import Part
-from zoo.registry import HubSource, Variant
+from zoo.registry import Variant
 from zoo.tokenizer import Tokenizer
 
 Run = Callable[[Tokenizer, Mapping[str, Tensor], Mapping[str, str]], dict[str, Tensor]]
@@ -124,14 +124,15 @@ def network_with_weights(
                 return name, tokenizer
     with checkpoints.without_storage():
         tokenizer = variant.build()
-    (keys,) = key_maps(variant)[:1]
-    checkpoints.assign(tokenizer, keys.convert(checkpoint, tokenizer.state_dict(), source))
+    expected = tokenizer.state_dict()
+    keys = max(key_maps(variant), key=lambda layout: layout.found(checkpoint, expected))
+    checkpoints.assign(tokenizer, keys.convert(checkpoint, expected, source))
     return None, tokenizer
 
 
 def key_maps(variant: Variant) -> list[KeyMap]:
-    """Return the key maps of the authors' files."""
-    files = variant.hub.files if isinstance(variant.hub, HubSource) else variant.sources[:1]
+    """Return the key maps of all published files, those of the authors' own first."""
+    files = [file for source in variant.sources for file in getattr(source, "files", (source,))]
     return [file.keys for file in files if file.keys is not None]
 
 
@@ -252,7 +253,8 @@ def to_ours(array: Tensor, axes: str | None, tokenizer: Tokenizer) -> Tensor:
     """Return a golden array with our axes: batch, channels or codebooks, grid or signal; atoms are left as they are.
 
     An axis that the reference leaves out (one chain, one channel, one codebook) is added, and positions in one row are
-    put on the grid if only one grid is possible. Without `axes`, the array has ours.
+    put on the grid if only one grid is possible; one vector for the whole signal has none. Without `axes`, the array
+    has ours.
     """
     if axes is None:
         return array
@@ -272,6 +274,6 @@ def to_ours(array: Tensor, axes: str | None, tokenizer: Tokenizer) -> Tensor:
     grid = None if spec.variable_size else spec.grid(spec.resolution or ())
     if grid and len(others) == 1 and array.shape[2] == math.prod(grid):
         return array.unflatten(2, grid)
-    if len(others) not in (len(tokenizer.modality.axes), len(spec.grid_axes)):
+    if others and len(others) not in (len(tokenizer.modality.axes), len(spec.grid_axes)):
         raise InputError(f"cannot turn axes {axes!r} into those of {spec.modality}")
     return array

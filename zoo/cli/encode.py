@@ -20,6 +20,7 @@ from zoo.cli.options import (
     JsonOption,
     NameArgument,
     NumCodebooksOption,
+    NumScalesOption,
     NumTokensOption,
     OptionalInputs,
     OverwriteOption,
@@ -51,6 +52,7 @@ def encode(
     all_chains: AllChainsOption = False,
     num_codebooks: NumCodebooksOption = None,
     num_tokens: NumTokensOption = None,
+    num_scales: NumScalesOption = None,
     stream: StreamOption = False,
     pcm: PcmOption = Pcm.s16le,
     overwrite: OverwriteOption = False,
@@ -84,6 +86,7 @@ def encode(
         all_chains=all_chains,
         num_codebooks=num_codebooks,
         num_tokens=num_tokens,
+        num_scales=num_scales,
         batch_size=batch_size,
         overwrite=overwrite,
     )

@@ -19,6 +19,8 @@ def info(name: VariantArgument, json: JsonOption = False) -> None:
         print_json(known)
         return
     width = max(map(len, known))
+    if known["other_scales"]:
+        known["other_scales"] = f"of {len(known['other_scales'])} other sizes, which --json shows"
     for key, value in known.items():
         if text := as_text(value):
             typer.echo(f"{key:<{width}}  {text}")
@@ -30,7 +32,7 @@ def as_text(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key}: {as_text(inner)}" for key, inner in value.items())
     if isinstance(value, list | tuple):
-        value = [as_text(v) if isinstance(v, dict) else v for v in value]
+        value = [as_text(v) if isinstance(v, dict | list | tuple) else v for v in value]
         return " x ".join(map(str, value)) if all(isinstance(v, int) for v in value) else ", ".join(map(str, value))
     if isinstance(value, bool):
         return "yes" if value else "no"

@@ -95,5 +95,8 @@ NumCodebooksOption = Annotated[
 NumTokensOption = Annotated[
     int | None, typer.Option(min=1, help="Tokens in the order of their importance: how many of the first to use.")
 ]
+NumScalesOption = Annotated[
+    int | None, typer.Option(min=1, help="A pyramid of scales: how many of the first, coarsest ones to use.")
+]
 DeviceOption = Annotated[str, typer.Option(help="Where the network runs, such as cuda.")]
 DtypeOption = Annotated[Dtype, typer.Option(help="Data type of the weights.")]

@@ -19,6 +19,7 @@ from zoo.cli.options import (
     JsonOption,
     NameArgument,
     NumCodebooksOption,
+    NumScalesOption,
     NumTokensOption,
     OverwriteOption,
     ResampleOption,
@@ -39,6 +40,7 @@ def reconstruct(
     all_chains: AllChainsOption = False,
     num_codebooks: NumCodebooksOption = None,
     num_tokens: NumTokensOption = None,
+    num_scales: NumScalesOption = None,
     overwrite: OverwriteOption = False,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = Dtype.float32,
@@ -64,6 +66,7 @@ def reconstruct(
         all_chains=all_chains,
         num_codebooks=num_codebooks,
         num_tokens=num_tokens,
+        num_scales=num_scales,
         overwrite=overwrite,
     )
     run("reconstructing", results, json, tokenizer.spec.modality)

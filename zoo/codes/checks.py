@@ -100,10 +100,12 @@ def check_against_spec(
     axes = modalities.get(spec.modality).axes
     if len(size) != len(axes):
         raise InputError(f"expected a size of ({', '.join(axes)}), got {size}")
-    if not spec.variable_size and size != spec.resolution:
-        raise InputError(f"{spec.name} takes {spec.modality}s of {times(spec.resolution or ())}, got size {size}")
+    if not spec.variable_size and size not in spec.sizes:
+        raise InputError(f"{spec.name} takes {spec.modality}s of {times(spec.sizes[0])}, got size {size}")
     expected = spec.grid(size)
-    if grid != expected and not (spec.tail_drop and grid < expected):
+    if spec.scales:
+        spec.scales_of_codes(grid[0], size)
+    elif grid != expected and not (spec.tail_drop and grid < expected):
         enough = f", enough for {times(largest_size(spec, grid))}" if spec.num_tokens is None else ""
         raise InputError(
             f"states a size of {times(size)} ({' x '.join(axes)}), for which {spec.name} gives {times(expected)} "
@@ -111,6 +113,31 @@ def check_against_spec(
         )
     if lengths is not None and int(lengths.max()) > size[0]:
         raise InputError(f"expected lengths of at most {size[0]} {axes[0]}, got {int(lengths.max())}")
+
+
+def check_layout(codes: Any, spec: TokenizerSpec) -> None:
+    """Raise InputError unless codes are a tensor in the layout of `spec`; its type and values are not checked.
+
+    The positions of a pyramid of scales are not checked either: only its size tells which they are.
+    """
+    most = spec.num_codebooks
+    least = 1 if spec.residual else most
+    layout = f"[batch, {'1 to ' if least < most else ''}{most}, {', '.join(spec.grid_axes)}]"
+    if not isinstance(codes, Tensor):
+        raise InputError(f"expected codes as an integer tensor {layout}, got {type(codes).__name__}")
+    if kind := special_kind(codes):
+        raise InputError(f"expected codes as an ordinary tensor {layout}, got a {kind} one")
+    if codes.ndim != 2 + len(spec.grid_axes) or not least <= codes.shape[1] <= most:
+        raise InputError(f"expected codes as {layout} (on the grid), got {list(codes.shape)}")
+    if codes.numel() == 0:
+        raise InputError(f"expected codes as {layout}, got an empty tensor {list(codes.shape)}")
+    if spec.variable_size or spec.scales:
+        return
+    grid, whole = tuple(codes.shape[2:]), spec.grid(spec.resolution or ())
+    if grid != whole and not (spec.tail_drop and grid[0] <= whole[0]):
+        takes = f"1 to {whole[0]}" if spec.tail_drop else times(whole)
+        noun = modalities.get(spec.modality).noun[0]
+        raise InputError(f"{spec.name} takes {takes} codes per {noun}, got {times(grid)}")
 
 
 def largest_size(spec: TokenizerSpec, grid: tuple[int, ...]) -> tuple[int, ...]:

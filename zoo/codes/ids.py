@@ -34,7 +34,7 @@ def flatten(codes: Tensor, codebook_sizes: Sequence[int], *, offset: int = 0) ->
     """
     sizes = check_sizes(codebook_sizes)
     symbols = check_codes(codes, sizes).flatten(2).transpose(1, 2)  # [batch, positions, num_codebooks]
-    return (symbols + _first_ids(sizes, offset, codes.device)).flatten(1)
+    return (symbols + first_ids(sizes, offset).to(codes.device)).flatten(1)
 
 
 def unflatten(ids: Tensor, codebook_sizes: Sequence[int], grid: Sequence[int], *, offset: int = 0) -> Tensor:
@@ -61,7 +61,7 @@ def unflatten(ids: Tensor, codebook_sizes: Sequence[int], grid: Sequence[int], *
         raise InputError(
             f"expected ids as [batch, {length}] for {len(sizes)} codebooks on grid {tuple(grid)}, got {list(ids.shape)}"
         )
-    first = _first_ids(sizes, offset, ids.device)
+    first = first_ids(sizes, offset).to(ids.device)
     symbols = ids.to(torch.int64).unflatten(1, (-1, len(sizes)))
     wrong = (symbols < first) | (symbols - first >= torch.tensor(sizes, device=ids.device))
     if wrong.any():
@@ -74,9 +74,10 @@ def unflatten(ids: Tensor, codebook_sizes: Sequence[int], grid: Sequence[int], *
     return (symbols - first).transpose(1, 2).unflatten(2, tuple(grid))
 
 
-def _first_ids(sizes: tuple[int, ...], offset: int, device: torch.device) -> Tensor:
+def first_ids(sizes: tuple[int, ...], offset: int) -> Tensor:
+    """Return the first id of each codebook, int64 `[num_codebooks]`; InputError for ids that are no int64 from 0."""
     if not isinstance(offset, int) or isinstance(offset, bool):
         raise InputError(f"expected offset as an integer, got {reprlib.repr(offset)}")
     if offset < 0 or offset + sum(sizes) > 2**63:
         raise InputError(f"expected ids from 0 to 2 ** 63 - 1, got {sum(sizes)} of them from offset {offset}")
-    return torch.tensor([offset, *sizes[:-1]], device=device).cumsum(0)
+    return torch.tensor([offset, *sizes[:-1]]).cumsum(0)

@@ -10,7 +10,7 @@ from torch import Tensor
 from zoo.metrics import METRICS, psnr
 from zoo.pictures import pages
 from zoo.pictures.pages import Panel
-from zoo.spec import TokenizerSpec
+from zoo.spec import PartialCodes, TokenizerSpec
 from zoo.tokenizer import Tokenizer
 from zoo.transcode import Figures, Reconstruction
 
@@ -18,16 +18,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def partial_counts(spec: TokenizerSpec) -> dict[str, int]:
+def partial_counts(partial: PartialCodes | None) -> dict[str, int]:
     """Return how many of the first codes the demo decodes alone, by label; empty if a signal needs all codes.
 
-    Of codebooks, they are 1, 2, 4 and all that `encode` uses; of tokens, 1, 4, 16, ... and all.
+    Of tokens, they are 1, 4, 16, ... and all; of codebooks and scales, 1, 2, 4 and all that `encode` uses.
     """
-    partial = spec.partial
     if partial is None:
         return {}
     fewer = [
-        count for count in ((1, 2, 4) if spec.residual else powers_of_4(partial.default)) if count < partial.default
+        count
+        for count in (powers_of_4(partial.default) if partial.option == "num_tokens" else (1, 2, 4))
+        if count < partial.default
     ]
     what = partial.option.removeprefix("num_")
     return {f"{count} {what if count > 1 else what.removesuffix('s')}": count for count in (*fewer, partial.default)}
@@ -41,9 +42,10 @@ def powers_of_4(end: int) -> list[int]:
 def partial_reconstructions(tokenizer: Tokenizer, result: Reconstruction) -> dict[str, Tensor]:
     """Return what all codes and the first few of them decode to, all last: float32 without batch axis, by label."""
     signals = {"reconstruction": result.reconstruction[0]}
-    if tokenizer.spec.partial is not None:
-        *fewer, (every, _) = partial_counts(tokenizer.spec).items()
-        parts = {label: tokenizer.spec.partial.first(result.codes, count) for label, count in fewer}
+    partial = tokenizer.spec.partial_of(tokenizer.size_of(result.original))
+    if partial is not None:
+        *fewer, (every, _) = partial_counts(partial).items()
+        parts = {label: partial.first(result.codes, count) for label, count in fewer}
         signals = {label: tokenizer.restore(codes, result.original)[0].float().cpu() for label, codes in parts.items()}
         signals[every] = result.reconstruction[0]
     return signals

@@ -161,7 +161,7 @@ class Demo:
     def _files(self, name: str, spec: TokenizerSpec) -> tuple[Path, ...]:
         """Return the files to write, the comparison first, and make their folder."""
         folder, suffix = self.folder / spec.name, modalities.get(spec.modality).signal_suffix
-        fewer = [label.replace(" ", "-") for label in partial_counts(spec)][:-1]
+        fewer = [label.replace(" ", "-") for label in partial_counts(spec.partial)][:-1]
         marks = [f".{mark}{suffix}" for mark in ("original", *fewer)]
         suffixes = [".png"] if spec.modality in SHOWN_WHOLE else [".png", *marks, suffix]
         files = tuple(folder / f"{name}{suffix}" for suffix in suffixes)

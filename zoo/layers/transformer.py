@@ -2,20 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor, nn
 
 
 class TransformerBlock(nn.Module):
-    """Attention, then an MLP of four times the width, each after a norm; takes and returns `[B, tokens, width]`."""
+    """Attention, then an MLP, each after a norm; takes and returns `[B, tokens, width]`.
 
-    def __init__(self, width: int, num_heads: int):
+    Args:
+        width, num_heads: channels and heads. hidden_dim: channels inside the MLP; None: four times the width.
+        epsilon: of the norms. activation: makes the nonlinearity of the MLP.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        hidden_dim: int | None = None,
+        *,
+        epsilon: float = 1e-5,
+        activation: Callable[[], nn.Module] = nn.GELU,
+    ):
         super().__init__()
-        self.norm1 = nn.LayerNorm(width)
+        hidden_dim = 4 * width if hidden_dim is None else hidden_dim
+        self.norm1 = nn.LayerNorm(width, eps=epsilon)
         self.attention = nn.MultiheadAttention(width, num_heads, batch_first=True)
-        self.norm2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.norm2 = nn.LayerNorm(width, eps=epsilon)
+        self.mlp = nn.Sequential(nn.Linear(width, hidden_dim), activation(), nn.Linear(hidden_dim, width))
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm1(x)
         x = x + self.attention(h, h, h, need_weights=False)[0]
         return x + self.mlp(self.norm2(x))
+
+
+# Values of key maps: published weights of attention as those of `nn.MultiheadAttention`
+
+
+def stacked(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Return the weights or biases of queries, keys and values in one."""
+    return torch.cat([query, key, value])
+
+
+def with_key_bias(query: Tensor, value: Tensor) -> Tensor:
+    """Return the biases of queries, keys and values in one, for published layers that have none for the keys."""
+    return torch.cat([query, torch.zeros_like(query), value])

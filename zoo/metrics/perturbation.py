@@ -21,7 +21,7 @@ from zoo.errors import InputError
 from zoo.metrics import networks
 from zoo.metrics.base import Metric
 from zoo.metrics.image import rfid
-from zoo.quantizers.base import Quantizer
+from zoo.quantizers.base import Quantizer, ScalesQuantizer
 from zoo.tokenizer import Tokenizer
 
 # Rates alpha and strengths delta that the paper averages over. They are recalled and were not checked against it;
@@ -87,8 +87,12 @@ def perturb_codes(
 def codebook_rows(quantizer: Quantizer) -> list[Tensor]:
     """Return each codebook as the decoder receives it, `[codebook_size, dim]`, with the other codebooks' codes at 0.
 
-    Where codebooks are added or concatenated, distances between rows are those within the codebook itself.
+    Where codebooks are added or concatenated, distances between rows are those within the codebook itself. Of a
+    pyramid of scales, they are the rows before they are enlarged.
     """
+    if isinstance(quantizer, ScalesQuantizer):
+        assert isinstance(quantizer.layer, Quantizer)
+        return codebook_rows(quantizer.layer)
     books = []
     for index, size in enumerate(quantizer.codebook_sizes):
         device = next((tensor.device for tensor in (*quantizer.parameters(), *quantizer.buffers())), None)

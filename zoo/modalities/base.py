@@ -149,9 +149,10 @@ class Modality(ABC):
             raise InputError(f"expected {self.name} as {layout}, got an empty tensor {list(x.shape)}")
         if values_are_readable(x):
             self.check_values(x)
-        if not spec.variable_size and x.shape[-2:] != spec.resolution:
-            wanted, got = ("x".join(map(str, size)) for size in (spec.resolution or (), x.shape[-2:]))
-            raise InputError(f"{spec.name} takes {self.name} of {wanted}, got {got}; see preprocess()")
+        if not spec.variable_size and tuple(x.shape[-2:]) not in spec.sizes:
+            wanted, got = ("x".join(map(str, size)) for size in (spec.sizes[0], x.shape[-2:]))
+            others = f" or {len(spec.sizes) - 1} other sizes (spec.sizes)" if spec.other_scales else ""
+            raise InputError(f"{spec.name} takes {self.name} of {wanted}{others}, got {got}; see preprocess()")
 
     def has_layout(self, x: Tensor, spec: TokenizerSpec) -> bool:
         """Return whether `x` has the axes and channels of the public layout."""
@@ -355,15 +356,17 @@ def replicate(x: Tensor, pads: Sequence[int]) -> Tensor:
 def cut_square(options: dict[str, Any], spec: TokenizerSpec) -> tuple[int | None, int | None]:
     """Return the short side to resize to and the side of the centre square to keep, for images and video.
 
-    Both are None if the signal stays as it is. Without options, a network that takes one size gets that size.
-    `resolution` alone crops as well; `crop=0` keeps the whole image.
+    Both are None if the signal stays as it is. Without options, a network that takes one size gets that size, cut from
+    one whose short side is longer by the factor `margin` of the options. `resolution` alone crops as well; `crop=0`
+    keeps the whole image.
     """
     resolution, crop = options.get("resolution"), options.get("crop")
     for name, value in (("resolution", resolution), ("crop", crop)):
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < (name != "crop")):
             raise InputError(f"expected {name} as a number of pixels, got {reprlib.repr(value)}")
     if resolution is None and crop is None and not spec.variable_size and spec.resolution is not None:
-        resolution = spec.resolution[0]
+        crop = spec.resolution[0]
+        resolution = round(options.get("margin", 1.0) * crop)
     if crop is None:
         crop = resolution
     return resolution, crop or None

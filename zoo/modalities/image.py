@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from zoo.spec import TokenizerSpec
 
-Interpolation = Literal["bilinear", "bicubic"]
+Interpolation = Literal["bilinear", "bicubic", "lanczos", "box", "opencv", "halved-bicubic"]
 MOST_PIXELS = 178_956_970  # of a resized image; Pillow's own limit for files
 BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # tags of TIFF
 
@@ -55,7 +55,7 @@ class ImageModality(Modality):
     )
     signal_suffix = ".png"
     lossless_suffix = ".png"
-    options = ("resolution", "crop", "interpolation")
+    options = ("resolution", "crop", "interpolation", "margin", "stretch", "target_size")
     has_unit_range = True
     batches_have_lengths = False
     network_range = (0.5, 0.5)
@@ -74,11 +74,21 @@ class ImageModality(Modality):
         raise InputError("lengths are for audio, video and structures; images of a batch have one size")
 
     def load(self, source: Any, spec: TokenizerSpec, **options: Any) -> Signal:
+        interpolation = options.get("interpolation", "bilinear")
         resolution, crop = cut_square(options, spec)
-        image = load_image(
-            source, resolution=resolution, crop=crop or 0, interpolation=options.get("interpolation", "bilinear")
-        )
-        return Signal(image)
+        if options.get("stretch") and not {"resolution", "crop"} & options.keys():
+            assert spec.resolution is not None, "the network has one size"
+            return Signal(_to_float(resize(_read(source), spec.resolution, interpolation)))
+        if "target_size" in options and resolution is not None:
+            image = _read(source)
+            image = resize(image, options["target_size"](*image.shape[1:], resolution), interpolation)
+            return Signal(_to_float(center_crop(image, crop) if options.get("crop") and crop else image))
+        if not spec.other_scales:
+            return Signal(load_image(source, resolution=resolution, crop=crop or 0, interpolation=interpolation))
+        if "crop" in options:
+            raise InputError(f"{spec.name} chooses the crop by the shape of the image; resolution= chooses the size")
+        image = _read(source)
+        return Signal(_to_float(covered(image, nearest_size(spec, image, resolution or 0), interpolation)))
 
     def write(
         self,
@@ -171,53 +181,86 @@ def load_image(
         source: path, bytes, file object, or anything that `to_image_tensor` takes.
         resolution: the short side is resized to this; None: it is not resized.
         crop: side of the centre square that is kept; None: `resolution`; 0: the whole image.
-        interpolation: interpolation of the resizing, which is antialiased.
+        interpolation: as in `resize_short_side`.
 
     Raises:
         InputError: as in `to_image_tensor`, or a crop larger than the image.
         MediaError: as in `read_image`.
     """
-    file = as_file(source)
-    image = _from_memory(source) if file is None else read_image(file)
+    image = _read(source)
     if resolution is not None:
         image = resize_short_side(image, resolution, interpolation)
     crop = resolution if crop is None else crop
-    return _to_float(center_crop(image, crop) if crop else image)
+    if not crop:
+        return _to_float(image)
+    return _to_float(middle(image, (crop, crop)) if interpolation == "halved-bicubic" else center_crop(image, crop))
 
 
 def resize_short_side(image: Tensor, size: int, interpolation: Interpolation = "bilinear") -> Tensor:
-    """Resize so that the short side has `size` pixels, antialiased, as torchvision's Resize does.
+    """Resize so that the short side has `size` pixels, as torchvision's Resize does.
 
-    The long side is `int(size * long / short)`. uint8 goes through Pillow; float is interpolated with the same filter
-    and not rounded.
+    The long side is `int(size * long / short)`; for "opencv" and "halved-bicubic" that is rounded to the nearest
+    integer, halves to even.
 
     Args:
         image: `[3, H, W]`, uint8 or floating point in [0, 1].
         size: pixels, at least 1.
-        interpolation: "bilinear" or "bicubic".
+        interpolation: as in `resize`; "halved-bicubic" halves both sides with "box" while the short one is at least
+            twice too long, and then is "bicubic", as in OpenAI's guided-diffusion and what follows it.
 
     Raises:
         InputError: shape or dtype of the image, or a size below 1.
     """
-    from torchvision.transforms import InterpolationMode, functional
-
     _check_image(image)
     if size < 1:
         raise InputError(f"expected a size of at least 1 pixel, got {size}")
-    short, long = sorted(image.shape[1:])
-    if short == size:
+    rounded = interpolation in ("opencv", "halved-bicubic")
+    if interpolation == "halved-bicubic":
+        while min(image.shape[1:]) >= 2 * size:
+            image = resize(image, (image.shape[1] // 2, image.shape[2] // 2), "box")
+        interpolation = "bicubic"
+    height, width = image.shape[1:]
+    short, long = sorted((height, width))
+    long = round(long * (size / short)) if rounded else size * long // short
+    return resize(image, (size, long) if height <= width else (long, size), interpolation)
+
+
+def resize(image: Tensor, size: tuple[int, int], interpolation: Interpolation = "bilinear") -> Tensor:
+    """Resize to a height and a width.
+
+    Args:
+        image: `[3, H, W]`, uint8 or floating point in [0, 1].
+        size: height and width in pixels.
+        interpolation: "bilinear", "bicubic", "lanczos" and "box" are antialiased: uint8 goes through Pillow; float is
+            interpolated with the same filter and not rounded (for the last two by Pillow, channel by channel). "opencv"
+            is OpenCV's bilinear interpolation, of four pixels even where an image is made much smaller, and within one
+            level of its bytes.
+
+    Raises:
+        InputError: shape or dtype of the image, or an image that would be too large.
+    """
+    from torchvision.transforms import InterpolationMode, functional
+
+    _check_image(image)
+    if tuple(image.shape[1:]) == size:
         return image
-    if size * (size * long // short) > MOST_PIXELS:
+    if size[0] * size[1] > MOST_PIXELS:
         raise InputError(
-            f"expected a resized image of at most {MOST_PIXELS} pixels, got {size}x{size * long // short} "
+            f"expected a resized image of at most {MOST_PIXELS} pixels, got {size[0]}x{size[1]} "
             f"from {image.shape[1]}x{image.shape[2]}"
         )
+    if interpolation == "opencv":
+        resized = torch.nn.functional.interpolate(image[None].float(), size, mode="bilinear")[0]
+        return resized.to(image.dtype) if image.is_floating_point() else resized.add_(0.5).to(torch.uint8)
     mode = InterpolationMode(interpolation)
-    if image.is_floating_point():
-        # Clamped, as bytes are: bicubic interpolation exceeds the range of its input.
-        return functional.resize(image, [size], mode, antialias=True).clamp(0, 1)
-    resized = functional.resize(functional.to_pil_image(image), [size], mode)
-    return _pixels(resized).to(image.device)
+    if not image.is_floating_point():
+        return _pixels(functional.resize(functional.to_pil_image(image), list(size), mode)).to(image.device)
+    # Clamped, as bytes are: interpolation exceeds the range of its input.
+    if interpolation not in ("lanczos", "box"):
+        return functional.resize(image, list(size), mode, antialias=True).clamp(0, 1)
+    channels = [functional.to_pil_image(channel.float().cpu(), mode="F") for channel in image]
+    planes = [torch.from_numpy(np.array(functional.resize(channel, list(size), mode))) for channel in channels]
+    return torch.stack(planes).clamp(0, 1).to(image)
 
 
 def center_crop(image: Tensor, size: int | tuple[int, int]) -> Tensor:
@@ -237,6 +280,41 @@ def center_crop(image: Tensor, size: int | tuple[int, int]) -> Tensor:
     if not (1 <= height <= image.shape[1] and 1 <= width <= image.shape[2]):
         raise InputError(f"expected a crop within {list(image.shape[1:])}, got {[height, width]}")
     return functional.center_crop(image, [height, width])
+
+
+def middle(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return the middle of an image `[3, H, W]`; where it cannot be in the middle, it is nearer to the upper left."""
+    top, left = ((present - wanted) // 2 for present, wanted in zip(image.shape[1:], size, strict=True))
+    return image[:, top : top + size[0], left : left + size[1]]
+
+
+def covered(image: Tensor, size: tuple[int, int], interpolation: Interpolation) -> Tensor:
+    """Return an image resized so that it just covers `size` (height, width), its ratio kept, and cut to that."""
+    (height, width), (wanted_height, wanted_width) = image.shape[1:], size
+    if width * wanted_height <= wanted_width * height:
+        resized = (wanted_width * height // width, wanted_width)
+    else:
+        resized = (wanted_height, wanted_height * width // height)
+    return middle(resize(image, resized, interpolation), size)
+
+
+def nearest_size(spec: TokenizerSpec, image: Tensor, resolution: int) -> tuple[int, int]:
+    """Return the size of a spec with many whose ratio of height and width is nearest to that of an image.
+
+    Args:
+        resolution: side of the square that has as many scales.
+
+    Raises:
+        InputError: another resolution than that of such a square.
+    """
+    if (resolution, resolution) not in spec.sizes:
+        sides = ", ".join(str(height) for height, width in spec.sizes if height == width)
+        raise InputError(f"{spec.name} takes images of the resolutions {sides}, got {resolution}")
+    number = len(spec.scales_of((resolution, resolution)))
+    sizes = [size for size, scales in zip(spec.sizes, spec.pyramids, strict=True) if len(scales) == number]
+    ratio = image.shape[1] / image.shape[2]
+    height, width = min(sizes, key=lambda size: abs(size[0] / size[1] - ratio))
+    return height, width
 
 
 def _pixels(image: Image.Image) -> Tensor:
@@ -260,6 +338,12 @@ def _pixels(image: Image.Image) -> Tensor:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     pixels = np.array(image.convert("RGB"))
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def _read(source: Any) -> Tensor:
+    """Return an image from a file or from memory as `[3, H, W]`, uint8 or floating point in [0, 1]."""
+    file = as_file(source)
+    return _from_memory(source) if file is None else read_image(file)
 
 
 def _from_memory(source: Image.Image | np.ndarray | Tensor) -> Tensor:

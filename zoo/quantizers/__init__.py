@@ -9,8 +9,11 @@ from zoo.quantizers.entropy import codebook_entropy_loss
 from zoo.quantizers.factorized import FactorizedVQ
 from zoo.quantizers.fsq import FSQ
 from zoo.quantizers.grouped_lfq import GroupedLFQ
+from zoo.quantizers.gumbel import GumbelVQ
+from zoo.quantizers.ibq import IBQ
 from zoo.quantizers.lfq import LFQ
-from zoo.quantizers.nearest import nearest_code
+from zoo.quantizers.multi_scale import MultiScaleQuantizer, MultiScaleVQ
+from zoo.quantizers.nearest import most_similar_code, nearest_code
 from zoo.quantizers.product import ProductVQ
 from zoo.quantizers.projected import ProjectedVQ
 from zoo.quantizers.residual import ResidualVQ
@@ -18,16 +21,21 @@ from zoo.quantizers.shared_mapping import SharedMappingVQ
 from zoo.quantizers.sim_vq import SimVQ
 from zoo.quantizers.split import ProjectedResidualVQ, SplitResidualVQ
 from zoo.quantizers.vector import VectorQuantizer
-from zoo.quantizers.vector_quantize_pytorch import VectorQuantizePytorch
+from zoo.quantizers.vector_quantize_pytorch import HierarchicalVQ, VectorQuantizePytorch
 
 __all__ = [
     "BSQ",
     "FSQ",
+    "IBQ",
     "LFQ",
     "AdditiveVQ",
     "DimensionwiseQuantizer",
     "FactorizedVQ",
     "GroupedLFQ",
+    "GumbelVQ",
+    "HierarchicalVQ",
+    "MultiScaleQuantizer",
+    "MultiScaleVQ",
     "ProductVQ",
     "ProjectedResidualVQ",
     "ProjectedVQ",
@@ -41,6 +49,7 @@ __all__ = [
     "VectorQuantizer",
     "codebook_entropy_loss",
     "create",
+    "most_similar_code",
     "nearest_code",
     "straight_through",
     "without_autocast",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -12,6 +14,8 @@ from torch.nn import functional
 
 from zoo.errors import InputError
 from zoo.tracing import values_are_readable
+
+Scales = Sequence[tuple[int, int]]
 
 
 class QuantizerOutput(NamedTuple):
@@ -46,6 +50,11 @@ class Quantizer(nn.Module):
     @property
     def num_codebooks(self) -> int:
         return len(self.codebook_sizes)
+
+    @property
+    def is_residual(self) -> bool:
+        """Whether the first few codebooks, however many, are a coarser code, which decodes alone."""
+        return False
 
     @property
     def bits(self) -> float:
@@ -115,6 +124,10 @@ class Quantizer(nn.Module):
 class ResidualQuantizer(Quantizer):
     """A quantizer whose first few codebooks are a coarser code, which is computed and decoded without the others."""
 
+    @property
+    def is_residual(self) -> bool:
+        return True
+
     def encode(self, z: Tensor, num_codebooks: int | None = None) -> Tensor:
         """Latents `[..., dim]` to codes int64 `[..., num_codebooks]` of the first `num_codebooks` (None: all).
 
@@ -137,6 +150,80 @@ class ResidualQuantizer(Quantizer):
         if 0 < missing < self.num_codebooks:
             return super().check_codes(functional.pad(codes, (0, missing)))[..., : codes.shape[-1]]
         return super().check_codes(codes)
+
+
+class ScalesQuantizer(Quantizer):
+    """A quantizer of a whole grid as a pyramid of codes, whose first scales are a coarser code.
+
+    Latents are `[batch, height, width, dim]`, on the last grid of one of the `pyramids`. Codes are
+    `[batch, positions, num_codebooks]`: scale after scale, coarse to fine, each row by row.
+
+    Args:
+        dim, codebook_sizes: as in `Quantizer`; all scales have the same codebooks.
+        pyramids: grids (height, width) of the scales, coarse to fine, for each grid of a latent, which is the last one.
+    """
+
+    def __init__(self, dim: int, codebook_sizes: tuple[int, ...], pyramids: Sequence[Scales]):
+        if not pyramids or not all(pyramids) or len({scales[-1] for scales in pyramids}) < len(pyramids):
+            raise InputError(f"expected pyramids of scales that end in different grids, got {pyramids}")
+        super().__init__(dim, codebook_sizes)
+        self.pyramids = {scales[-1]: tuple(scales) for scales in pyramids}
+
+    def encode(self, z: Tensor, num_scales: int | None = None) -> Tensor:
+        """Latents `[batch, height, width, dim]` to codes int64 `[batch, positions, num_codebooks]`.
+
+        Args:
+            num_scales: number of scales, the first ones; None: all.
+
+        Raises:
+            InputError: latents of another shape or type, on a grid without a pyramid, or more scales than there are.
+        """
+        raise NotImplementedError
+
+    def codes_to_latent(self, codes: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
+        """Codes int64 `[batch, positions, num_codebooks]` of all or the first scales to `[batch, height, width, dim]`.
+
+        Args:
+            grid: (height, width) of the latent; it may be None where there is one pyramid.
+
+        Raises:
+            InputError: codes out of range, positions that are not those of whole scales, or a grid without a pyramid.
+        """
+        raise NotImplementedError
+
+    def scales_of(self, grid: tuple[int, ...] | None) -> tuple[tuple[int, int], ...]:
+        """Return the scales of a latent on `grid`, of which None is the only one; InputError if there are none."""
+        if grid is None and len(self.pyramids) > 1:
+            raise InputError("expected the grid of the latent, since there are several pyramids, got None")
+        for last, scales in self.pyramids.items():
+            if grid is None or last == grid:
+                return scales
+        raise InputError(f"expected a latent on one of the grids {list(self.pyramids)}, got {grid}")
+
+    def scales_of_latent(self, z: Tensor) -> tuple[tuple[int, int], ...]:
+        """Return the scales of a latent `[batch, height, width, dim]`; InputError if there are none for its grid."""
+        if z.ndim != 4:
+            raise InputError(f"expected latents as [batch, height, width, {self.dim}], got {z.ndim} axes")
+        return self.scales_of(tuple(z.shape[1:3]))
+
+    def first(self, scales: tuple[tuple[int, int], ...], num_scales: int | None) -> tuple[tuple[int, int], ...]:
+        """Return the first `num_scales` of some scales (None: all); InputError if there are not as many."""
+        if num_scales is not None and not 1 <= num_scales <= len(scales):
+            raise InputError(f"expected num_scales from 1 to {len(scales)}, got {num_scales}")
+        return scales[:num_scales]
+
+    def split(self, codes: Tensor, scales: Scales) -> list[Tensor]:
+        """Return codes `[batch, positions, num_codebooks]` as one `[batch, height, width, num_codebooks]` a scale.
+
+        Raises:
+            InputError: positions that are not those of whole scales.
+        """
+        ends = list(accumulate(height * width for height, width in scales))
+        if codes.ndim != 3 or codes.shape[1] not in ends:
+            raise InputError(f"expected codes as [batch, {', '.join(map(str, ends))}, *], got {list(codes.shape)}")
+        present = scales[: ends.index(codes.shape[1]) + 1]
+        parts = codes.split([height * width for height, width in present], dim=1)
+        return [part.unflatten(1, grid) for part, grid in zip(parts, present, strict=True)]
 
 
 def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor
 from torch.nn import functional
 
@@ -14,20 +16,29 @@ from zoo.quantizers.entropy import marginal_sign_entropy_loss
 class BSQ(Quantizer):
     """A vector is projected onto the unit sphere and becomes the nearest corner ±1/√dim of the cube inside it.
 
-    Source: BSQ-ViT (arXiv 2406.07548). The authors make the first channel the most significant bit; here, as in
-    every family of zoo, it is the least significant bit of its code.
+    Source: BSQ-ViT (arXiv 2406.07548), whose authors make the first channel the most significant bit.
 
     Args:
         dim: channels; a multiple of `num_groups`.
         num_groups: codes per position, each of dim / num_groups bits, at most 62.
         temperature: temperature of the soft assignment in the entropy term: with u = z / |z|, P(+1) =
             sigmoid(4 u / (√dim temperature)).
+        bit_order: "little": the first channel of a group is the least significant bit of its code; "big": the most.
 
     Losses: `commitment_loss` = mean (u - sg(q))²; `entropy_loss` = mean entropy of the soft assignments minus
     the sum of the entropies of the bits' mean probabilities (the paper's factorised approximation).
     """
 
-    def __init__(self, dim: int, *, num_groups: int = 1, temperature: float = 0.01):
+    def __init__(
+        self,
+        dim: int,
+        *,
+        num_groups: int = 1,
+        temperature: float = 0.01,
+        bit_order: Literal["little", "big"] = "little",
+    ):
+        if bit_order not in ("little", "big"):
+            raise InputError(f"expected bit_order 'little' or 'big', got {bit_order!r}")
         if dim < 1 or num_groups < 1 or dim % num_groups:
             raise InputError(f"expected dim as a multiple of num_groups, got dim {dim}, num_groups {num_groups}")
         group_bits = dim // num_groups
@@ -41,10 +52,13 @@ class BSQ(Quantizer):
         self.num_groups = num_groups
         self.group_bits = group_bits
         self.temperature = temperature
+        self.bit_order = bit_order
 
     def encode(self, z: Tensor) -> Tensor:
         """Latents `[..., dim]` to codes int64 `[..., num_groups]`."""
-        return signs_to_codes((self.check_latent(z) > 0).unflatten(-1, (self.num_groups, self.group_bits)))
+        return signs_to_codes(
+            self._ordered((self.check_latent(z) > 0).unflatten(-1, (self.num_groups, self.group_bits)))
+        )
 
     def codes_to_latent(self, codes: Tensor) -> Tensor:
         """Codes int64 `[..., num_groups]` to corners, float32 `[..., dim]`."""
@@ -64,4 +78,7 @@ class BSQ(Quantizer):
             return QuantizerOutput(straight_through(latent, quantized).to(z.dtype), codes, losses)
 
     def _corners(self, codes: Tensor) -> Tensor:
-        return codes_to_signs(codes, self.group_bits).flatten(-2) / self.dim**0.5
+        return self._ordered(codes_to_signs(codes, self.group_bits)).flatten(-2) / self.dim**0.5
+
+    def _ordered(self, bits: Tensor) -> Tensor:
+        return bits.flip(-1) if self.bit_order == "big" else bits

@@ -14,6 +14,8 @@ from zoo.quantizers.dimensionwise import DimensionwiseQuantizer
 from zoo.quantizers.factorized import FactorizedVQ
 from zoo.quantizers.fsq import FSQ
 from zoo.quantizers.grouped_lfq import GroupedLFQ
+from zoo.quantizers.gumbel import GumbelVQ
+from zoo.quantizers.ibq import IBQ
 from zoo.quantizers.lfq import LFQ
 from zoo.quantizers.product import ProductVQ
 from zoo.quantizers.projected import ProjectedVQ
@@ -22,7 +24,7 @@ from zoo.quantizers.shared_mapping import SharedMappingVQ
 from zoo.quantizers.sim_vq import SimVQ
 from zoo.quantizers.split import ProjectedResidualVQ, SplitResidualVQ
 from zoo.quantizers.vector import VectorQuantizer
-from zoo.quantizers.vector_quantize_pytorch import FAMILIES, VectorQuantizePytorch
+from zoo.quantizers.vector_quantize_pytorch import FAMILIES, HierarchicalVQ, VectorQuantizePytorch
 
 PACKAGE = "vector-quantize-pytorch/"
 OURS: dict[str, Callable[..., Quantizer]] = {
@@ -36,6 +38,8 @@ OURS: dict[str, Callable[..., Quantizer]] = {
     "shared-mapping-vq": SharedMappingVQ,
     "sim-vq": SimVQ,
     "projected-vq": ProjectedVQ,
+    "gumbel-vq": GumbelVQ,
+    "ibq": IBQ,
     "fsq": FSQ,
     "lfq": LFQ,
     "grouped-lfq": GroupedLFQ,
@@ -61,9 +65,14 @@ def create(name: str, dim: int, **arguments: Any) -> Quantizer:
         InputError: an unknown name or argument, one that is missing, or a value that the family refuses.
     """
     if name.startswith(PACKAGE):
-        return VectorQuantizePytorch(name.removeprefix(PACKAGE), dim, **arguments)
+        name = name.removeprefix(PACKAGE)
+        return (
+            HierarchicalVQ(dim, **arguments)
+            if name == "HierarchicalVQ"
+            else VectorQuantizePytorch(name, dim, **arguments)
+        )
     if name not in OURS:
-        raise unknown_name("quantizer", name, [*OURS, *(PACKAGE + each for each in FAMILIES)])
+        raise unknown_name("quantizer", name, [*OURS, *(PACKAGE + each for each in (*FAMILIES, "HierarchicalVQ"))])
     family = OURS[name]
     accepted = parameters_of(family)
     if name in OF_VECTOR_QUANTIZERS:

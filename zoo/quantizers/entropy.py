@@ -20,6 +20,7 @@ from torch.nn import functional
 from zoo.quantizers.base import without_autocast
 
 MAX_ENUMERATED_BITS = 20  # a histogram of 4 MiB
+MOST_PROBABILITIES = 2**22  # of a chunk of vectors
 
 
 def sign_entropy_loss(logits: Tensor, *, chunk: int = 4096) -> Tensor:
@@ -44,7 +45,7 @@ def marginal_sign_entropy_loss(logits: Tensor) -> Tensor:
     return sum_sign_entropy(logits) / len(logits) - published_entropy(mean)
 
 
-def codebook_entropy_loss(z: Tensor, codebook: Tensor, *, scale: float, chunk: int = 512) -> Tensor:
+def codebook_entropy_loss(z: Tensor, codebook: Tensor, *, scale: float, chunk: int | None = None) -> Tensor:
     """Return the mean over vectors of H(p) minus H(mean of p), the diversity, in nats; p = softmax(scale × z·e).
 
     For unit vectors and squared distances at temperature T, scale is 2 / T.
@@ -53,8 +54,10 @@ def codebook_entropy_loss(z: Tensor, codebook: Tensor, *, scale: float, chunk: i
         z: floating `[..., dim]`.
         codebook: floating `[codebook_size, dim]`.
         scale: factor of the logits.
-        chunk: vectors at a time; memory grows with `chunk` × codebook_size.
+        chunk: vectors at a time; memory grows with `chunk` × codebook_size. None: as many as make that 2^22 (16 MiB).
     """
+    if chunk is None:
+        chunk = max(1, MOST_PROBABILITIES // len(codebook))
     with without_autocast(z):
         vectors = scale * z.reshape(-1, z.shape[-1]).float()
         total = SumOverChunks.apply(sum_assignment, chunk, vectors, codebook.float()) / len(vectors)

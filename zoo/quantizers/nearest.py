@@ -1,4 +1,4 @@
-"""Nearest codebook row of each vector, without the matrix of all distances."""
+"""Nearest or most similar codebook row of each vector, without the matrix of all distances or products."""
 
 from __future__ import annotations
 
@@ -29,43 +29,66 @@ def nearest_code(z: Tensor, codebook: Tensor, *, chunk: int | None = None) -> Te
     Returns:
         int64 `[...]`.
     """
+    return search(z, codebook, None, chunk)
+
+
+def most_similar_code(z: Tensor, rows: Tensor, bias: Tensor | None = None, *, chunk: int | None = None) -> Tensor:
+    """Return the index of the row with the largest inner product for every vector; the first one on a tie.
+
+    Args:
+        z: floating `[..., dim]`.
+        rows: floating `[codes, dim]`.
+        bias: floating `[codes]`, added to the products; None: nothing is.
+        chunk: as in `nearest_code`, whose memory and time this has.
+
+    Returns:
+        int64 `[...]`.
+    """
+    offsets = rows.new_zeros(len(rows), dtype=torch.float32) if bias is None else -2 * bias.float()
+    return search(z, rows, offsets, chunk)
+
+
+def search(z: Tensor, codebook: Tensor, offsets: Tensor | None, chunk: int | None) -> Tensor:
+    """Return the index of the row of least `offset - 2 z·row`; offsets None: the squared norms of the rows."""
     if chunk is None:
         chunk = 1024 if z.device.type == "cpu" else 4096
     with without_autocast(z), torch.no_grad():
         vectors, codebook = z.reshape(-1, z.shape[-1]).float(), codebook.float()
         if not values_are_readable(vectors):
-            square_norms = codebook.square().sum(dim=1)
-            tiles = list(zip(codebook.split(TRACED_ROWS), square_norms.split(TRACED_ROWS), strict=True))
+            if offsets is None:
+                offsets = codebook.square().sum(dim=1)
+            tiles = list(zip(codebook.split(TRACED_ROWS), offsets.split(TRACED_ROWS), strict=True))
             return nearest_in_tiles(vectors, tiles).reshape(z.shape[:-1])
         width = max(chunk, chunk**2 // max(len(vectors), 1))
         # Results go to memory allocated beforehand. Otherwise they would take gaps that tiles leave, and the next tile
         # would not fit there.
-        square_norms = codebook.new_empty(len(codebook))
-        for rows, target in zip(codebook.split(chunk), square_norms.split(chunk), strict=True):
-            torch.sum(rows.square(), dim=1, out=target)
+        if offsets is None:
+            offsets = codebook.new_empty(len(codebook))
+            for rows, target in zip(codebook.split(chunk), offsets.split(chunk), strict=True):
+                torch.sum(rows.square(), dim=1, out=target)
         buffer = vectors.new_empty(min(chunk, len(vectors)) * min(width, len(codebook)))
-        tiles = list(zip(codebook.split(width), square_norms.split(width), strict=True))
+        tiles = list(zip(codebook.split(width), offsets.split(width), strict=True))
         codes = torch.cat([nearest_in_tiles(some, tiles, buffer) for some in vectors.split(chunk)])
         return codes.reshape(z.shape[:-1])
 
 
 def nearest_in_tiles(vectors: Tensor, tiles: list[tuple[Tensor, Tensor]], buffer: Tensor | None = None) -> Tensor:
-    """Return `nearest_code` of `[vectors, dim]`; a tile is some rows and their squared norms.
+    """Return `search` of `[vectors, dim]`; a tile is some rows and their offsets.
 
-    The distances of each tile are written to `buffer`; None: to memory of their own.
+    The values of each tile are written to `buffer`; None: to memory of their own.
     """
     least = index = None
-    offset = 0
-    for rows, square_norms in tiles:
+    first = 0
+    for rows, offsets in tiles:
         target = None if buffer is None else buffer[: len(vectors) * len(rows)].view(len(vectors), len(rows))
-        distance = torch.addmm(square_norms, vectors, rows.T, alpha=-2, out=target)
+        distance = torch.addmm(offsets, vectors, rows.T, alpha=-2, out=target)
         least_here, index_here = distance.min(dim=1)
         if least is None or index is None:
             least, index = least_here, index_here
         else:
             closer = least_here < least
             least = torch.where(closer, least_here, least)
-            index = torch.where(closer, index_here + offset, index)
-        offset += len(rows)
+            index = torch.where(closer, index_here + first, index)
+        first += len(rows)
     assert index is not None, "a codebook has a row"
     return index

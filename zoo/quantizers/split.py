@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,12 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zoo.errors import InputError
+from zoo.layers.weight_norm import WeightNormLinear
 from zoo.quantizers.base import QuantizerOutput, ResidualQuantizer, straight_through, without_autocast
 from zoo.quantizers.residual import ResidualVQ
 
 
 class ProjectedResidualVQ(ResidualQuantizer):
-    """Residual codebooks of fewer channels than the latent, between two linear projections without bias.
+    """Residual codebooks of fewer channels than the latent, between two linear projections.
 
     Sources: SoundStream (arXiv 2107.03312), Moshi (arXiv 2410.00037).
 
@@ -22,15 +24,27 @@ class ProjectedResidualVQ(ResidualQuantizer):
         dim: channels of the latent.
         codebook_dim: length of a codebook row.
         codebook_size, num_quantizers, options: as in `ResidualVQ`.
+        weight_norm: whether the projections are weight-normalised and have a bias, as those of XY-Tokenizer; otherwise
+            they have none.
 
     Losses: those of `ResidualVQ`, between the projected latent and the codebooks' rows.
     """
 
-    def __init__(self, dim: int, codebook_dim: int, codebook_size: int, num_quantizers: int, **options: Any):
+    def __init__(
+        self,
+        dim: int,
+        codebook_dim: int,
+        codebook_size: int,
+        num_quantizers: int,
+        *,
+        weight_norm: bool = False,
+        **options: Any,
+    ):
         super().__init__(dim, (codebook_size,) * num_quantizers)
-        self.project_in = nn.Linear(dim, codebook_dim, bias=False)
+        linear = WeightNormLinear if weight_norm else partial(nn.Linear, bias=False)
+        self.project_in = linear(dim, codebook_dim)
         self.residual = ResidualVQ(codebook_dim, codebook_size, num_quantizers, **options)
-        self.project_out = nn.Linear(codebook_dim, dim, bias=False)
+        self.project_out = linear(codebook_dim, dim)
 
     @torch.no_grad()
     def encode(self, z: Tensor, num_codebooks: int | None = None) -> Tensor:
@@ -49,11 +63,17 @@ class ProjectedResidualVQ(ResidualQuantizer):
             return QuantizerOutput(self._outside(quantized).to(z.dtype), codes, losses)
 
     def _inside(self, z: Tensor) -> Tensor:
-        return functional.linear(self.check_latent(z), self.project_in.weight.float())
+        return project(self.project_in, self.check_latent(z))
 
     def _outside(self, rows: Tensor) -> Tensor:
         with without_autocast(rows):
-            return functional.linear(rows.float(), self.project_out.weight.float())
+            return project(self.project_out, rows)
+
+
+def project(linear: nn.Linear | WeightNormLinear, x: Tensor) -> Tensor:
+    """Apply a projection in float32, whatever the type of its parameters."""
+    bias = None if linear.bias is None else linear.bias.float()
+    return functional.linear(x.float(), linear.weight.float(), bias)
 
 
 class SplitResidualVQ(ResidualQuantizer):

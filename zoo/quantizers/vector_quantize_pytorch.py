@@ -7,7 +7,7 @@ imported when the first of its quantizers is built.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
@@ -18,7 +18,14 @@ from torch.nn import functional
 
 from zoo.errors import InputError
 from zoo.quantizers.arguments import check_arguments, parameters_of, unknown_name
-from zoo.quantizers.base import Quantizer, QuantizerOutput, straight_through, without_autocast
+from zoo.quantizers.base import (
+    Quantizer,
+    QuantizerOutput,
+    Scales,
+    ScalesQuantizer,
+    straight_through,
+    without_autocast,
+)
 
 # Arguments that the adapter sets itself, or that would break the contract of `Quantizer`.
 REFUSED = {
@@ -63,9 +70,13 @@ REFUSED = {
 class VectorQuantizePytorch(Quantizer):
     """A quantizer of the package vector-quantize-pytorch.
 
-    The classes in `FAMILIES` are supported: they turn each vector into codes, and codes into a vector. BinaryMapper,
-    which returns one-hot vectors, EvoLFQ, which holds an encoder and a decoder, and HierarchicalVQ, which codes a whole
-    grid at several scales, are not.
+    The classes in `FAMILIES` are supported: they turn each vector into codes, and codes into a vector. `HierarchicalVQ`
+    codes a whole grid at several scales. BinaryMapper, which returns one-hot vectors, and EvoLFQ, which holds an
+    encoder and a decoder, are not supported.
+
+    What differs from the package: latents are `[..., dim]`, and all codes of a position lie side by side; quantization
+    is in float32, whatever the data type of latents and module; `encode` and evaluation have no effect on the state;
+    losses are returned unweighted, each under its name.
 
     For groups of residual codebooks, the codes of the first codebook of every group come first, then those of the
     second, so that the first few codes are a coarser code. With `kmeans_init=True`, all codes are 0 until the first
@@ -93,20 +104,9 @@ class VectorQuantizePytorch(Quantizer):
 
     def __init__(self, name: str, dim: int, **arguments: Any):
         if name not in FAMILIES:
-            raise unknown_name("quantizer of vector-quantize-pytorch", name, FAMILIES)
-        import vector_quantize_pytorch as package
-
+            raise unknown_name("quantizer of vector-quantize-pytorch", name, [*FAMILIES, "HierarchicalVQ"])
         family = FAMILIES[name]
-        classes = [getattr(package, each) for each in (name, *family.passes_on_to)]
-        accepted = parameters_of(*classes)
-        accepted = {key: value for key, value in accepted.items() if key not in REFUSED and key not in family.fixed}
-        check_arguments(name, arguments, accepted)
-        # The package takes a tuple of codebook sizes, where recipes have a list.
-        arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
-        try:
-            module = classes[0](dim=dim, **arguments, **family.fixed)
-        except (AssertionError, TypeError, ValueError) as error:
-            raise InputError(f"{name} refuses dim {dim} with {arguments}: {error}") from error
+        module = build(name, dim, arguments, family.passes_on_to, family.fixed)
         super().__init__(dim, family.sizes(module))
         self.name = name
         self.module = module
@@ -115,6 +115,16 @@ class VectorQuantizePytorch(Quantizer):
     def family(self) -> Family:
         """The adapter's facts about the class."""
         return FAMILIES[self.name]
+
+    @property
+    def is_residual(self) -> bool:
+        """As in `Quantizer`; of groups, only whole sets of one codebook each decode alone."""
+        return self.family.residual and self._groups == 1
+
+    @property
+    def _groups(self) -> int:
+        groups = getattr(self.module, "rvqs", None)
+        return len(groups) if isinstance(groups, nn.ModuleList) else 1
 
     def train(self, mode: bool = True) -> VectorQuantizePytorch:
         """As in `torch.nn.Module`; in eval mode no codebook is initialised by k-means."""
@@ -127,17 +137,14 @@ class VectorQuantizePytorch(Quantizer):
         """Latents `[..., dim]` to codes int64 `[..., num_codebooks]`."""
         with without_autocast(z):
             latent = self.check_latent(z).reshape(1, -1, self.dim)
-            module = self._in_float32()
-            if self.training:
-                module = copy.deepcopy(module).eval()
-                hold_kmeans(module, True)
+            module = evaluating(in_float32(self.module))
             _, codes, _ = self._quantize(module, latent)
             return codes.reshape(*z.shape[:-1], self.num_codebooks)
 
     def codes_to_latent(self, codes: Tensor) -> Tensor:
         """Codes int64 `[..., num_codebooks]`, or the first few of residual codebooks, to latents `[..., dim]`."""
-        latent = self._decode(self._in_float32(), self.check_codes(codes).reshape(1, -1, codes.shape[-1]))
-        return latent.reshape(*codes.shape[:-1], self.dim).to(self._dtype())
+        latent = self._decode(in_float32(self.module), self.check_codes(codes).reshape(1, -1, codes.shape[-1]))
+        return latent.reshape(*codes.shape[:-1], self.dim).to(dtype_of(self.module))
 
     def forward(self, z: Tensor) -> QuantizerOutput:
         """Latents `[..., dim]` to `QuantizerOutput`; in training mode with dropped codebooks, codes are `[..., n]`.
@@ -145,12 +152,9 @@ class VectorQuantizePytorch(Quantizer):
         Raises:
             InputError: latents of another shape or type, or training of a module that is not in float32.
         """
-        if self.training and self._dtype() != torch.float32:
-            raise InputError(
-                f"vector-quantize-pytorch trains in float32 (autocast is fine), got a {self._dtype()} module"
-            )
+        check_trains(self.module)
         with without_autocast(z):
-            module = self._in_float32()
+            module = in_float32(self.module)
             quantized, codes, losses = self._quantize(module, self.check_latent(z).reshape(1, -1, self.dim))
             if not self.training:
                 # The package's own value is off by a rounding error, from its straight-through difference.
@@ -167,8 +171,7 @@ class VectorQuantizePytorch(Quantizer):
     def check_codes(self, codes: Tensor) -> Tensor:
         """As in `Quantizer`, but the codes of the first few residual codebooks, the same number a group, are enough."""
         missing = self.num_codebooks - codes.shape[-1] if codes.ndim else 0
-        groups = len(self.module.rvqs) if hasattr(self.module, "rvqs") else 1
-        if self.family.residual and 0 < missing < self.num_codebooks and missing % groups == 0:
+        if self.family.residual and 0 < missing < self.num_codebooks and missing % self._groups == 0:
             return super().check_codes(functional.pad(codes, (0, missing)))[..., : codes.shape[-1]]
         return super().check_codes(codes)
 
@@ -182,12 +185,132 @@ class VectorQuantizePytorch(Quantizer):
             return torch.empty(1, 0, self.dim, device=codes.device)
         return self.family.decode(module, functional.pad(codes, (0, self.num_codebooks - codes.shape[-1]), value=-1))
 
-    def _dtype(self) -> torch.dtype:
-        tensors = [*self.module.parameters(), *self.module.buffers()]
-        return next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
 
-    def _in_float32(self) -> nn.Module:
-        return self.module if self._dtype() == torch.float32 else copy.deepcopy(self.module).float()
+class HierarchicalVQ(ScalesQuantizer):
+    """The quantizer HierarchicalVQ of vector-quantize-pytorch: a grid as a pyramid of codes, each of what is left.
+
+    As in `VectorQuantizePytorch`, quantization is in float32, codes do not depend on the mode or the batch, and
+    `commitment_loss` is returned unweighted, averaged over the scales. The package has the codes of each scale in a
+    tensor of its own; here they lie in one row, coarse to fine. With `kmeans_init`, which is the package's default, all
+    codes are 0 until the first training batch has set the codebook.
+
+    Args:
+        dim: length of a vector.
+        arguments: arguments of the class other than those in `REFUSED`. `scales` are the sides of square grids or
+            (height, width), coarse to fine, the last one that of the latents; `codebook_size` is the same for all.
+
+    Raises:
+        InputError: no such argument, a value that the class refuses, or codebooks of different sizes.
+    """
+
+    def __init__(self, dim: int, **arguments: Any):
+        layout = {"accept_image_fmap": True, "channel_first": True}
+        module: Any = build("HierarchicalVQ", dim, arguments, (), layout)
+        if len(set(module.codebook_sizes)) > 1:
+            raise InputError(f"expected scales with one size of codebooks, got {module.codebook_sizes}")
+        super().__init__(dim, module.codebook_sizes[:1], [module.level_shapes])
+        self.module = module
+
+    def train(self, mode: bool = True) -> HierarchicalVQ:
+        """As in `torch.nn.Module`; in eval mode no codebook is initialised by k-means."""
+        super().train(mode)
+        hold_kmeans(self.module, not mode)
+        return self
+
+    @torch.no_grad()
+    def encode(self, z: Tensor, num_scales: int | None = None) -> Tensor:
+        """Latents `[batch, height, width, dim]` to codes int64 `[batch, positions, 1]`."""
+        with without_autocast(z):
+            latent = self.check_latent(z)
+            scales = self.first(self.scales_of_latent(latent), num_scales)
+            _, indices, _ = evaluating(in_float32(self.module))(latent.movedim(-1, 1))
+            return in_one_row(indices[: len(scales)])
+
+    def codes_to_latent(self, codes: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
+        """Codes int64 `[batch, positions, 1]` of all or the first scales to latents `[batch, height, width, dim]`."""
+        codes, scales = self.check_codes(codes), self.scales_of(grid)
+        return self._decode(in_float32(self.module), codes, scales).to(dtype_of(self.module))
+
+    def forward(self, z: Tensor) -> QuantizerOutput:
+        """Latents `[batch, height, width, dim]` to `QuantizerOutput`; in training with dropped scales, fewer codes.
+
+        Raises:
+            InputError: latents of another shape or type, or training of a module that is not in float32.
+        """
+        check_trains(self.module)
+        with without_autocast(z):
+            latent, module = self.check_latent(z), in_float32(self.module)
+            scales = self.scales_of_latent(latent)
+            quantized, indices, loss, last = module(latent.movedim(-1, 1), return_cutoff=True)
+            codes = in_one_row(indices if last is None else indices[: last + 1])
+            if self.training:
+                return QuantizerOutput(quantized.movedim(1, -1).to(z.dtype), codes, {"commitment_loss": loss.mean()})
+            quantized = straight_through(quantized.movedim(1, -1), self._decode(module, codes, scales))
+            return QuantizerOutput(quantized.to(z.dtype), codes, {})
+
+    def _decode(self, module: Any, codes: Tensor, scales: Scales) -> Tensor:
+        # Not by the package's own function, which takes all scales, and adds the bias of a convolution for those that
+        # are not there.
+        total = torch.zeros(len(codes), self.dim, *scales[-1], device=codes.device)
+        for number, part in enumerate(self.split(codes, scales)):
+            rows = module.get_vq(number).get_output_from_indices(part.flatten(1))
+            total = total + module.upsample_to_full(module.unflatten_spatial[number](rows), scales[-1], number)
+        return total.movedim(1, -1)
+
+
+def in_one_row(indices: Sequence[Tensor]) -> Tensor:
+    """Return indices `[batch, height, width]` of scales as codes `[batch, positions, 1]`."""
+    return torch.cat([scale.flatten(1) for scale in indices], dim=1)[..., None].long()
+
+
+def build(
+    name: str, dim: int, arguments: Mapping[str, Any], passes_on_to: Sequence[str], fixed: Mapping[str, Any]
+) -> nn.Module:
+    """Return a module of the package.
+
+    Args:
+        name: name of its class. passes_on_to: other classes whose arguments it takes.
+        arguments: arguments that the user chose. fixed: those that he cannot choose.
+
+    Raises:
+        InputError: an argument that there is not, or a value that the class refuses.
+    """
+    import vector_quantize_pytorch as package
+
+    classes = [getattr(package, each) for each in (name, *passes_on_to)]
+    accepted = {key: value for key, value in parameters_of(*classes).items() if key not in REFUSED | fixed.keys()}
+    check_arguments(name, arguments, accepted)
+    # The package takes a tuple of codebook sizes, where recipes have a list.
+    arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
+    try:
+        return classes[0](dim=dim, **arguments, **fixed)
+    except (AssertionError, TypeError, ValueError) as error:
+        raise InputError(f"{name} refuses dim {dim} with {arguments}: {error}") from error
+
+
+def dtype_of(module: nn.Module) -> torch.dtype:
+    tensors = [*module.parameters(), *module.buffers()]
+    return next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
+
+
+def in_float32(module: nn.Module) -> Any:
+    """Return a module in float32, or a copy of it in that data type."""
+    return module if dtype_of(module) == torch.float32 else copy.deepcopy(module).float()
+
+
+def check_trains(module: nn.Module) -> None:
+    """Raise InputError for a module in training mode that is not in float32, whose codebooks a copy would not move."""
+    if module.training and (dtype := dtype_of(module)) != torch.float32:
+        raise InputError(f"vector-quantize-pytorch trains in float32 (autocast is fine), got a {dtype} module")
+
+
+def evaluating(module: nn.Module) -> Any:
+    """Return a module in eval mode, or a copy of it in that mode."""
+    if not module.training:
+        return module
+    module = copy.deepcopy(module).eval()
+    hold_kmeans(module, True)
+    return module
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from zoo import loading
+from zoo.spec import TokenizerSpec
 from zoo.testing.contract import Contract, contract, expect, expect_equal, expect_refused
 from zoo.testing.subject import decode_options, signal, sizes
 from zoo.tokenizer import Tokenizer
@@ -137,12 +138,13 @@ def a_code_comes_as_soon_as_its_samples_are_there(tokenizer: Tokenizer) -> None:
 
 @contract(lambda subject: subject.spec.partial is not None and subject.decodes)
 def the_first_codes_decode_alone(tokenizer: Tokenizer) -> None:
-    few = tokenizer.spec.partial
+    size = sizes(tokenizer)[0]
+    few = tokenizer.spec.partial_of(size)
     assert few is not None, "the contract applies"
-    x = signal(tokenizer, 2, sizes(tokenizer)[0])
+    x = signal(tokenizer, 2, size)
     every: dict[str, Any] = {few.option: few.most}
     codes = tokenizer.encode(x, **every)
-    expect(codes.shape[few.axis] == few.most, f"{few.option}={few.most}: got codes {list(codes.shape)}")
+    expect(codes.shape[few.axis] == few.length(few.most), f"{few.option}={few.most}: got codes {list(codes.shape)}")
     expect_equal(tokenizer.encode(x), few.first(codes, few.default), f"the first {few.default} codes, and encode()")
     for n in sorted({1, min(7, few.most), few.most}):
         options: dict[str, Any] = {few.option: n}
@@ -163,11 +165,33 @@ def the_first_codes_decode_alone(tokenizer: Tokenizer) -> None:
         expect_equal(tokenizer.encode(x, lengths, **options), few.first(codes, 1), f"{few.option}=1 with lengths")
 
 
+@contract(lambda subject: bool(subject.spec.other_scales and wide_and_high(subject.spec)))
+def each_size_has_scales_of_its_own(tokenizer: Tokenizer) -> None:
+    spec = tokenizer.spec
+    for size in wide_and_high(spec)[:2]:
+        x = signal(tokenizer, 2, size)
+        codes = tokenizer.encode(x)
+        expect(codes.shape[2:] == spec.grid(size), f"expected codes on {spec.grid(size)}, got {list(codes.shape[2:])}")
+        decoded = tokenizer.decode(codes, size=size)
+        expect(decoded.shape == x.shape, f"expected a signal {list(x.shape)}, got {list(decoded.shape)}")
+        first = tokenizer.encode(x, num_scales=2)
+        alone, whole = tokenizer.decode(first, size), tokenizer.decode(codes, size, num_scales=2)
+        expect_equal(alone, whole, f"two scales of {size} decoded alone, and decode(num_scales=2)")
+        expect_refused(partial(tokenizer.decode, codes), "may be of .* give size", "codes of two sizes, without a size")
+
+
+def wide_and_high(spec: TokenizerSpec) -> list[tuple[int, ...]]:
+    """Return sizes of which there is the same on its side, and these, smallest first: codes do not tell which it is."""
+    wide = sorted(size for size in spec.sizes if size[0] < size[1] and size[::-1] in spec.sizes)
+    return [side for size in wide for side in (size, size[::-1])]
+
+
 @contract()
 def decoding_starts_from_what_embed_gives(tokenizer: Tokenizer) -> None:
     codes = tokenizer.encode(signal(tokenizer, 1, sizes(tokenizer)[0]))
     latent = tokenizer.embed(codes)
-    shape = (1, tokenizer.quantizer.dim, *codes.shape[2:])
+    grid = tokenizer.spec.scales[-1] if tokenizer.spec.scales else codes.shape[2:]
+    shape = (1, tokenizer.quantizer.dim, *grid)
     expect(latent.shape == shape, f"expected a latent {list(shape)}, got {list(latent.shape)}")
     if tokenizer.encode_only is not None:
         return
@@ -175,6 +199,19 @@ def decoding_starts_from_what_embed_gives(tokenizer: Tokenizer) -> None:
         network = tokenizer.from_latent(latent, **decode_options(tokenizer))
     expected = tokenizer.modality.finish(network * tokenizer.input_std + tokenizer.input_mean)
     expect_equal(tokenizer.decode(codes, **decode_options(tokenizer)), expected, "decode, and from_latent of embed")
+
+
+@contract(lambda subject: subject.teaches)
+def features_come_from_the_codes_alone(tokenizer: Tokenizer) -> None:
+    codes = tokenizer.encode(signal(tokenizer, 2, sizes(tokenizer)[0]))
+    features = tokenizer.features(codes)
+    shape, dtype = list(features.shape), features.dtype
+    expect(len(shape) >= 2 and shape[0] == 2, f"expected features [2, *positions, width], got {shape}")
+    expect(dtype == tokenizer.dtype, f"expected features of {tokenizer.dtype}, got {dtype}")
+    expect(features.isfinite().all(), "the features have values that are not finite")
+    alone = tokenizer.features(codes[:1])
+    difference = float((alone - features[:1]).abs().max())
+    expect(difference <= 1e-4 * float(alone.abs().max()), f"alone and in a batch, features differ by {difference:.3g}")
 
 
 @contract()
@@ -197,6 +234,8 @@ CONTRACTS: tuple[Contract, ...] = (
     a_stream_gives_the_codes_and_the_signal_of_the_whole,
     a_code_comes_as_soon_as_its_samples_are_there,
     the_first_codes_decode_alone,
+    each_size_has_scales_of_its_own,
     decoding_starts_from_what_embed_gives,
+    features_come_from_the_codes_alone,
     what_is_saved_gives_the_same_codes,
 )

@@ -23,6 +23,13 @@ def a_system_without_a_decoder_says_why(tokenizer: Tokenizer) -> None:
     expect_refused(lambda: tokenizer.reconstruct(x), message, "reconstruct")
 
 
+@contract(lambda subject: not subject.teaches)
+def a_system_without_a_teacher_says_so(tokenizer: Tokenizer) -> None:
+    codes = tokenizer.encode(signal(tokenizer, 1, sizes(tokenizer)[0]))
+    message = f"{tokenizer.spec.name} has no features of a teacher"
+    expect_refused(lambda: tokenizer.features(codes), message, "features")
+
+
 @contract(lambda subject: not subject.streams)
 def a_system_that_cannot_stream_says_why(tokenizer: Tokenizer) -> None:
     expect_refused(tokenizer.stream, f"{tokenizer.spec.name} cannot stream: .", "stream")
@@ -33,11 +40,11 @@ def another_size_than_the_only_one_is_refused(tokenizer: Tokenizer) -> None:
     size = sizes(tokenizer)[0]
     wider = (*size[:-1], size[-1] + 16)
     takes, got = ("x".join(map(str, sides[-2:])) for sides in (size, wider))
-    message = f"takes {tokenizer.modality.name} of {takes}, got {got}"
+    message = f"takes {tokenizer.modality.name} of {takes}.*, got {got}"
     expect_refused(lambda: tokenizer.encode(signal(tokenizer, 1, wider)), message, f"a signal of size {wider}")
     codes = tokenizer.encode(signal(tokenizer, 1, size))
     twice = torch.cat([codes, codes], dim=2)
-    expect_refused(lambda: tokenizer.decode(twice), "takes .* codes per .*, got", "twice as many codes")
+    expect_refused(lambda: tokenizer.embed(twice), "takes .* codes per .*, got", "twice as many codes")
 
 
 @contract()
@@ -87,8 +94,8 @@ def bad_codes_are_refused_with_what_came(tokenizer: Tokenizer) -> None:
 @contract()
 def an_option_that_a_system_lacks_is_named(tokenizer: Tokenizer) -> None:
     x = signal(tokenizer, 1, sizes(tokenizer)[0])
-    options = ("num_bananas",) if tokenizer.spec.partial else ("num_bananas", "num_codebooks", "num_tokens")
-    for option in options:
+    own = tokenizer.spec.partial.option if tokenizer.spec.partial else None
+    for option in {"num_bananas", "num_codebooks", "num_tokens", "num_scales"} - {own}:
         eight: dict[str, Any] = {option: 8}
         message = f"has no option '{option}'"
         expect_refused(partial(tokenizer.encode, x, **eight), f"encode {message}", f"encode({option}=8)")
@@ -126,6 +133,7 @@ def another_sample_rate_is_refused(tokenizer: Tokenizer) -> None:
 
 CONTRACTS: tuple[Contract, ...] = (
     a_system_without_a_decoder_says_why,
+    a_system_without_a_teacher_says_so,
     a_system_that_cannot_stream_says_why,
     another_size_than_the_only_one_is_refused,
     bad_signals_are_refused_with_what_came,

@@ -44,6 +44,7 @@ class Subject:
     """A tokenizer to check, before its network is built.
 
     decodes: whether it has a decoder. streams: whether it has a stream.
+    teaches: whether its codes also stand for the features of a teacher.
     registered: whether it is a variant, given by its name.
     build: makes the network anew, in eval mode, so that a check may change it.
     """
@@ -51,6 +52,7 @@ class Subject:
     spec: TokenizerSpec
     decodes: bool
     streams: bool
+    teaches: bool
     registered: bool
     build: Callable[[], Tokenizer]
 
@@ -58,12 +60,14 @@ class Subject:
     def of(cls, tokenizer: Tokenizer | str) -> Subject:
         """Return the subject that a variant's name, made small, or a tokenizer, as it is, stands for."""
         if isinstance(tokenizer, Tokenizer):
-            decodes, streams = tokenizer.encode_only is None, tokenizer.cannot_stream is None
-            return cls(tokenizer.spec, decodes, streams, False, lambda: copy.deepcopy(tokenizer).eval())
+            return cls(tokenizer.spec, *_facts(tokenizer), False, lambda: copy.deepcopy(tokenizer).eval())
         variant = registry.info(tokenizer)
-        decodes, streams = variant.builder.encode_only is None, variant.builder.cannot_stream is None
-        return cls(variant.spec, decodes, streams, True, lambda: small(variant.name))
+        return cls(variant.spec, *_facts(variant.builder), True, lambda: small(variant.name))
 
     @property
     def modality(self) -> Modality:
         return modalities.get(self.spec.modality)
+
+
+def _facts(tokenizer: Tokenizer | type[Tokenizer]) -> tuple[bool, bool, bool]:
+    return tokenizer.encode_only is None, tokenizer.cannot_stream is None, tokenizer.teacher_features is not None

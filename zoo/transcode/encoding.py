@@ -34,6 +34,7 @@ def encode_files(
     all_chains: bool = False,
     num_codebooks: int | None = None,
     num_tokens: int | None = None,
+    num_scales: int | None = None,
     batch_size: int = 1,
     overwrite: bool = False,
 ) -> FileResults:
@@ -50,7 +51,7 @@ def encode_files(
         format: format of the code files in a folder.
         resolution, crop, seconds, resample, chain: as in `Tokenizer.preprocess`.
         all_chains: whether each chain of a structure file is encoded, to `name_A.npz` for chain A.
-        num_codebooks, num_tokens: as in `Tokenizer.encode`: how many of the first codes are kept.
+        num_codebooks, num_tokens, num_scales: as in `Tokenizer.encode`: how many of the first codes are kept.
         batch_size: number of successive signals of one size that are encoded at once; videos are encoded one by one.
         overwrite: whether existing code files are replaced.
 
@@ -70,7 +71,9 @@ def encode_files(
         suffix=f".{format}",
         file_suffixes=CODE_SUFFIXES,
         given={"resolution": resolution, "crop": crop, "seconds": seconds, "resample": resample, "chain": chain},
-        encode_options=tokenizer.partial_options(num_codebooks=num_codebooks, num_tokens=num_tokens),
+        encode_options=tokenizer.partial_options(
+            num_codebooks=num_codebooks, num_tokens=num_tokens, num_scales=num_scales
+        ),
         all_chains=all_chains,
         overwrite=overwrite,
         codes_shape_of=lambda task: codes_shape_of(task, tokenizer.spec),

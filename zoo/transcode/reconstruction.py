@@ -35,6 +35,7 @@ def reconstruct_files(
     all_chains: bool = False,
     num_codebooks: int | None = None,
     num_tokens: int | None = None,
+    num_scales: int | None = None,
     overwrite: bool = False,
 ) -> FileResults:
     """Encode and decode signals, and measure cost and loss; arguments and files are as in `encode_files`.
@@ -55,7 +56,9 @@ def reconstruct_files(
         suffix=modality.signal_suffix,
         file_suffixes=modality.suffixes,
         given={"resolution": resolution, "crop": crop, "seconds": seconds, "resample": resample, "chain": chain},
-        encode_options=tokenizer.partial_options(num_codebooks=num_codebooks, num_tokens=num_tokens),
+        encode_options=tokenizer.partial_options(
+            num_codebooks=num_codebooks, num_tokens=num_tokens, num_scales=num_scales
+        ),
         all_chains=all_chains,
         overwrite=overwrite,
         codes_shape_of=lambda task: check_made_after(task.target, task.source),

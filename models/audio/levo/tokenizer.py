@@ -29,6 +29,12 @@ from zoo.registry import HubSource, register
 from zoo.spec import TokenizerOutput, TokenizerSpec
 from zoo.tokenizer import Tokenizer
 
+CANNOT_STREAM = (
+    "its encoder attends to windows of 40 seconds, so that a code depends on up to 40 seconds that follow, and the "
+    "peak of the whole signal sets its level. Shorter windows, encoded one by one, have other codes; what share of the "
+    "codes was not measured, for want of the published weights"
+)
+
 
 class Decoder(nn.Module):
     """Quantized features `[B, condition_dim, frames]` to stereo `[B, 2, frames * hop_length]`.
@@ -93,6 +99,7 @@ class LeVo(Tokenizer):
 
     decode_options = ("generator", "num_steps", "chunk_seconds")
     decoder_losses = ("flow_loss",)
+    cannot_stream = CANNOT_STREAM
     small: ClassVar = {
         "front_channels": 4,
         "width": 24,
@@ -192,6 +199,7 @@ class LeVoMixed(Tokenizer):
         "the authors' code has no decoder of the mix; LeVo's language model writes its codes as the plan of a song, "
         "and then those of levo-codec, which are decoded"
     )
+    cannot_stream = CANNOT_STREAM
     small: ClassVar = {
         key: LeVo.small[key]
         for key in ("front_channels", "width", "encoder_hidden", "encoder_heads", "codebook_dim", "window_frames")

@@ -138,8 +138,8 @@ def test_long_codes_are_decoded_in_windows_of_thirty_seconds_every_twenty():
 def test_memory_for_more_windows_grows_by_the_signal_and_its_latents_alone():
     tokenizer = small(NAME)
     with torch.no_grad():
-        some, more = (peak_bytes(tokenizer.to_latent, torch.empty(1, 1, seconds * SECONDS)) for seconds in (80, 600))
-    samples = 4 * 520 * SECONDS  # bytes
+        some, more = (peak_bytes(tokenizer.to_latent, torch.empty(1, 1, seconds * SECONDS)) for seconds in (60, 160))
+    samples = 4 * 100 * SECONDS  # bytes
     assert more - some < 1.2 * samples
 
 
@@ -163,4 +163,60 @@ def test_a_file_is_read_with_and_without_what_training_puts_around_the_network()
     assert published.keys is not None and alone.keys is not None
     checkpoint = {"generator": state, "discriminator": {"x": torch.zeros(1)}}
     assert published.keys.convert(checkpoint, expected, "published").keys() == expected.keys()
+    assert alone.keys.convert(state, expected, "alone").keys() == expected.keys()
+
+
+# MOSS-TTSD's tokenizer, whose vocoder writes 24 kHz
+
+
+def test_the_encoders_of_the_variant_of_24_khz_hear_16_khz():
+    tokenizer, other = small(NAME), small(f"{NAME}-ttsd-v0")
+    other.load_state_dict({**other.state_dict(), **shared(tokenizer)})
+    with torch.no_grad():
+        latent, expected = other.to_latent(tone(24000)), tokenizer.to_latent(tone(16000))
+    assert latent.shape == expected.shape == (1, 64, 13)
+    torch.testing.assert_close(latent[..., 2:-2], expected[..., 2:-2], atol=0.05, rtol=0)
+
+
+def tone(rate: int) -> Tensor:
+    return 0.3 * torch.sin(2 * torch.pi * 440 * torch.arange(rate) / rate)[None, None]
+
+
+def shared(tokenizer: zoo.Tokenizer) -> dict[str, Tensor]:
+    """Tensors without those of the vocoder's last layer, whose window has another size."""
+    return {key: tensor for key, tensor in tokenizer.state_dict().items() if not key.startswith("decoder.head.")}
+
+
+def test_the_variant_of_24_khz_returns_24_khz():
+    tokenizer = small(f"{NAME}-ttsd-v0")
+    codes = tokenizer.encode(noise(24001))
+    assert codes.shape == (1, 8, 13)
+    assert tokenizer.decode(codes, size=24001).shape == (1, 1, 24001)
+    assert tokenizer.decode(codes).shape == (1, 1, 13 * 1920)
+
+
+def test_long_audio_of_24_khz_is_cut_into_windows_at_16_khz():
+    tokenizer = small(f"{NAME}-ttsd-v0")
+    codes = tokenizer.encode(noise(45 * 24000))
+    assert codes.shape == (1, 8, 563)
+    assert tokenizer.decode(codes).shape == (1, 1, 563 * 1920)
+
+
+def test_the_file_of_the_variant_of_24_khz_names_its_vocoder_otherwise():
+    name = f"{NAME}-ttsd-v0"
+    manifest = read_manifest(GOLDENS / NAME / "manifest.json")
+    state = {
+        key.replace("vocos.", "enhanced_vocos."): torch.empty(
+            entry["shape"], dtype=getattr(torch, entry["dtype"]), device="meta"
+        )
+        for key, entry in manifest["tensors"].items()
+    }
+    for parameter in ("weight", "bias"):
+        key = f"enhanced_vocos.head.out.{parameter}"
+        state[key] = torch.empty(962, *state[key].shape[1:], device="meta")
+    with torch.device("meta"):
+        expected = zoo.create(name).state_dict()
+    published, alone = zoo.info(name).sources
+    assert published.keys is not None and alone.keys is not None
+    assert published.keys.convert({"generator": state}, expected, "published").keys() == expected.keys()
     assert alone.keys.convert(state, expected, "alone").keys() == expected.keys()

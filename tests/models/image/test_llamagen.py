@@ -12,6 +12,7 @@ import zoo
 from tests.support.plain_llamagen import NECK, PlainLlamaGen, Shapes
 from zoo.catalog import num_parameters
 from zoo.parity import parity, synthetic_checkpoint
+from zoo.registry import replace as replace_variant
 
 WIDTH, MULTIPLIERS, DIM, ROWS = 32, (1, 2, 4), 4, 300
 
@@ -103,3 +104,34 @@ def test_pictures_are_resized_bicubically(name):
     expected = np.asarray(picture.resize((256, 256), Image.Resampling.BICUBIC)) / 255
     image = zoo.create(name, small=True).preprocess(picture, resolution=256)
     assert torch.allclose(image[0].movedim(0, -1), torch.from_numpy(expected).float())
+
+
+def test_transformers_janus_decodes_the_same_and_its_weights_are_read(tmp_path):
+    from transformers import JanusVQVAE, JanusVQVAEConfig
+
+    torch.manual_seed(0)
+    port = JanusVQVAE(JanusVQVAEConfig(base_channels=128, num_res_blocks=1, num_patches=2)).eval()
+    like = zoo.info("janus-vq-16")
+    zoo.register(replace_variant(like, "janus-small", config={"num_blocks": 1}, hub=like.sources))
+    state = {f"model.vqmodel.{key}": value for key, value in port.state_dict().items()}
+    torch.save(state | {"lm_head.weight": torch.zeros(2, 2)}, tmp_path / "janus.pt")
+    tokenizer = zoo.load("janus-small", weights=tmp_path / "janus.pt")
+    codes = torch.randint(16384, (2, 1, 2, 2))
+    image = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        expected = port.decode(codes.flatten(1)) / 2 + 0.5
+        latent = port.quant_conv(port.encoder(2 * image - 1))
+        assert torch.allclose(tokenizer.to_latent(2 * image - 1), latent, atol=1e-5)
+        assert torch.allclose(tokenizer.decode(codes), expected.clamp(0, 1), atol=1e-5)
+
+
+def test_janus_files_hold_the_tokenizer_under_a_prefix():
+    network = zoo.create("janus-vq-16", small=True).state_dict()
+    authors = zoo.info("janus-vq-16").sources[0].keys
+    assert authors.published_key("decoder.levels.4.blocks.0.conv1.weight")[0] == (
+        "gen_vision_model.decoder.conv_blocks.4.res.0.conv1.weight"
+    )
+    published = {authors.published_key(key)[0]: tensor for key, tensor in network.items()}
+    others = {f"{part}.weight": torch.zeros(1) for part in ("language_model.layer", "gen_head.linear", "aligner.a")}
+    converted = authors.convert(published | others, network, "pytorch_model.bin")
+    assert all(torch.equal(converted[key], tensor) for key, tensor in network.items())

@@ -14,7 +14,7 @@ from tests.support.plain_tokenbridge import (
     DIM,
     SCALE,
     WIDTH,
-    PlainKL16,
+    PlainTaming,
     checkpoint,
     image,
     levels,
@@ -54,7 +54,7 @@ def test_weights_of_another_seed_are_not_at_parity(small_variant, tmp_path):
 
 def test_a_generator_draws_the_latent_from_the_posterior():
     tokenizer, x = small(5), image((32, 48), 2, 5)
-    mean, log_variance = PlainKL16(checkpoint(5)).moments(x).chunk(2, dim=1)
+    mean, log_variance = PlainTaming(checkpoint(5)).encode(x).chunk(2, dim=1)
     noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(9))
     latent = (mean + torch.exp(log_variance / 2) * noise) * SCALE
     codes = (latent[..., None] - levels(6)).abs().argmin(-1)
@@ -70,7 +70,7 @@ def test_a_generator_draws_the_latent_from_the_posterior():
 def test_log_variances_are_clamped_as_published():
     tokenizer, x = small(0), image((32, 32), 1, 0)
     with torch.no_grad():
-        tokenizer.encoder.moments.bias[DIM:] = 1e4
+        tokenizer.encoder.head.project.bias[DIM:] = 1e4
         latent = tokenizer.to_latent(x, generator=torch.Generator().manual_seed(0))
     assert latent.isfinite().all()
     assert latent.std() == pytest.approx(math.exp(10) * SCALE, rel=0.1)

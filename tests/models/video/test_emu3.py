@@ -102,3 +102,24 @@ def test_frames_one_by_one_are_the_frames_at_once(monkeypatch):
 
 def test_the_published_variant_has_the_published_number_of_tensor_elements():
     assert num_parameters(zoo.info("emu3-vision")) / 1e6 == pytest.approx(270.7, abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((100, 100), (512, 512)),
+        ((2000, 1500), (1176, 880)),
+        ((600, 804), (600, 800)),  # 100.5 steps are 100, 101.5 are 102
+        ((600, 812), (600, 816)),
+        ((3000, 700), (2112, 488)),
+    ],
+)
+def test_images_are_resized_as_the_authors_do(size, expected):
+    image = torch.zeros(3, *size)
+    assert small("emu3-vision").preprocess(image, resolution=1024).shape == (1, 3, *expected)
+
+
+@pytest.mark.parametrize("size", [(7, 100), (100, 501)])
+def test_an_image_that_the_authors_refuse_is_refused(size):
+    with pytest.raises(zoo.InputError, match=f"got {size[0]}x{size[1]}"):
+        small("emu3-vision").preprocess(torch.zeros(3, *size), resolution=1024)

@@ -20,6 +20,7 @@ from zoo.parity import synthetic_checkpoint
 from zoo.trainers.losses.teachers import (
     IMAGE_TEACHERS,
     TEXT_TEACHERS,
+    FeatureDistillation,
     FeatureHead,
     ImageTeacher,
     RepresentationLoss,
@@ -111,8 +112,9 @@ def test_published_teachers_are_known_to_timm_with_their_weights():
     for teacher in IMAGE_TEACHERS.values():
         assert teacher.timm in timm.list_pretrained()
         with torch.device("meta"):
-            network = timm.create_model(teacher.timm, num_classes=0, img_size=224)
-        assert network.num_features == teacher.width and network.num_prefix_tokens == 1
+            network = timm.create_model(teacher.timm, img_size=224)
+        width = network.head.out_features if teacher.projected else network.num_features
+        assert width == teacher.width and network.num_prefix_tokens == 1
 
 
 def test_without_its_weights_a_teacher_says_what_it_needs(offline):
@@ -319,3 +321,25 @@ def test_text_is_read_by_all_states_of_the_language_model(recognizer, tmp_path, 
     distillation(quantized, audio).backward()
     assert quantized.grad.abs().max() > 0
     assert list(distillation.state_dict()) == ["project.weight", "project.bias"]
+
+
+# Features of semantic tokenizers
+
+
+@pytest.mark.usefixtures("tiny_teachers")
+def test_features_are_compared_with_those_of_the_same_patches():
+    loss = FeatureDistillation("clip-vit-base-patch16-projected")
+    images = torch.rand(2, 3, 224, 224)
+    expected = loss.teacher.patches(images)
+    assert loss(3 * expected, images) == pytest.approx(0, abs=1e-6)
+    assert loss(-expected, images) == pytest.approx(2, abs=1e-6)
+    features = torch.randn(2, 196, 512, requires_grad=True)
+    plain = [
+        1 - float(torch.dot(a, b) / (a.norm() * b.norm()))
+        for a, b in zip(features[0].detach(), expected[0], strict=True)
+    ]
+    assert float(loss(features[:1], images[:1]).detach()) == pytest.approx(sum(plain) / 196, abs=1e-5)
+    loss(features, images).backward()
+    assert features.grad is not None and features.grad.abs().sum() > 0
+    with pytest.raises(InputError, match=r"features are \[2, 256, 512\], the teacher's \[2, 196, 512\]"):
+        loss(torch.zeros(2, 256, 512), images)
