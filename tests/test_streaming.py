@@ -57,6 +57,22 @@ def test_samples_of_codes_in_random_parts_are_those_of_the_whole(mimi, speech, s
     torch.testing.assert_close(torch.cat(parts, dim=-1), mimi.decode(codes), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_trained_weights_stream_codes_and_sound_of_real_speech(speech, seed):
+    tokenizer = zoo.load("mimi-nano")
+    whole = tokenizer.encode(speech)
+    codes, sounds, start = [], [], 0
+    with tokenizer.stream() as stream:
+        for length in lengths(speech.shape[-1], seed):
+            codes.append(stream.encode(speech[..., start : start + length]))
+            sounds.append(stream.decode(codes[-1]))
+            start += length
+        codes.append(stream.flush())
+        sounds.append(stream.decode(codes[-1]))
+    assert torch.equal(torch.cat(codes, dim=-1), whole)
+    torch.testing.assert_close(torch.cat(sounds, dim=-1), tokenizer.decode(whole), atol=1e-5, rtol=0)
+
+
 def test_options_of_encode_hold_for_all_parts_of_a_stream(mimi, speech):
     with mimi.stream(num_codebooks=3, pad_waveform=True) as stream:
         codes = torch.cat([stream.encode(part) for part in speech.split(5000, dim=-1)] + [stream.flush()], dim=-1)
@@ -106,6 +122,11 @@ def test_the_latency_is_a_frame_and_is_none_where_all_samples_are_needed():
         ("wavtokenizer-nano", "after it.* chunk_seconds="),
         ("cosmos-dv-nano", "windows of spec.chunk_frames"),
         ("wetok-nano", "after it"),
+        ("speechtokenizer-hubert-avg", "LSTM runs both ways"),
+        ("bigcodec", r"look 0\.3 seconds ahead"),
+        ("xy-tokenizer", "windows of 30 seconds"),
+        ("glm4-voice-tokenizer", "block of 4 seconds"),
+        ("levo-codec", "windows of 40 seconds"),
     ],
 )
 def test_a_system_that_cannot_stream_says_why(name, reason):

@@ -25,7 +25,7 @@ from zoo.layers.causal import CausalConv1d, CausalConvTranspose1d, Memory
 from zoo.layers.causal_transformer import CausalTransformer
 from zoo.layers.overlap import frames_of_chunk
 from zoo.quantizers import SplitResidualVQ
-from zoo.registry import HubSource, register
+from zoo.registry import HubSource, register, replace
 from zoo.spec import TokenizerSpec
 from zoo.tokenizer import Tokenizer
 
@@ -395,4 +395,31 @@ MIMI = register(
         "STOI, 16 codebooks": 0.94,
         "UTMOS, 16 codebooks": 3.87,
     },
+)
+
+# Trained here, by `trainers/recipes/mimi-nano.yaml`; ships with the package. The speech is CC BY 4.0, and so are the
+# weights.
+register(
+    replace(
+        MIMI,
+        "mimi-nano",
+        codebook_sizes=(1024,) * 8,
+        default_codebooks=None,
+        downsample=(240,),
+        code_license="Apache-2.0",
+        weights_license="CC BY 4.0",
+        # Few stages with long strides, first to last: a small network spends less time at the full rate.
+        config={
+            "strides": (10, 6, 2),
+            "width": 16,
+            "dim": 96,
+            "num_layers": 2,
+            "num_heads": 4,
+            "window": 100,
+            "codebook_dim": 32,
+            "revive_below": 0.03,
+        },
+        weights="weights/mimi-nano.safetensors",
+        card="mimi-nano",
+    )
 )

@@ -23,6 +23,8 @@ ALPHA = 1  # of a residue's atoms
 BOUNDS = {
     "wetok-nano": {"psnr": 18, "ssim": 0.5},
     "wavtokenizer-nano": {"stoi": 0.5},
+    "speechtokenizer-nano": {"stoi": 0.6},
+    "mimi-nano": {"stoi": 0.5},
     "fqgan-nano": {"psnr": 16, "ssim": 0.5},
     "one-d-piece-nano": {"psnr": 13, "ssim": 0.35},
     "cosmos-dv-nano": {"psnr": 18, "ssim": 0.5},
