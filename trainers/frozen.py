@@ -12,6 +12,7 @@ from zoo.metrics.networks import Weights
 from zoo.tokenizer import Tokenizer
 
 Network = TypeVar("Network", bound=nn.Module)
+Loaded = TypeVar("Loaded")
 
 
 class Frozen(nn.Module, Generic[Network]):
@@ -36,6 +37,22 @@ class Frozen(nn.Module, Generic[Network]):
         # What torch calls to move or convert a module: `to`, `cuda` and `half` all come here.
         self.network._apply(fn)
         return super()._apply(fn, recurse)
+
+
+def from_hub(teacher: str, repository: str, load: Callable[[], Loaded]) -> Loaded:
+    """Return what `load` makes of a repository's files with the package `transformers`.
+
+    Raises:
+        InputError: it fails; the message has the reason and how to fetch the files.
+    """
+    try:
+        return load()
+    except Exception as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise InputError(
+            f"the teacher {teacher} needs {repository} and the package transformers, which cannot be had ({reason}); "
+            f"fetch it ahead with `hf download {repository}`; a network with random weights would not do"
+        ) from error
 
 
 def require(weights: Weights, purpose: str, alternative: str | None = None) -> None:

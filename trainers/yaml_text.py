@@ -6,12 +6,12 @@ Of the values that YAML can hold, only plain ones are read: keys and values, lis
 from __future__ import annotations
 
 import re
-from itertools import accumulate
 from typing import Any
 
 import yaml
 
 from zoo.errors import InputError
+from zoo.nesting import deepest
 
 MOST_BYTES = 2**16  # of a recipe's text; PyYAML reads this much in about a second
 MOST_DIGITS = 100  # of a number
@@ -50,12 +50,6 @@ def write_yaml(values: Any) -> str:
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False)
 
 
-def _open_brackets(text: str) -> int:
-    """Return the greatest number of brackets that are open at one place."""
-    steps = (1 if bracket in "[{" else -1 for bracket in re.findall(r"[\[\]{}]", text))
-    return max(accumulate(steps), default=0)
-
-
 def read_yaml(text: str | bytes, origin: str) -> Any:
     """The plain value that `text` stands for. What an alias repeats is one object, which may contain itself.
 
@@ -67,7 +61,7 @@ def read_yaml(text: str | bytes, origin: str) -> Any:
         raise InputError(f"{origin}: expected a recipe of at most {MOST_BYTES} bytes, got more")
     try:
         text = text if isinstance(text, str) else text.decode("utf-8-sig")
-        if _open_brackets(text) > MOST_OPEN:  # PyYAML would take long to find out
+        if deepest(text) > MOST_OPEN:  # PyYAML would take long to find out
             raise InputError(f"{origin}: nested too deep")
         node = yaml.compose(text, Loader=_Loader)
         return None if node is None else _Builder(origin).value(node)

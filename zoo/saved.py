@@ -10,7 +10,6 @@ import inspect
 import json
 import math
 import os
-import re
 import reprlib
 import warnings
 from collections.abc import Mapping
@@ -25,6 +24,7 @@ import zoo
 from zoo import registry
 from zoo.checkpoints import assign, check_state, check_weights, read_checkpoint, read_metadata, without_storage
 from zoo.errors import CheckpointError, InputError, UnknownTokenizerError, WeightsUnavailableError, ZooError
+from zoo.nesting import deepest
 from zoo.registry import CARD, CONFIG, WEIGHTS, FileSource, HubSource, PackageSource, Variant
 from zoo.requantization import requantize
 from zoo.spec import TokenizerSpec
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 CONFIG_BYTES, DEPTH = 2**24, 100  # that a configuration may have; those of tokenizers have a few thousand, 6 deep
 SIZE = 2**20  # of anything in a network; a list of as many layers is still made in no time
 TRIED = 2**22  # values of a signal that a network is tried out with
-STRINGS, BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL), re.compile(r"[][{}]")
 
 
 # Configurations
@@ -151,11 +150,8 @@ def _stated_in(path: Path) -> dict[str, Any]:
 
 def read_json(text: str) -> Any:
     """Return the value of a text in JSON; ValueError where it is none, or nested deeper than any configuration."""
-    depth = 0
-    for bracket in BRACKETS.findall(STRINGS.sub("", text)):
-        depth += 1 if bracket in "[{" else -1
-        if depth > DEPTH:
-            raise ValueError(f"nested more than {DEPTH} deep")
+    if deepest(text) > DEPTH:
+        raise ValueError(f"nested more than {DEPTH} deep")
     return json.loads(text)
 
 

@@ -305,6 +305,11 @@ class PartialCodes(NamedTuple):
         return self.ends[number - 1] if self.ends else number
 
 
+def squares(*sides: int) -> Scales:
+    """Return square scales of these sides."""
+    return tuple((side, side) for side in sides)
+
+
 def ends(scales: Scales) -> tuple[int, ...]:
     """Return how many codes there are up to the end of each scale, and with it."""
     return tuple(accumulate(height * width for height, width in scales))

@@ -370,14 +370,13 @@ class Tokenizer(HubMixin):
                     f"{self.spec.name} takes {self.modality.noun[1]}: preprocessing has no option {name!r}; "
                     f"it takes: {takes}"
                 )
-        if "interpolation" in self.modality.options:
-            options["interpolation"] = self.interpolation
-        if "margin" in self.modality.options:
-            options["margin"] = self.margin
-        if "stretch" in self.modality.options:
-            options["stretch"] = self.stretches
-        if "target_size" in self.modality.options and self.target_size is not None:
-            options["target_size"] = self.target_size
+        own = {
+            "interpolation": self.interpolation,
+            "margin": self.margin,
+            "stretch": self.stretches,
+            "target_size": self.target_size,
+        }
+        options |= {key: value for key, value in own.items() if key in self.modality.options and value is not None}
         return options
 
     def partial_options(self, **given: int | None) -> dict[str, int]:

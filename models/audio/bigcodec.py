@@ -17,66 +17,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.checkpoints import KeyMap
+from zoo.layers.dac import DILATIONS, DecoderStage, EncoderStage
 from zoo.layers.lstm import LSTM
 from zoo.layers.overlap import frames_of_chunk, overlapping
 from zoo.layers.snake import AntiAliasedSnake
-from zoo.layers.weight_norm import WeightNormConv1d, WeightNormConvTranspose1d
+from zoo.layers.weight_norm import WeightNormConv1d
 from zoo.quantizers import ProjectedVQ
 from zoo.registry import HubSource, register
 from zoo.spec import TokenizerSpec
 from zoo.tokenizer import Tokenizer
 
-DILATIONS = (1, 3, 9)
 ACT = 5  # steps on either side that an activation sees
 UNITS = sum(2 * ACT + 3 * dilation for dilation in DILATIONS)  # those of the three units of a block
 EDGE = 3  # those of a convolution of 7
-
-
-class ResidualUnit(nn.Module):
-    def __init__(self, channels: int, dilation: int):
-        super().__init__()
-        self.act1 = AntiAliasedSnake(channels)
-        self.conv1 = WeightNormConv1d(channels, channels, 7, dilation=dilation, padding=3 * dilation)
-        self.act2 = AntiAliasedSnake(channels)
-        self.conv2 = WeightNormConv1d(channels, channels, 1)
-        nn.init.constant_(self.conv2.weight_g, 0.3)  # fifteen units in a row would enlarge the signal a hundredfold
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv2(self.act2(self.conv1(self.act1(x))))
-
-
-class Downsample(nn.Module):
-    """`[B, channels / 2, steps]` to `[B, channels, steps / stride]`."""
-
-    def __init__(self, channels: int, stride: int):
-        super().__init__()
-        self.units = nn.Sequential(*(ResidualUnit(channels // 2, dilation) for dilation in DILATIONS))
-        self.act = AntiAliasedSnake(channels // 2)
-        padding = stride // 2 + stride % 2
-        self.conv = WeightNormConv1d(channels // 2, channels, 2 * stride, stride, padding=padding)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(self.act(self.units(x)))
-
-
-class Upsample(nn.Module):
-    """`[B, 2 * channels, steps]` to `[B, channels, steps * stride]`."""
-
-    def __init__(self, channels: int, stride: int):
-        super().__init__()
-        self.act = AntiAliasedSnake(2 * channels)
-        self.conv = WeightNormConvTranspose1d(
-            2 * channels,
-            channels,
-            2 * stride,
-            stride,
-            padding=stride // 2 + stride % 2,
-            output_padding=stride % 2,
-        )
-        self.units = nn.Sequential(*(ResidualUnit(channels, dilation) for dilation in DILATIONS))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.units(self.conv(self.act(x)))
+GAIN = 0.3  # of a residual unit at the start: fifteen in a row would enlarge the signal a hundredfold
 
 
 class Encoder(nn.Module):
@@ -86,10 +40,11 @@ class Encoder(nn.Module):
         super().__init__()
         self.strides = strides
         self.stem = WeightNormConv1d(1, width, 7, padding=3)
-        self.blocks = nn.Sequential(
-            *(Downsample(width * 2 ** (stage + 1), stride) for stage, stride in enumerate(strides))
-        )
-        width *= 2 ** len(strides)
+        blocks = []
+        for stride in strides:
+            blocks.append(EncoderStage(width, 2 * width, stride, AntiAliasedSnake, GAIN))
+            width *= 2
+        self.blocks = nn.Sequential(*blocks)
         self.lstm = LSTM(width, num_layers=2)
         self.act_out = AntiAliasedSnake(width)
         self.head = WeightNormConv1d(width, dim, 3, padding=1)
@@ -121,10 +76,11 @@ class Decoder(nn.Module):
         width *= 2 ** len(strides)
         self.stem = WeightNormConv1d(dim, width, 7, padding=3)
         self.lstm = LSTM(width, num_layers=2)
-        self.blocks = nn.Sequential(
-            *(Upsample(width // 2 ** (stage + 1), stride) for stage, stride in enumerate(strides))
-        )
-        width //= 2 ** len(strides)
+        blocks = []
+        for stride in strides:
+            blocks.append(DecoderStage(width, width // 2, stride, AntiAliasedSnake, GAIN))
+            width //= 2
+        self.blocks = nn.Sequential(*blocks)
         self.act_out = AntiAliasedSnake(width)
         self.head = WeightNormConv1d(width, 1, 7, padding=3)
 

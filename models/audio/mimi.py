@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.checkpoints import KeyMap
+from zoo.checkpoints import KeyMap, flag, pointwise_to_linear
 from zoo.errors import InputError
 from zoo.layers.causal import CausalConv1d, CausalConvTranspose1d, Memory
 from zoo.layers.causal_transformer import CausalTransformer
@@ -219,14 +219,6 @@ Rules = list[tuple[Any, ...]]  # of a key map
 def quotient(total: Tensor, count: Tensor) -> Tensor:
     # The file holds the running sum and the running number of each row's vectors, and not the rows.
     return total / count.clamp(min=1e-5)[:, None]
-
-
-def flag(value: Tensor) -> Tensor:
-    return value.reshape(()) != 0
-
-
-def pointwise_to_linear(tensor: Tensor) -> Tensor:
-    return tensor.squeeze(-1)
 
 
 def part_of_heads(part: int) -> Callable[[Tensor], Tensor]:

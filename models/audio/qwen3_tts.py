@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.checkpoints import KeyMap
+from zoo.checkpoints import KeyMap, pointwise_to_linear
 from zoo.errors import InputError
 from zoo.layers.causal import CausalConv1d, CausalConvTranspose1d, Memory
 from zoo.layers.causal_transformer import CausalTransformer
@@ -28,7 +28,6 @@ from zoo.models.audio.mimi import (
     encode_in_parts,
     encoder_rules,
     in_parts,
-    pointwise_to_linear,
     quantizer_rules,
     quotient,
     transformer_rules,

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from zoo.checkpoints import KeyMap
+from zoo.checkpoints import KeyMap, flag
 from zoo.layers.overlap import frames_of_chunk
 from zoo.layers.seanet import Decoder, Encoder, decoder_rules, elu, encoder_rules
 from zoo.layers.snake import Snake
@@ -86,7 +86,7 @@ def quantizer_rules() -> list[tuple[str, str] | tuple[str, str, Callable[[Tensor
         (f"{published}.embed", f"{ours}.codebook"),
         (f"{published}.embed_avg", f"{ours}.codebook_sum"),
         (f"{published}.cluster_size", f"{ours}.cluster_size"),
-        (f"{published}.inited", f"{ours}.initialized", lambda inited: inited.reshape(()) != 0),
+        (f"{published}.inited", f"{ours}.initialized", flag),
     ]
 
 

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.checkpoints import KeyMap
+from zoo.checkpoints import KeyMap, flag, pointwise_to_linear
 from zoo.layers.overlap import frames_of_chunk, overlapping
 from zoo.layers.seanet import Encoder, encoder_rules
 from zoo.layers.vocos import ConvNeXtBlock, SpectrumHead, inverse_stft
@@ -216,17 +216,12 @@ class WavTokenizer(Tokenizer):
         return self.decoder(latent, frames_of_chunk(self.spec, chunk_seconds))
 
 
-def pointwise_to_linear(tensor: Tensor) -> Tensor:
-    # The reference's projections are convolutions of one tap: [out, in, 1]. Biases stay as they are.
-    return tensor.squeeze(-1)
-
-
 def quantizer_rules(codebook: str) -> list[tuple[str, str] | tuple[str, str, Callable[[Tensor], Tensor]]]:
     return [
         (f"{codebook}.embed", "quantizer.codebook"),
         (f"{codebook}.embed_avg", "quantizer.codebook_sum"),
         (f"{codebook}.cluster_size", "quantizer.cluster_size"),
-        (f"{codebook}.inited", "quantizer.initialized", lambda inited: inited.reshape(()) != 0),
+        (f"{codebook}.inited", "quantizer.initialized", flag),
     ]
 
 

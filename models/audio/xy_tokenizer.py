@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.checkpoints import KeyMap
+from zoo.checkpoints import KeyMap, flag, pointwise_to_linear
 from zoo.errors import InputError
 from zoo.layers.vocos import ConvNeXtBlock, SpectrumHead, inverse_stft
 from zoo.layers.whisper import HOP_LENGTH, SAMPLE_RATE, WINDOW_SECONDS, LogMel, Stem, Transformer, layer_rules
@@ -230,14 +230,10 @@ Rule = tuple[str, str] | tuple[str, str, Callable[[Tensor], Tensor]]
 
 def projection_rules(published: str, ours: str) -> list[Rule]:
     """Rules for a weight-normalised convolution of one tap, which is a linear map here."""
-
-    def without_tap(tensor: Tensor) -> Tensor:
-        return tensor.squeeze(-1)
-
     return [
         (f"{published}.bias", f"{ours}.bias"),
-        (f"{published}.weight_g", f"{ours}.weight_g", without_tap),
-        (f"{published}.weight_v", f"{ours}.weight_v", without_tap),
+        (f"{published}.weight_g", f"{ours}.weight_g", pointwise_to_linear),
+        (f"{published}.weight_v", f"{ours}.weight_v", pointwise_to_linear),
     ]
 
 
@@ -260,7 +256,7 @@ RULES: tuple[Rule, ...] = (
     ("quantizer.quantizers.{i}.codebook", "quantizer.residual.layers.{i}.codebook"),
     ("quantizer.quantizers.{i}.cluster_size", "quantizer.residual.layers.{i}.cluster_size"),
     ("quantizer.quantizers.{i}.embed_avg", "quantizer.residual.layers.{i}.codebook_sum"),
-    ("quantizer.quantizers.{i}.inited", "quantizer.residual.layers.{i}.initialized", lambda inited: inited.reshape(())),
+    ("quantizer.quantizers.{i}.inited", "quantizer.residual.layers.{i}.initialized", flag),
     *projection_rules("quantizer.output_proj", "quantizer.project_out"),
     ("post_rvq_adapter.proj.", "decoder.project_in."),
     *transformer_rules("post_rvq_adapter", "decoder.adapter"),

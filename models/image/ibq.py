@@ -19,6 +19,7 @@ from torch import nn
 from zoo.checkpoints import KeyMap
 from zoo.layers.vqgan import Decoder, EncoderHead, EncoderTrunk, taming_keys
 from zoo.modalities.image import Interpolation
+from zoo.models.image.open_magvit2 import training_checkpoint
 from zoo.quantizers import IBQ
 from zoo.registry import HubSource, alias, register, replace
 from zoo.spec import TokenizerSpec
@@ -75,12 +76,7 @@ class Emu35(IBQTokenizer):
 
 
 NAMES = (*taming_keys(len(MULTIPLIERS)), ("quantize.embedding.weight", "quantizer.codebook"))
-CHECKPOINT = KeyMap(
-    *NAMES,
-    layout=("state_dict",),
-    averaged="model_ema.",
-    ignore=("loss.", "model_ema.lossdiscriminator", "model_ema.decay", "model_ema.num_updates"),
-)
+CHECKPOINT = training_checkpoint(*NAMES)
 
 
 IBQ_1024 = register(

@@ -191,7 +191,17 @@ class OpenMAGVIT2(Tokenizer):
         return self.decoder(latent, noise)
 
 
-CHECKPOINT = KeyMap(
+def training_checkpoint(*rules: tuple[str, str]) -> KeyMap:
+    """Return the key map of a checkpoint of SEED-Voken's training, which has an average of the weights."""
+    return KeyMap(
+        *rules,
+        layout=("state_dict",),
+        averaged="model_ema.",
+        ignore=("loss.", "model_ema.lossdiscriminator", "model_ema.decay", "model_ema.num_updates"),
+    )
+
+
+CHECKPOINT = training_checkpoint(
     ("encoder.conv_in.", "encoder.stem."),
     ("encoder.down.{i}.block.{j}.nin_shortcut.", "encoder.levels.{i}.{j}.shortcut."),
     ("encoder.down.{i}.block.", "encoder.levels.{i}."),
@@ -207,9 +217,6 @@ CHECKPOINT = KeyMap(
     *((f"decoder.up.{i + 1}.upsample.conv1.", f"decoder.upsamples.{i}.conv.") for i in range(5)),
     ("decoder.norm_out.", "decoder.norm."),
     ("decoder.conv_out.", "decoder.head."),
-    layout=("state_dict",),
-    averaged="model_ema.",
-    ignore=("loss.", "model_ema.lossdiscriminator", "model_ema.decay", "model_ema.num_updates"),
 )
 
 

@@ -26,7 +26,7 @@ from zoo.layers.vqgan import Decoder, EncoderHead, EncoderTrunk
 from zoo.models.image.llamagen import KEYS
 from zoo.quantizers import MultiScaleQuantizer, SharedMappingVQ
 from zoo.registry import HubSource, alias, register, replace
-from zoo.spec import TokenizerSpec
+from zoo.spec import TokenizerSpec, squares
 from zoo.tokenizer import Tokenizer
 
 MULTIPLIERS = (1, 1, 2, 2, 4)
@@ -299,10 +299,6 @@ SIGLIP_CHECKPOINT = KeyMap(
         f"{SIGLIP}head.",
     ),
 )
-
-
-def squares(*sides: int) -> tuple[tuple[int, int], ...]:
-    return tuple((side, side) for side in sides)
 
 
 CLIP_FILE = HubSource("ByteFlow-AI/TokenFlow", "tokenflow_clipb_32k_enhanced.pt")

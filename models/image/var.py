@@ -22,7 +22,7 @@ from zoo.checkpoints import KeyMap
 from zoo.layers.vqgan import Decoder, EncoderHead, EncoderTrunk, taming_keys
 from zoo.quantizers import MultiScaleVQ
 from zoo.registry import HubSource, alias, register, replace
-from zoo.spec import TokenizerSpec
+from zoo.spec import TokenizerSpec, squares
 from zoo.tokenizer import Tokenizer
 
 MULTIPLIERS = (1, 1, 2, 2, 4)
@@ -92,10 +92,6 @@ CHECKPOINT = KeyMap(
     ("quantize.quant_resi.qresi_ls.", "quantizer.phi."),
     ignore=("quantize.ema_vocab_hit_SV",),
 )
-
-
-def squares(*sides: int) -> tuple[tuple[int, int], ...]:
-    return tuple((side, side) for side in sides)
 
 
 FILE = HubSource("FoundationVision/var", "vae_ch160v4096z32.pth")

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from zoo.checkpoints import KeyMap
+from zoo.checkpoints import KeyMap, inside
 from zoo.layers.haar import haar, inverse_haar
 from zoo.quantizers import FSQ
 from zoo.registry import HubSource, alias, register, replace
@@ -331,11 +331,6 @@ ENDS = (
     ("conv_out.0.conv3d.", "head.0.", without_time),
     ("conv_out.1.conv3d.", "head.1.", without_space),
 )
-
-
-def inside(published: str, ours: str, table: tuple[tuple, ...]) -> list[tuple]:
-    """Return the rules of a module's tensors for its place in the network."""
-    return [(published + theirs, ours + own, *transform) for theirs, own, *transform in table]
 
 
 CHECKPOINT = KeyMap(

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from zoo.checkpoints import KeyMap
 from zoo.errors import InputError
-from zoo.layers.vqgan import EncoderTrunk, Upsample, group_norm
+from zoo.layers.vqgan import EncoderTrunk, Upsample, attended, group_norm
 from zoo.modalities.image import Interpolation
 from zoo.quantizers import VectorQuantizer
 from zoo.registry import FileSource, HubSource, register
@@ -145,12 +145,7 @@ class ConditionedAttention(nn.Module):
         self.out = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        h = self.norm(x, condition)
-        # Contiguous: otherwise the CPU's kernel holds the whole matrix of logits in memory.
-        sequences = (rearrange(project(h), "b c h w -> b 1 (h w) c") for project in (self.q, self.k, self.v))
-        q, k, v = (sequence.contiguous() for sequence in sequences)
-        h = F.scaled_dot_product_attention(q, k, v)
-        return x + self.out(rearrange(h, "b 1 (h w) c -> b c h w", h=x.shape[2]))
+        return x + self.out(attended(self.norm(x, condition), self.q, self.k, self.v))
 
 
 class ConditionedLevel(nn.Module):

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.checkpoints import KeyMap
+from zoo.checkpoints import KeyMap, inside
 from zoo.quantizers import FSQ
 from zoo.registry import FileSource, HubSource, alias, register, replace
 from zoo.spec import TokenizerSpec
@@ -473,11 +473,6 @@ class VidTok(Tokenizer):
 def flat(weight: Tensor) -> Tensor:
     """Return a convolution of one position as a matrix."""
     return weight.flatten(1) if weight.ndim > 2 else weight
-
-
-def inside(published: str, ours: str, table: tuple[tuple, ...]) -> list[tuple]:
-    """Return the rules of a module's tensors for its place in the network."""
-    return [(published + theirs, ours + own, *transform) for theirs, own, *transform in table]
 
 
 ATTENTION = (("q", "q"), ("k", "k"), ("v", "v"), ("proj_out", "out"))

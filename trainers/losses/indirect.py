@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torchaudio
 from torch import Tensor, nn
 from torch.nn import functional
@@ -10,7 +12,7 @@ from zoo.checkpoints import KeyMap
 from zoo.errors import InputError
 from zoo.layers.whisper import HOP_LENGTH, SAMPLE_RATE, LogMel, Stem, Transformer, layer_rules
 from zoo.tokenizer import Tokenizer
-from zoo.trainers.frozen import Frozen
+from zoo.trainers.frozen import Frozen, from_hub
 
 WHISPER_TEACHERS = {
     f"whisper-{size}": f"openai/whisper-{size}" for size in ("tiny", "base", "small", "medium", "large-v3")
@@ -57,16 +59,13 @@ class WhisperTeacher(nn.Module):
         if name not in WHISPER_TEACHERS:
             raise InputError(f"recipe: unknown teacher {name!r}; expected one of {', '.join(WHISPER_TEACHERS)}")
         repository = WHISPER_TEACHERS[name]
-        try:
+
+        def load() -> Any:
             from transformers import WhisperModel
 
-            published = WhisperModel.from_pretrained(repository).get_encoder()
-        except Exception as error:
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            raise InputError(
-                f"the teacher {name} needs {repository} and the package transformers, which cannot be had ({reason}); "
-                f"fetch it ahead with `hf download {repository}`; a network with random weights would not do"
-            ) from error
+            return WhisperModel.from_pretrained(repository).get_encoder()
+
+        published = from_hub(name, repository, load)
         config = published.config
         network = WhisperEncoder(
             config.num_mel_bins,
@@ -106,4 +105,4 @@ class IndirectDistillation(nn.Module):
             self.teacher(torchaudio.functional.resample(sound, tokenizer.spec.sample_rate or SAMPLE_RATE, SAMPLE_RATE))
             for sound in (resynthesis.float(), audio)
         )
-        return 1 - functional.cosine_similarity(heard, expected.detach(), dim=-1).mean()
+        return 1 - functional.cosine_similarity(heard, expected, dim=-1).mean()

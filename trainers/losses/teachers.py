@@ -19,7 +19,7 @@ from zoo.metrics.networks import Weights
 from zoo.spec import TokenizerOutput
 from zoo.tokenizer import Tokenizer
 from zoo.trainers.data.options import AudioData, ImageData
-from zoo.trainers.frozen import Frozen, require
+from zoo.trainers.frozen import Frozen, from_hub, require
 from zoo.trainers.losses.indirect import WHISPER_TEACHERS, IndirectDistillation
 from zoo.trainers.losses.perceptual import Normalize
 from zoo.trainers.recipe import Recipe, Teacher
@@ -277,17 +277,14 @@ class TextTeacher(nn.Module):
         assert path is not None  # `require` has found it
         network.load_state_dict(without_unused_letters(read_checkpoint(path)))
         self.recognizer = Frozen(network)
-        try:
+
+        def load() -> tuple[Any, nn.Module]:
             from transformers import AutoModel, AutoTokenizer
 
-            self.words = AutoTokenizer.from_pretrained(repository)
-            self.frozen = Frozen(AutoModel.from_pretrained(repository))
-        except Exception as error:
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            raise InputError(
-                f"the teacher {name} needs {repository} and the package transformers, which cannot be had ({reason}); "
-                f"fetch it ahead with `hf download {repository}`; a network with random weights would not do"
-            ) from error
+            return AutoTokenizer.from_pretrained(repository), AutoModel.from_pretrained(repository)
+
+        self.words, language_model = from_hub(name, repository, load)
+        self.frozen = Frozen(language_model)
 
     @torch.no_grad()
     def forward(self, audio: Tensor) -> Tensor:

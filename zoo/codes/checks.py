@@ -44,6 +44,13 @@ def check_codes(codes: Tensor, sizes: tuple[int, ...]) -> Tensor:
     return codes
 
 
+def check_grid(grid: Sequence[int]) -> tuple[int, ...]:
+    """Return the codes' axes after the codebooks; InputError unless they are positive integers."""
+    if not are_counts(grid) or not grid:
+        raise InputError(f"expected grid as positive integers, got {reprlib.repr(grid)}")
+    return tuple(grid)
+
+
 def check_size(size: Sequence[int], codes: Tensor) -> tuple[int, ...]:
     # A signal may have more axes than its codes: the tokens of a 1D tokenizer stand for an image.
     if not are_counts(size) or len(size) < codes.ndim - 2:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from zoo.codes.checks import are_counts, check_codes, check_sizes, described, is_integer
+from zoo.codes.checks import check_codes, check_grid, check_sizes, described, is_integer
 from zoo.errors import InputError
 
 
@@ -54,8 +54,7 @@ def unflatten(ids: Tensor, codebook_sizes: Sequence[int], grid: Sequence[int], *
     sizes = check_sizes(codebook_sizes)
     if not is_integer(ids):
         raise InputError(f"expected ids as an integer tensor, got {described(ids)}")
-    if not are_counts(grid) or not grid:
-        raise InputError(f"expected grid as positive integers, got {reprlib.repr(grid)}")
+    grid = check_grid(grid)
     length = math.prod(grid) * len(sizes)
     if ids.ndim != 2 or ids.shape[1] != length or ids.numel() == 0:
         raise InputError(

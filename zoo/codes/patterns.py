@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from zoo.codes.checks import are_counts, check_codes, check_sizes, described, is_integer
+from zoo.codes.checks import check_codes, check_grid, check_sizes, described, is_integer
 from zoo.codes.ids import first_ids
 from zoo.errors import InputError
 
@@ -163,12 +163,11 @@ class Pattern:
                 )
 
     def _check_grid(self, grid: Sequence[int]) -> tuple[int, ...]:
-        if not are_counts(grid) or not grid:
-            raise InputError(f"expected grid as positive integers, got {reprlib.repr(grid)}")
+        grid = check_grid(grid)
         for marker, axes in (("row", 2), ("frame", 3)):
             if marker in self.markers and len(grid) < axes:
-                raise InputError(f"expected a grid of at least {axes} axes for the marker {marker}, got {tuple(grid)}")
-        return tuple(grid)
+                raise InputError(f"expected a grid of at least {axes} axes for the marker {marker}, got {grid}")
+        return grid
 
     def _frames(self, length: int) -> tuple[int]:
         """Return the grid of one axis that has this number of ids."""

@@ -47,12 +47,17 @@ class Attention(nn.Module):
         self.out = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.norm(x)
-        # Contiguous: otherwise the CPU's kernel holds the whole matrix of logits in memory.
-        sequences = (rearrange(project(h), "b c h w -> b 1 (h w) c") for project in (self.q, self.k, self.v))
-        q, k, v = (sequence.contiguous() for sequence in sequences)
-        h = F.scaled_dot_product_attention(q, k, v)
-        return x + self.out(rearrange(h, "b 1 (h w) c -> b c h w", h=x.shape[2]))
+        return x + self.out(attended(self.norm(x), self.q, self.k, self.v))
+
+
+def attended(x: Tensor, *projections: nn.Module) -> Tensor:
+    """Return what attention of one head over all positions of `[B, channels, H, W]` takes from them.
+
+    projections: those to queries, keys and values.
+    """
+    # Contiguous: otherwise the CPU's kernel holds the whole matrix of logits in memory.
+    q, k, v = (rearrange(project(x), "b c h w -> b 1 (h w) c").contiguous() for project in projections)
+    return rearrange(F.scaled_dot_product_attention(q, k, v), "b 1 (h w) c -> b c h w", h=x.shape[2])
 
 
 def residual_blocks(count: int, channels_in: int, channels_out: int) -> nn.Sequential:

@@ -16,7 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from zoo.checkpoints import KeyMap
+from zoo.checkpoints import KeyMap, pointwise_to_linear
 from zoo.errors import InputError
 from zoo.layers.noise import noise_like
 from zoo.layers.overlap import frames_of_chunk
@@ -276,11 +276,6 @@ LeVo.parts = {
     ),
     "vae": Part(run_vae, ("input",), ("decoder.vae.",)),
 }
-
-
-def pointwise_to_linear(tensor: Tensor) -> Tensor:
-    # The reference's projections are convolutions of one tap: [out, in, 1]. Biases stay as they are.
-    return tensor.squeeze(-1)
 
 
 def transposed(tensor: Tensor) -> Tensor:

@@ -11,50 +11,12 @@ import math
 import torch
 from torch import Tensor, nn
 
+from zoo.layers.dac import DILATIONS, DecoderStage, EncoderStage
 from zoo.layers.overlap import overlapping
 from zoo.layers.snake import SnakeBeta
-from zoo.layers.weight_norm import WeightNormConv1d, WeightNormConvTranspose1d
+from zoo.layers.weight_norm import WeightNormConv1d
 
-DILATIONS = (1, 3, 9)
 REACH = 3 * sum(DILATIONS)  # steps on either side that a stage's residual units see
-
-
-class ResidualUnit(nn.Module):
-    def __init__(self, channels: int, dilation: int):
-        super().__init__()
-        self.act1 = SnakeBeta(channels)
-        self.conv1 = WeightNormConv1d(channels, channels, 7, dilation=dilation, padding=3 * dilation)
-        self.act2 = SnakeBeta(channels)
-        self.conv2 = WeightNormConv1d(channels, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv2(self.act2(self.conv1(self.act1(x))))
-
-
-def residual_units(channels: int) -> nn.Sequential:
-    return nn.Sequential(*(ResidualUnit(channels, dilation) for dilation in DILATIONS))
-
-
-class EncoderStage(nn.Module):
-    def __init__(self, channels_in: int, channels_out: int, stride: int):
-        super().__init__()
-        self.units = residual_units(channels_in)
-        self.act = SnakeBeta(channels_in)
-        self.conv = WeightNormConv1d(channels_in, channels_out, 2 * stride, stride, padding=stride // 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(self.act(self.units(x)))
-
-
-class DecoderStage(nn.Module):
-    def __init__(self, channels_in: int, channels_out: int, stride: int):
-        super().__init__()
-        self.act = SnakeBeta(channels_in)
-        self.conv = WeightNormConvTranspose1d(channels_in, channels_out, 2 * stride, stride, padding=stride // 2)
-        self.units = residual_units(channels_out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.units(self.conv(self.act(x)))
 
 
 class WaveformVAE(nn.Module):
@@ -73,7 +35,7 @@ class WaveformVAE(nn.Module):
         self.strides = strides
         self.encoder = nn.Sequential(
             WeightNormConv1d(2, width, 7, padding=3),
-            *(EncoderStage(*step) for step in steps),
+            *(EncoderStage(*step, SnakeBeta) for step in steps),
             SnakeBeta(widths[-1]),
             WeightNormConv1d(widths[-1], 2 * dim, 3, padding=1),
         )
@@ -81,7 +43,7 @@ class WaveformVAE(nn.Module):
         head.register_parameter("bias", None)
         self.decoder = nn.Sequential(
             WeightNormConv1d(dim, widths[-1], 7, padding=3),
-            *(DecoderStage(high, low, stride) for low, high, stride in reversed(steps)),
+            *(DecoderStage(high, low, stride, SnakeBeta) for low, high, stride in reversed(steps)),
             SnakeBeta(width),
             head,
         )

@@ -11,8 +11,9 @@ from safetensors.torch import save_file
 import zoo
 from tests.support.paths import GOLDENS
 from zoo.bench.signals import Preprocessing
+from zoo.checkpoints import pointwise_to_linear
 from zoo.models.audio.levo.muencoder import halve_rate, log_mel
-from zoo.models.audio.levo.tokenizer import SEPARATE, VAE, pointwise_to_linear
+from zoo.models.audio.levo.tokenizer import SEPARATE, VAE
 from zoo.parity import synthetic_checkpoint
 from zoo.testing import small
 
