@@ -1,0 +1,1 @@
+"""Formats in which a corpus is written, one file each."""
