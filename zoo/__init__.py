@@ -66,7 +66,19 @@ _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in nam
 
 # Modules, of which `bench`, `demo` and `parity` can also be called like the command of their name.
 _SUBMODULES = (
-    *("bench", "checkpoints", "codes", "demo", "hub", "media", "metrics", "modalities", "parity", "quantizers"),
+    *(
+        "bench",
+        "checkpoints",
+        "codes",
+        "corpus",
+        "demo",
+        "hub",
+        "media",
+        "metrics",
+        "modalities",
+        "parity",
+        "quantizers",
+    ),
     *("testing", "trainers"),
 )
 

@@ -18,6 +18,7 @@ import zoo
 from zoo import loading
 from zoo.bench.signals import Preprocessing
 from zoo.codes import packed_size
+from zoo.digest import weights_sha256
 from zoo.spec import TokenizerSpec
 from zoo.tokenizer import Tokenizer
 
@@ -194,13 +195,3 @@ def settings(spec: TokenizerSpec, num_codebooks: Sequence[int] | None = None) ->
 def doublings(end: int) -> list[int]:
     """Return 1, 2, 4, ... below `end`."""
     return [2**power for power in range((end - 1).bit_length())]
-
-
-def weights_sha256(tokenizer: torch.nn.Module) -> str:
-    """Return the SHA-256 over names, types, shapes and values of all tensors."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tokenizer.state_dict().items()):
-        tensor = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()

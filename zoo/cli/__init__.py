@@ -25,6 +25,7 @@ from zoo.cli.pull import pull
 from zoo.cli.push import push
 from zoo.cli.reconstruct import reconstruct
 from zoo.cli.terminal import TRACEBACKS, print_error
+from zoo.cli.tokenize import tokenize
 from zoo.cli.train import train
 from zoo.errors import ZooError
 
@@ -81,7 +82,21 @@ def options(
 
 
 app.command("list")(list_tokenizers)
-for command in (info, encode, decode, reconstruct, parity, pull, push, train, export, export_onnx, bench, demo):
+for command in (
+    info,
+    encode,
+    decode,
+    reconstruct,
+    tokenize,
+    parity,
+    pull,
+    push,
+    train,
+    export,
+    export_onnx,
+    bench,
+    demo,
+):
     app.command()(command)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 TRACEBACKS = ContextVar("TRACEBACKS", default=False)  # whether `zoo -v` asks for them
 SECONDS_BEFORE_PROGRESS = 1.0
+SECONDS_BETWEEN_LINES = 30.0  # of progress in a log
 LONGEST_FIGURE = 10  # characters of most figures, such as 12,345,678
 
 
@@ -140,6 +142,27 @@ def progress_bar(description: str, total: int | None = None) -> Iterator[Callabl
         start.cancel()
         start.join()
         progress.stop()
+
+
+@contextmanager
+def status_line() -> Iterator[Callable[[str], None]]:
+    """Yield a function that shows a line on stderr: in place of the last on a terminal, in a log at times."""
+    from rich.console import Console
+
+    console = Console(stderr=True, markup=False, highlight=False)
+    if console.is_terminal:
+        with console.status("") as status:
+            yield status.update
+        return
+    last = time.monotonic()
+
+    def show(line: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            print(line, file=sys.stderr, flush=True)
+
+    yield show
 
 
 def parse_device(name: str) -> str:

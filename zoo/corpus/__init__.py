@@ -1,1 +1,5 @@
 """Corpora: sources of media to tokens that a training reads, shard by shard, with resume."""
+
+from zoo.corpus.tokenizing import CorpusResult, Progress, ShardFailure, tokenize
+
+__all__ = ["CorpusResult", "Progress", "ShardFailure", "tokenize"]

@@ -52,6 +52,7 @@ class AudioModality(Modality):
     unit = "/s"
     reference = "second"
     reference_size = None
+    amount_unit = "seconds"
     rate_unit = "kbit/s"
     speed_unit = "x real time"
     rate_scale = 1e-3

@@ -67,6 +67,8 @@ class Modality(ABC):
         raw_bits: bits of one uncompressed value.
         unit, reference, reference_size: what tokens and bits are counted for: the unit's short form, its name, and
             the size of such a signal; a size of None stands for a second.
+        amount_unit: what `amount` counts, as a plural. batch_size: samples, pixels or residues that are encoded at once
+            in a corpus unless told otherwise.
         rate_unit, speed_unit: units of rates and speeds in the benchmark. rate_scale, speed_scale: factors from bits
             and from amounts per second to them.
         quality: metrics that are reported for a reconstruction. validation_metrics: those of a training run.
@@ -91,6 +93,8 @@ class Modality(ABC):
     unit: str
     reference: str
     reference_size: tuple[int, ...] | None
+    amount_unit: str
+    batch_size = 2**20
     rate_unit: str
     speed_unit: str
     rate_scale = 1.0

@@ -63,6 +63,7 @@ class ImageModality(Modality):
     unit = "/image"
     reference = "256x256 image"
     reference_size = (256, 256)
+    amount_unit = "pixels"
     rate_unit = "bits per pixel"
     speed_unit = "megapixels/s"
     speed_scale = 1e-6

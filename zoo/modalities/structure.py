@@ -60,6 +60,8 @@ class StructureModality(Modality):
     unit = "/residue"
     reference = "residue"
     reference_size = (1,)
+    amount_unit = "residues"
+    batch_size = 2**12
     rate_unit = "bits/residue"
     speed_unit = "residues/s"
     quality = ("ca_rmsd", "rmsd")

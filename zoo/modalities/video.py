@@ -55,6 +55,7 @@ class VideoModality(Modality):
     unit = "/clip"
     reference = "17 frames of 256x256"
     reference_size = (17, 256, 256)
+    amount_unit = "seconds"
     rate_unit = "kbit/s"
     speed_unit = "x real time"
     rate_scale = 1e-3

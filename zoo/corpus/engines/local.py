@@ -1,0 +1,92 @@
+"""Processes of this machine, one a device; a single worker is this process itself."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait as wait_for_end
+from typing import Any
+
+import torch
+
+from zoo.corpus.engines import Named, Outcome, outcome
+from zoo.corpus.work import Plan, Worker
+from zoo.errors import ZooError
+
+worker: Worker  # of a process that `start` has made one
+
+
+def run(plan: Plan, todo: Sequence[Named], workers: int, device: str) -> Iterator[Outcome]:
+    if workers == 1:
+        here = Worker(plan, device)
+        for name, shard in todo:
+            yield outcome(here, name, shard)
+        return
+    left = dict(todo)
+    while left:
+        before = len(left)
+        for one in run_pool(plan, list(left.items()), min(workers, before), device):
+            del left[one.name]
+            yield one
+        if len(left) == before:
+            raise ZooError(
+                f"processes were killed before they finished any of {before} shards, perhaps for want of memory; "
+                "fewer workers or a smaller max_batch need less, and the same command goes on"
+            )
+
+
+def run_pool(plan: Plan, todo: Sequence[Named], workers: int, device: str) -> Iterator[Outcome]:
+    """Yield the outcomes of shards until all are done or a process is killed; the rest of them are then lost."""
+    context = multiprocessing.get_context("spawn")
+    devices = context.SimpleQueue()
+    for number in range(workers):
+        devices.put(device_of(device, number))
+    others = set(multiprocessing.active_children())
+    with ProcessPoolExecutor(workers, context, start, (plan, devices)) as pool:
+        queue, running = deque(todo), set[Future[Outcome]]()
+        try:
+            while queue or running:
+                while queue and len(running) < workers + 1:
+                    running.add(pool.submit(work, *queue.popleft()))
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
+        except BrokenProcessPool:
+            return
+        except BaseException:  # Ctrl-C, or nobody wants the rest: what the processes have begun is not waited for
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+            raise
+
+
+def device_of(device: str, number: int) -> str:
+    """Return the device of a worker: of several GPUs each worker has the next one."""
+    place = torch.device(device)
+    if place.type == "cpu" or place.index is not None:
+        return device
+    return f"{place.type}:{number % torch.get_device_module(place.type).device_count()}"
+
+
+def start(plan: Plan, devices: Any) -> None:
+    """Make this process a worker, which ends when the process that started it does."""
+    global worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    worker = Worker(plan, devices.get())
+
+
+def end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait_for_end([parent.sentinel])
+    os._exit(1)
+
+
+def work(name: str, shard: Any) -> Outcome:
+    return outcome(worker, name, shard)

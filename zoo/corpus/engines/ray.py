@@ -1,0 +1,49 @@
+"""Ray Data: a pool of actors that each hold a network, on this machine or on the cluster of RAY_ADDRESS.
+
+The corpus's folder, and files named by local paths, must be the same on all machines.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from zoo.corpus.engines import Named, Outcome, outcome
+from zoo.corpus.work import Plan, Worker
+from zoo.errors import ZooError
+
+
+def run(plan: Plan, todo: Sequence[Named], workers: int, device: str) -> Iterator[Outcome]:
+    try:
+        import ray.data
+    except ModuleNotFoundError as error:
+        raise ZooError("engine='ray' needs ray: pip install 'tokenizer-zoo[ray]'") from error
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    needs_gpu = torch.device(device).type == "cuda"
+    shards = ray.data.from_items(
+        [{"name": name, "shard": pickle.dumps(shard)} for name, shard in todo], override_num_blocks=len(todo)
+    )
+    outcomes = shards.map(
+        Actor,
+        fn_constructor_args=(plan, device),
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers),
+        num_cpus=1,
+        num_gpus=1 if needs_gpu else 0,
+    )
+    for row in outcomes.iter_rows():
+        yield pickle.loads(row["outcome"])
+
+
+class Actor:
+    """A worker that Ray keeps, and starts again where it was lost."""
+
+    def __init__(self, plan: Plan, device: str):
+        self._worker = Worker(plan, device)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {"outcome": pickle.dumps(outcome(self._worker, row["name"], pickle.loads(row["shard"])))}
