@@ -82,6 +82,15 @@ def test_a_spec_that_is_not_of_the_network_is_refused(tiny_wetok, tmp_path, chan
         zoo.load(tmp_path)
 
 
+def test_a_spec_whose_padding_is_enormous_is_refused_before_anything_is_padded(tmp_path):
+    zoo.create("emu3-vision-video", small=True).save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    saved["spec"]["downsample"] = [2**31 - 1, 8, 8]
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    with pytest.raises(zoo.CheckpointError, match="too large to try out"):
+        zoo.load(tmp_path)
+
+
 @pytest.mark.parametrize(
     "content",
     [
