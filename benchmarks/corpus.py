@@ -1,0 +1,170 @@
+"""Speed and memory of `zoo tokenize`: against a plain loop, of two workers against one, of Ray against processes.
+
+    OMP_NUM_THREADS=1 python benchmarks/corpus.py [--only loop|workers|ray|memory] [--rounds N] [--json FILE]
+
+loop: items a second of one worker that reads, encodes and writes Parquet, relative to a loop that encodes batches of
+tensors which are in memory already, with the same network and batch size. Both take turns; the ratio is the median over
+rounds, by the clock and by processor time. By the clock, reading can hide behind the network; by processor time it
+cannot, so that this ratio says what reading and writing cost. The aim is 0.9 by the clock.
+workers: items a second of two workers relative to one, each with one thread and no thread that reads ahead, from the
+first finished shard to the last, so that the start of the processes does not count. The aim is 1.8 on two free cores.
+ray: the same of two actors of Ray Data relative to two processes. The aim is 0.9.
+memory: peak of a process that tokenizes 1,000 and 10,000 small images.
+
+Images and speech are copies of real files; without `../shared/data`, of the samples that ship with zoo.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+import zoo
+from zoo import corpus
+from zoo.bench.machine import machine_facts
+from zoo.files import atomic_path
+from zoo.modalities import media_files
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT.parent / "shared" / "data"
+SAMPLES = ROOT / "zoo" / "demo" / "samples"
+CASES = {"wetok-nano": ("images", "image", 400), "wavtokenizer-nano": ("speech", "audio", 120)}
+
+
+def copies(folder: Path, name: str, count: int) -> Path:
+    """Fill a folder with `count` files that are copies of real ones: JPEG for images, FLAC or WAV for speech."""
+    kind, modality, _ = CASES[name]
+    source = DATA / kind / "val"
+    files = media_files(source if source.is_dir() else SAMPLES, modality)
+    folder.mkdir(parents=True)
+    for number in range(count):
+        file = files[number % len(files)]
+        shutil.copy(file, folder / f"{number:05}{file.suffix}")
+    return folder
+
+
+def timed(function: Callable[[], Any]) -> tuple[float, float]:
+    """Return seconds by the clock and of the processor."""
+    wall, processor = time.perf_counter(), time.process_time()
+    function()
+    return time.perf_counter() - wall, time.process_time() - processor
+
+
+def plain_loop(tokenizer: zoo.Tokenizer, batches: list[torch.Tensor]) -> None:
+    for batch in batches:
+        tokenizer.encode(batch)
+
+
+def batches_of(tokenizer: zoo.Tokenizer, files: list[Path]) -> list[torch.Tensor]:
+    """Signals of equal size together, up to the batch size of `zoo tokenize`."""
+    groups: dict[torch.Size, list[torch.Tensor]] = {}
+    for file in files:
+        signal = tokenizer.preprocess(file)
+        groups.setdefault(signal.shape, []).append(signal)
+    batches = []
+    for shape, signals in groups.items():
+        size = max(1, tokenizer.modality.batch_size // shape[2:].numel())
+        batches += [torch.cat(signals[start : start + size]) for start in range(0, len(signals), size)]
+    return batches
+
+
+def loop(name: str, rounds: int) -> dict[str, Any]:
+    tokenizer, count = zoo.load(name), CASES[name][2]
+    ratios: dict[str, list[float]] = {"wall": [], "processor": []}
+    with tempfile.TemporaryDirectory() as place:
+        files = copies(Path(place) / "in", name, count)
+        batches = batches_of(tokenizer, media_files(files, CASES[name][1]))
+        plain_loop(tokenizer, batches[:1])
+        for number in range(rounds):
+            plain = timed(lambda: plain_loop(tokenizer, batches))
+            out = Path(place) / f"out-{number}"
+            ours = timed(lambda out=out: corpus.tokenize(name, files, out, items_per_shard=count))
+            ratios["wall"].append(plain[0] / ours[0])
+            ratios["processor"].append(plain[1] / ours[1])
+            rate = count / ours[0]
+    return {"items": count, "items_per_second": rate, **{f"ratio_{key}": median(all_) for key, all_ in ratios.items()}}
+
+
+def steady_rate(name: str, files: Path, out: Path, **options: Any) -> float:
+    """Items a second, from the first finished shard to the last."""
+    seen: list[corpus.Progress] = []
+    corpus.tokenize(name, files, out, items_per_shard=10, readers=0, progress=seen.append, **options)
+    return (seen[-1].items - seen[0].items) / (seen[-1].seconds - seen[0].seconds)
+
+
+def against(name: str, rounds: int, ours: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Rates with the options `ours` and `other`, which take turns, and the median of their ratios."""
+    rates: dict[str, list[float]] = {"ours": [], "other": []}
+    with tempfile.TemporaryDirectory() as place:
+        files = copies(Path(place) / "in", name, CASES[name][2])
+        for number in range(rounds):
+            for key, options in (("other", other), ("ours", ours)):
+                rates[key].append(steady_rate(name, files, Path(place) / f"{key}-{number}", **options))
+    ratio = median(a / b for a, b in zip(rates["ours"], rates["other"], strict=True))
+    return {"options": [ours, other], "rates": [median(rates["ours"]), median(rates["other"])], "ratio": ratio}
+
+
+MEMORY = """
+import resource, sys
+from zoo import corpus
+corpus.tokenize("wetok-nano", sys.argv[1], sys.argv[2], items_per_shard=100)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+def memory() -> dict[str, Any]:
+    """Peak MiB of a process that tokenizes images of 64x64: 1,000 and 10,000 of them."""
+    from PIL import Image
+
+    peaks = {}
+    for count in (1000, 10_000):
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place) / "in"
+            folder.mkdir()
+            picture = Image.effect_noise((64, 64), 60).convert("RGB")
+            for number in range(count):
+                picture.save(folder / f"{number:05}.jpg")
+            ran = subprocess.run(
+                [sys.executable, "-c", MEMORY, str(folder), str(Path(place) / "out")],
+                check=True, capture_output=True, text=True,
+            )  # fmt: skip
+            peaks[str(count)] = float(ran.stdout.split()[-1])
+    return {"peak_mib": peaks, "ratio": peaks["10000"] / peaks["1000"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", choices=("loop", "workers", "ray", "memory"))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    one, two = {"workers": 1}, {"workers": 2}
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "loop": lambda: {name: loop(name, arguments.rounds) for name in CASES},
+        "workers": lambda: {name: against(name, arguments.rounds, two, one) for name in CASES},
+        "ray": lambda: {name: against(name, arguments.rounds, {**two, "engine": "ray"}, two) for name in CASES},
+        "memory": memory,
+    }
+    results = {"machine": machine_facts("cpu")}
+    for part, measure in parts.items():
+        if arguments.only in (None, part):
+            results[part] = measure()
+            print(part, json.dumps(results[part], indent=2), flush=True)
+    if arguments.json:
+        with atomic_path(arguments.json, overwrite=True) as temporary:
+            temporary.write_text(json.dumps(results, indent=2))
+
+
+if __name__ == "__main__":
+    main()
