@@ -81,7 +81,9 @@ def main() -> None:
 
     tokens = arguments.out / "tokens"
     found = corpus.tokenize(arguments.tokenizer, arguments.recordings, tokens)
-    print(f"{found.items} recordings, {found.amount / 60:.1f} min, {found.tokens:,} tokens, {found.entropy[0]:.2f} bits")
+    print(
+        f"{found.items} recordings, {found.amount / 60:.1f} min, {found.tokens:,} tokens, {found.entropy[0]:.2f} bits"
+    )
 
     tokenizer = zoo.load(arguments.tokenizer)
     pattern = Pattern(tokenizer.spec.codebook_sizes, markers=("begin",))

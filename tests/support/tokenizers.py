@@ -12,7 +12,10 @@ from tests.support.fuzz import Silent
 from tests.support.variants import one_each
 from zoo.testing import decode_options
 
-NANO = ("wetok-nano", "fqgan-nano", "one-d-piece-nano", "wavtokenizer-nano", "cosmos-dv-nano", "dplm2-nano")
+NANO = (
+    *("wetok-nano", "fqgan-nano", "one-d-piece-nano", "wavtokenizer-nano", "speechtokenizer-nano", "mimi-nano"),
+    *("cosmos-dv-nano", "dplm2-nano"),
+)
 
 
 @cache

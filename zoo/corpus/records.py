@@ -15,7 +15,6 @@ from torch import Tensor
 from zoo.errors import MediaError
 from zoo.files import atomic_path
 
-
 KEPT = "_zoo"  # folder of the job and its records; readers of data sets skip names with an underscore
 
 

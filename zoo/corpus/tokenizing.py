@@ -14,8 +14,8 @@ import torch
 
 from zoo import loading
 from zoo.corpus import engines, sinks
-from zoo.corpus.job import Job, Totals
 from zoo.corpus.engines import Named, Outcome
+from zoo.corpus.job import Job, Totals
 from zoo.corpus.records import Failure
 from zoo.corpus.rows import Facts
 from zoo.corpus.work import Plan
