@@ -1,4 +1,4 @@
-"""Folders of small media, and what corpora of them hold: also `python -m tests.support.corpora NAME IN OUT [WORKERS]`."""
+"""Folders of small media, and what corpora of them hold; as a program, a run that is killed: NAME IN OUT SHARDS."""
 
 import hashlib
 import os
