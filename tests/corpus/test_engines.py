@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tests.support.corpora import digest, write_media
+from tests.support.tokenized import digest, write_media
 from tests.support.tokenizers import trained
 from zoo import corpus
 
@@ -35,7 +35,7 @@ def whole(source, tmp_path_factory):
 
 def run_and_kill(source, out, shards, *workers) -> None:
     """Run in another process, which kills itself after some shards."""
-    command = [sys.executable, "-m", "tests.support.corpora", NAME, source, out, shards, *workers]
+    command = [sys.executable, "-m", "tests.support.tokenized", NAME, source, out, shards, *workers]
     ran = subprocess.run([str(part) for part in command], env=ENVIRONMENT, capture_output=True, text=True)
     assert ran.returncode == -signal.SIGKILL, ran.stderr
 

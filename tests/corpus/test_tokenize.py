@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import zoo
-from tests.support.corpora import digest, rows_of, write_media
+from tests.support.tokenized import digest, rows_of, write_media
 from tests.support.media import write_pictures
 from tests.support.tokenizers import NANO
 from zoo import corpus
