@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 import zoo
-from tests.support.tokenized import digest, rows_of, write_media
 from tests.support.media import write_pictures
+from tests.support.tokenized import digest, rows_of, write_media
 from tests.support.tokenizers import NANO
 from zoo import corpus
 from zoo.errors import InputError, MediaError, ZooError

@@ -68,9 +68,9 @@ class Job:
             {
                 "corpus": FORMAT,
                 "tokenizer": facts.tokenizer,
-                "weights": facts.weights,
                 "format": format,
                 "options": options,
+                "weights": facts.weights,
                 "shards": len(shards),
                 "source": digest,
             }
