@@ -76,6 +76,8 @@ def _described(hint: Any, least: int) -> str:
         return " or ".join(_described(argument, least) for argument in arguments)
     if origin is tuple and arguments and arguments[-1] is not ...:
         return f"({', '.join(_described(argument, least) for argument in arguments)})"
+    if origin is Literal:
+        return f"one of {', '.join(map(str, arguments))}"
     if isinstance(origin, type) and issubclass(origin, Sequence):
         return f"a sequence, each item {_described(arguments[0], least)}"
     return getattr(hint, "__name__", str(hint))

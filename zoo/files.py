@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,18 +51,58 @@ def atomic_path(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder to fill, which becomes `path` when the block ends without an error.
+
+    It replaces a folder that is there. Where it lies, what an error leaves, and errors are as in `atomic_path`.
+    """
+    temporary = path.with_name(f"{PREFIX}{secrets.token_hex(8)}")
+    try:
+        temporary.mkdir()
+        with _locked_folder(temporary):
+            yield temporary
+            if path.exists():
+                shutil.rmtree(path)
+            os.replace(temporary, path)
+    except MediaError:
+        raise
+    except OSError as error:
+        raise MediaError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files in a folder that no process writes any more: those of processes that were killed."""
+    """Remove temporary files and folders that no process writes any more: those of processes that were killed."""
     for path in folder.glob(f"{PREFIX}*"):
         try:
-            with path.open("rb") as file:
-                if locked(file):
-                    path.unlink()
+            if path.is_dir():
+                with _locked_folder(path) as ours:
+                    if ours:
+                        shutil.rmtree(path)
+            else:
+                with path.open("rb") as file:
+                    if locked(file):
+                        path.unlink()
         except OSError:  # another process was faster, or it is not ours to remove; it is in nobody's way
             continue
 
 
-def locked(file: BinaryIO) -> bool:
+@contextmanager
+def _locked_folder(folder: Path) -> Iterator[bool]:
+    """Lock a folder, as `locked` does a file, and yield whether it could be."""
+    if sys.platform == "win32":  # which opens no folders
+        yield False
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        yield locked(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def locked(file: BinaryIO | int) -> bool:
     """Lock a file as long as it is open; return False where another process has, or the system knows no locks."""
     if sys.platform == "win32":
         return False

@@ -25,7 +25,7 @@ from zoo.spec import TokenizerSpec
 
 if TYPE_CHECKING:
     import torch
-    from huggingface_hub import ModelCard, ModelCardData
+    from huggingface_hub import HfApi, ModelCard, ModelCardData
 
 
 LIBRARY = "tokenizer-zoo"  # on PyPI, and the Hub's `library_name`
@@ -189,18 +189,13 @@ class HubMixin(ModelHubMixin, nn.Module):
             PublishError: no token, one without write access, or a Hub that cannot be reached.
             CheckpointError: an argument of the architecture that JSON cannot hold.
         """
-        from huggingface_hub import HfApi, get_token
-
-        token = token or get_token()
-        if token is None:
-            raise PublishError(f"pushing to {repo_id} needs a token with write access: `hf auth login`, or token=...")
+        api = publisher(repo_id, token)
         configuration(self)  # raises before there is a repository
-        api = HfApi(token=token)
-        with _publishing(repo_id):
+        with publishing(repo_id):
             repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder, repo_id=repo_id)
-            with _publishing(repo_id):
+            with publishing(repo_id):
                 return api.upload_folder(
                     repo_id=repo_id,
                     folder_path=folder,
@@ -257,8 +252,19 @@ def _check_arguments(architecture: type, signature: inspect.Signature, arguments
         raise InputError(f"{architecture.__name__}: expected a spec with codebook_sizes, got none")
 
 
+def publisher(repo_id: str, token: str | None) -> HfApi:
+    """Return the Hub's interface with a token, or the one that is stored; PublishError if there is none."""
+    from huggingface_hub import HfApi, get_token
+
+    token = token or get_token()
+    if token is None:
+        raise PublishError(f"pushing to {repo_id} needs a token with write access: `hf auth login`, or token=...")
+    return HfApi(token=token)
+
+
 @contextmanager
-def _publishing(repo_id: str) -> Iterator[None]:
+def publishing(repo_id: str) -> Iterator[None]:
+    """Raise errors of a push, which the block makes, as PublishError."""
     from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError, HTTPError
 

@@ -51,3 +51,16 @@ class Row:
     @property
     def id(self) -> str:
         return f"{self.source}:{self.key}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredRow(Row):
+    """The codes of one item as a corpus has them, with what is needed to decode them.
+
+    tokenizer, weights, codebook_sizes, sample_rate: as in `Facts`.
+    """
+
+    tokenizer: str
+    weights: str
+    codebook_sizes: tuple[int, ...]
+    sample_rate: int | None

@@ -1,0 +1,28 @@
+"""Processes that are killed while they write shards, one for each format: `python -m tests.support.killed_sinks FOLDER`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.support.corpora import facts, rows
+from zoo.corpus import sinks
+from zoo.corpus.rows import Row
+
+
+def rows_until_killed() -> Iterator[Row]:
+    yield from rows(count=3)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    for format in sinks.FORMATS:
+        child = os.fork()
+        if child == 0:
+            sinks.create(format, Path(sys.argv[1]) / format, facts()).write("0", rows_until_killed())
+        _, status = os.waitpid(child, 0)
+        if os.waitstatus_to_exitcode(status) != -signal.SIGKILL:
+            sys.exit(f"{format}: {os.waitstatus_to_exitcode(status)}")
