@@ -1,7 +1,8 @@
 """A Hub on loopback: the routes that huggingface_hub calls, over repositories kept in memory.
 
-Status codes, headers and error codes are the Hub's. Files named `*.safetensors`, `*.ckpt` or `*.pt` are large ones,
-served like the Hub's: by a redirect to a storage on another host.
+Status codes, headers and error codes are the Hub's. Files named `*.safetensors`, `*.ckpt`, `*.pt` or `*.parquet` are
+large ones, served like the Hub's: by a redirect to a storage on another host. A repository of a data set is named
+`datasets/owner/name`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from urllib.parse import unquote
 
 import yaml
 
-LARGE = (".safetensors", ".ckpt", ".pt")
+LARGE = (".safetensors", ".ckpt", ".pt", ".parquet")
+REPO = r"(?P<repo>(?:datasets/)?[^/]+/[^/]+)"
 LICENSES = ("mit", "apache-2.0", "cc-by-nc-4.0", "unknown", "other")
 
 
@@ -93,14 +95,15 @@ class Handler(BaseHTTPRequestHandler):
     ROUTES = (
         ("POST", r"/api/repos/create", "create"),
         ("POST", r"/api/validate-yaml", "validate"),
-        ("POST", r"/api/models/(?P<repo>[^/]+/[^/]+)/preupload/(?P<revision>[^/]+)", "preupload"),
-        ("POST", r"/api/models/(?P<repo>[^/]+/[^/]+)/commit/(?P<revision>[^/]+)", "commit"),
-        ("POST", r"/(?P<repo>[^/]+/[^/]+)\.git/info/lfs/objects/batch", "batch"),
+        ("POST", rf"/api/models/{REPO}/preupload/(?P<revision>[^/]+)", "preupload"),
+        ("POST", rf"/api/models/{REPO}/commit/(?P<revision>[^/]+)", "commit"),
+        ("POST", rf"/{REPO}\.git/info/lfs/objects/batch", "batch"),
         ("PUT", r"/storage/(?P<oid>\w+)", "upload"),
         ("POST", r"/storage/verify", "verify"),
         ("GET", r"/storage/(?P<oid>\w+)/(?P<path>.+)", "download"),
-        ("GET", r"/api/models/(?P<repo>[^/]+/[^/]+)(/revision/(?P<revision>[^/]+))?", "information"),
-        ("GET", r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)", "resolve"),
+        ("GET", rf"/api/models/{REPO}(/revision/(?P<revision>[^/]+))?", "information"),
+        ("GET", rf"/api/models/{REPO}/tree/(?P<revision>[^/]+)", "tree"),
+        ("GET", rf"/{REPO}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", "resolve"),
     )
 
     def setup(self):
@@ -126,6 +129,7 @@ class Handler(BaseHTTPRequestHandler):
         path = unquote(self.path.partition("?")[0])
         self.server.requests.append(" ".join([self.command, path, self.headers.get("Range", "")]).strip())
         self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        path = re.sub("^/api/datasets/", "/api/models/datasets/", path)
         for verb, pattern, handler in self.ROUTES:
             if verb == method and (match := re.fullmatch(pattern, path)):
                 return getattr(self, handler)(**match.groupdict())
@@ -174,19 +178,26 @@ class Handler(BaseHTTPRequestHandler):
 
     def create(self) -> None:
         wanted = json.loads(self.body)
-        repo = f"{wanted['organization'] or 'writer'}/{wanted['name']}"
+        name = f"{wanted['organization'] or 'writer'}/{wanted['name']}"
+        repo = f"datasets/{name}" if wanted.get("type") == "dataset" else name
         if not self.writable():
             return
         known = repo in self.server.repositories
         if not known:
             self.server.add(repo, {".gitattributes": b""}, private=wanted.get("visibility") == "private")
-        self.send(409 if known else 200, {"url": f"{self.server.url}/{repo}", "name": repo})
+        self.send(409 if known else 200, {"url": f"{self.server.url}/{repo}", "name": name})
 
     def validate(self) -> None:
-        text = json.loads(self.body)["content"]
+        wanted = json.loads(self.body)
+        text = wanted["content"]
         front = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
         card = yaml.safe_load(front[1]) if front else {}
-        errors = [] if card.get("license") in LICENSES else [{"message": '"license" must be one of the known ones'}]
+        is_free = wanted.get("repoType") == "dataset" and "license" not in card
+        errors = (
+            []
+            if is_free or card.get("license") in LICENSES
+            else [{"message": '"license" must be one of the known ones'}]
+        )
         if card.get("license") == "other" and not {"license_name", "license_link"} <= card.keys():
             errors.append({"message": '"license_name" is required'})
         if not isinstance(card.get("tags", []), list):
@@ -262,6 +273,11 @@ class Handler(BaseHTTPRequestHandler):
             oid, files = commit
             siblings = [{"rfilename": path} for path in files]
             self.send(200, {"id": repo, "modelId": repo, "sha": oid, "siblings": siblings, "tags": []})
+
+    def tree(self, repo: str, revision: str) -> None:
+        if commit := self.found(repo, revision):
+            files = commit[1].items()
+            self.send(200, [{"type": "file", "path": path, "size": len(data), "oid": ""} for path, data in files])
 
     def resolve(self, repo: str, revision: str, path: str) -> None:
         commit = self.found(repo, revision)

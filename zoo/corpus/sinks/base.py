@@ -109,10 +109,7 @@ class Sink(ABC):
                     check_pixel_aspect(row.pixel_aspect)
             except InputError as error:
                 raise InputError(f"{row.id}: {error}") from error
-            row = dataclasses.replace(row, codes=codes[0].cpu())
-            del codes
-            yield row
-            del row  # before the next one is made
+            yield dataclasses.replace(row, codes=codes[0].cpu())
 
     def _remove_leftovers(self) -> None:
         for folder in {(self.folder / file).parent for file in self.files("shard")}:

@@ -19,7 +19,7 @@ from zoo.files import atomic_path
 
 MAGIC, VERSION = b"MMIDIDX\x00\x00", 1
 HEADER = struct.Struct("<9sQBQQ")  # magic, version, type code, number of sequences, number of document bounds
-TYPES = {8: np.dtype("<u2"), 4: np.dtype("<i4")}  # by the type codes of Megatron-LM's `DType`
+TYPES: dict[int, np.dtype] = {8: np.dtype("<u2"), 4: np.dtype("<i4")}  # by the type codes of Megatron-LM's `DType`
 MOST_SHORT = 65500  # vocabularies below are uint16, as Megatron-LM chooses
 DATA_PATH = "data_path.txt"
 
@@ -85,7 +85,6 @@ class MegatronSink(Sink):
                     ids_file.write(sequence.numpy().astype(TYPES[code]).tobytes())
                     lengths.append(len(sequence))
                     lines_file.write(as_line({**record(row, self.facts), **pattern}))
-                    del row, sequence  # before the next one is made
             _write_index(index, code, np.frombuffer(lengths, np.intc))
 
     def finish(self, files: Sequence[tuple[str, ...]]) -> None:

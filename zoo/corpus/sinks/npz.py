@@ -44,7 +44,6 @@ class NpzSink(Sink):
                     options=self.facts.options,
                 )
                 lines.write(as_line({**record(row, self.facts), "file": file}))
-                del row  # before the next one is made
 
     @staticmethod
     def read_shard(path: Path) -> Iterator[StoredRow]:

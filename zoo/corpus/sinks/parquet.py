@@ -59,7 +59,6 @@ class ParquetSink(Sink):
             for row in rows:
                 group.append({**record(row, self.facts), "codes": row.codes.flatten(1).numpy().astype(dtype)})
                 num_codes += row.codes.numel()
-                del row  # before the next one is made
                 if len(group) >= MOST_ROWS or num_codes >= MOST_CODES:
                     writer.write_table(pa.table(_columns(group, schema), schema))
                     group, num_codes = [], 0

@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +17,7 @@ from zoo.corpus.rows import Facts, Row, StoredRow
 from zoo.corpus.sinks.base import Sink
 from zoo.corpus.sinks.names import Names
 from zoo.corpus.sinks.records import narrow, record, stored_row
+from zoo.errors import MediaError
 from zoo.files import atomic_path
 from zoo.modalities import MediaBytes
 
@@ -23,7 +25,7 @@ CODES, RECORD = "codes.npy", "json"
 
 
 class WebDatasetSink(Sink):
-    """`SHARD.tar` with `NAME.codes.npy` and `NAME.json`, the fields of `records.record`, for each item.
+    """`SHARD.tar` with `NAME.codes.npy` and `NAME.json`, the fields of `records.record`, for each item in its order.
 
     A name is the item's key made safe, see `Names`; the record has the id. Codes are `[num_codebooks, *grid]` in uint8,
     uint16, int32 or int64, as the codebooks need.
@@ -54,15 +56,15 @@ class WebDatasetSink(Sink):
                 name = names.of(row.key)
                 codes = io.BytesIO()
                 np.save(codes, row.codes.numpy().astype(dtype), allow_pickle=False)
-                _add(archive, f"{name}.{CODES}", codes)
-                if self.media and row.media is not None:
-                    suffix = names.suffix(str(row.media)).lower() or ".bin"
-                    with _opened(row.media) as file:
-                        _add(archive, f"{name}{suffix}", file)
                 text = json.dumps(record(row, self.facts), ensure_ascii=False).encode()
-                _add(archive, f"{name}.{RECORD}", io.BytesIO(text))
-                archive.members = []  # which would grow with the number of items
-                del row, codes  # before the next one is made
+                members: dict[str, BinaryIO] = {f".{CODES}": codes, f".{RECORD}": io.BytesIO(text)}
+                with ExitStack() as stack:
+                    if self.media and row.media is not None:
+                        suffix = names.suffix(str(row.media)).lower() or ".bin"
+                        members[suffix] = stack.enter_context(_opened(row.media))
+                    for suffix, file in sorted(members.items()):
+                        _add(archive, f"{name}{suffix}", file)
+                archive.members = []  # type: ignore[attr-defined]  # it would grow with the number of items
 
     @staticmethod
     def read_shard(path: Path) -> Iterator[StoredRow]:
@@ -73,11 +75,14 @@ class WebDatasetSink(Sink):
                     codes = np.load(io.BytesIO(file.read()), allow_pickle=False).astype(np.int64)
                 elif file is not None and member.name.endswith(f".{RECORD}"):
                     yield stored_row(json.load(file), torch.from_numpy(codes))
-                archive.members = []
+                archive.members = []  # type: ignore[attr-defined]
 
 
 def _opened(media: Path | MediaBytes) -> BinaryIO:
-    return io.BytesIO(media.content) if isinstance(media, MediaBytes) else media.open("rb")
+    try:
+        return io.BytesIO(media.content) if isinstance(media, MediaBytes) else media.open("rb")
+    except OSError as error:
+        raise MediaError(f"{media}: cannot be read: {error.strerror or error}") from error
 
 
 def _add(archive: tarfile.TarFile, name: str, file: BinaryIO) -> None:
