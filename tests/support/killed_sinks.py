@@ -1,4 +1,4 @@
-"""Processes that are killed while they write shards, one for each format: `python -m tests.support.killed_sinks FOLDER`."""
+"""A process for each format that is killed while it writes a shard: `python -m tests.support.killed_sinks FOLDER`."""
 
 from __future__ import annotations
 

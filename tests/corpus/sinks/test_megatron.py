@@ -2,6 +2,7 @@
 
 import json
 import mmap
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ def documents(prefix: str | Path) -> list[np.ndarray]:
     assert ids.nbytes == offsets[-1] + lengths[-1] * dtype.itemsize
     starts = offsets // dtype.itemsize
     sequences = [ids[start : start + length] for start, length in zip(starts, lengths, strict=True)]
-    return [np.concatenate(sequences[first:end]) for first, end in zip(firsts[:-1], firsts[1:], strict=True)]
+    return [np.concatenate(sequences[first:end]) for first, end in pairwise(firsts)]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

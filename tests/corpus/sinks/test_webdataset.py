@@ -100,7 +100,7 @@ def test_media_are_left_out_unless_asked_for(tmp_path):
 
 
 def test_media_that_are_gone_are_named(tmp_path):
-    with pytest.raises(MediaError, match="gone.flac: cannot be read: No such file"):
+    with pytest.raises(MediaError, match=r"gone\.flac: cannot be read: No such file"):
         sinks.create("webdataset", tmp_path, facts(), media=True).write(SHARD, rows(media=tmp_path / "gone.flac"))
     assert not list(tmp_path.iterdir())
 
