@@ -192,12 +192,8 @@ class Handler(BaseHTTPRequestHandler):
         text = wanted["content"]
         front = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
         card = yaml.safe_load(front[1]) if front else {}
-        is_free = wanted.get("repoType") == "dataset" and "license" not in card
-        errors = (
-            []
-            if is_free or card.get("license") in LICENSES
-            else [{"message": '"license" must be one of the known ones'}]
-        )
+        licensed = card.get("license") in LICENSES or (wanted.get("repoType") == "dataset" and "license" not in card)
+        errors = [] if licensed else [{"message": '"license" must be one of the known ones'}]
         if card.get("license") == "other" and not {"license_name", "license_link"} <= card.keys():
             errors.append({"message": '"license_name" is required'})
         if not isinstance(card.get("tags", []), list):

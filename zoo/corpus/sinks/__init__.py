@@ -40,7 +40,7 @@ def create(format: str, folder: str | os.PathLike[str], facts: Facts, **options:
         InputError: an unknown format, an option that it does not have or that is of another type, a package that is
             missing, or what the format's class says.
     """
-    if format not in SINKS:
+    if format not in FORMATS:
         raise InputError(f"expected format as one of {', '.join(FORMATS)}, got {reprlib.repr(format)}")
     sink = SINKS[format]
     known = options_of(format)
