@@ -107,7 +107,7 @@ def test_rows_are_made_as_they_are_written(format, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no signal that kills, and no locks")
-def test_what_a_killed_process_has_left_is_removed_by_the_next_sink(tmp_path):
+def test_what_a_killed_process_has_left_is_removed(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.killed_sinks", tmp_path], capture_output=True, text=True
     )
@@ -115,9 +115,23 @@ def test_what_a_killed_process_has_left_is_removed_by_the_next_sink(tmp_path):
     for format in sinks.FORMATS:
         left = [path.name for path in (tmp_path / format).rglob(".zoo-*")]
         assert left, format
-        sinks.create(format, tmp_path / format, facts())
+        sinks.create(format, tmp_path / format, facts()).remove_leftovers()
         assert not list((tmp_path / format).rglob(".zoo-*")), format
         assert contents(tmp_path / format) == {}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no locks")
+@every_format
+def test_what_is_being_written_is_no_leftover(format, tmp_path):
+    sink = sinks.create(format, tmp_path, facts())
+
+    def watched():
+        yield from rows(count=2)
+        sink.remove_leftovers()
+        yield from rows(count=1)
+
+    sink.write(SHARD, watched())
+    assert len(list(sinks.read(tmp_path))) == 3
 
 
 @every_format

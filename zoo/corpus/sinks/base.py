@@ -22,8 +22,7 @@ SHARD_NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 class Sink(ABC):
     """Writes the shards of a corpus in one format. It can be pickled; each worker has its own.
 
-    The same rows give the same bytes, whenever and wherever they are written. A new sink removes what killed processes
-    have left in its folder; those of other sinks that are writing stay.
+    The same rows give the same bytes, whenever and wherever they are written.
 
     Attributes:
         format: the name of the format.
@@ -36,7 +35,6 @@ class Sink(ABC):
     def __init__(self, folder: Path, facts: Facts):
         check_sizes(facts.codebook_sizes)
         self.folder, self.facts = folder, facts
-        self._remove_leftovers()
 
     @abstractmethod
     def files(self, shard: str) -> tuple[str, ...]:
@@ -96,7 +94,15 @@ class Sink(ABC):
             MediaError: a file that cannot be written or read.
         """
         _make(self.folder)
-        self._remove_leftovers()
+        self.remove_leftovers()
+
+    def remove_leftovers(self) -> None:
+        """Remove what processes that were killed have left, and nothing that is still being written.
+
+        To be called once for a run, before its workers write; `finish` does it as well.
+        """
+        for folder in {(self.folder / file).parent for file in self.files("shard")}:
+            remove_leftovers(folder)
 
     def _checked(self, rows: Iterable[Row]) -> Iterator[Row]:
         for row in rows:
@@ -110,10 +116,6 @@ class Sink(ABC):
             except InputError as error:
                 raise InputError(f"{row.id}: {error}") from error
             yield dataclasses.replace(row, codes=codes[0].cpu())
-
-    def _remove_leftovers(self) -> None:
-        for folder in {(self.folder / file).parent for file in self.files("shard")}:
-            remove_leftovers(folder)
 
 
 def _chained(first: list[Row], others: Iterator[Row]) -> Iterator[Row]:
