@@ -19,10 +19,11 @@ def rows_until_killed() -> Iterator[Row]:
 
 
 if __name__ == "__main__":
-    for format in sinks.FORMATS:
+    made = {format: sinks.create(format, Path(sys.argv[1]) / format, facts()) for format in sinks.FORMATS}
+    for format, sink in made.items():
         child = os.fork()
         if child == 0:
-            sinks.create(format, Path(sys.argv[1]) / format, facts()).write("0", rows_until_killed())
+            sink.write("0", rows_until_killed())
         _, status = os.waitpid(child, 0)
         if os.waitstatus_to_exitcode(status) != -signal.SIGKILL:
             sys.exit(f"{format}: {os.waitstatus_to_exitcode(status)}")
