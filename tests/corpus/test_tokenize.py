@@ -223,12 +223,12 @@ def test_options_that_do_not_apply_are_refused_before_anything_is_written(
 
 def test_a_damaged_job_or_record_is_named(tiny_wetok, pictures, tmp_path):
     corpus.tokenize("tiny-wetok", pictures, tmp_path / "out", items_per_shard=4)
-    record = tmp_path / "out" / "_zoo" / "shards" / "tokens-00000.npz"
+    record = tmp_path / "out" / ".zoo" / "shards" / "tokens-00000.npz"
     record.write_bytes(b"PK")
     with pytest.raises(MediaError, match=r"tokens-00000\.npz: not the record of a shard"):
         corpus.tokenize("tiny-wetok", pictures, tmp_path / "out", items_per_shard=4)
     record.unlink()
-    (tmp_path / "out" / "_zoo" / "job.json").write_text("{")
+    (tmp_path / "out" / ".zoo" / "job.json").write_text("{")
     with pytest.raises(ZooError, match=r"job\.json"):
         corpus.tokenize("tiny-wetok", pictures, tmp_path / "out", items_per_shard=4)
 

@@ -35,7 +35,7 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
 
 def digest(folder: Path) -> dict[str, str]:
     """A hash of every file that a reader of a corpus sees, by name."""
-    files = [path for path in folder.rglob("*") if path.is_file() and "_zoo" not in path.parts]
+    files = [path for path in folder.rglob("*") if path.is_file() and ".zoo" not in path.parts]
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in files

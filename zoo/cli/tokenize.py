@@ -58,8 +58,13 @@ def tokenize(
     out: Annotated[Path, typer.Option(help="Folder of the corpus.", show_default=False)],
     format: Annotated[Format, typer.Option(help="Format of the corpus.")] = Format.parquet,
     pattern: Annotated[
-        str | None, typer.Option(help="Megatron: order of the ids: flat, delay, coarse_first, parallel.")
+        str | None, typer.Option(help="Megatron: order of the ids: frame_first, coarse_first, parallel or delay.")
     ] = None,
+    marker: Annotated[
+        list[str] | None, typer.Option(help="Megatron: begin, end, row or frame; may be given several times.")
+    ] = None,
+    offset: Annotated[int | None, typer.Option(min=0, help="Megatron: the first id.")] = None,
+    push_to: Annotated[str | None, typer.Option(help="Hugging Face: OWNER/NAME to push the finished folder to.")] = None,
     media: Annotated[bool, typer.Option("--media", help="WebDataset: keep each item's file beside its codes.")] = False,
     resolution: ResolutionOption = None,
     crop: CropOption = None,
@@ -103,16 +108,16 @@ def tokenize(
     resolve(name)  # a mistyped name is reported before torch is imported
     from zoo import corpus
 
-    sink_options: dict[str, Any] = {} if pattern is None else {"pattern": pattern}
-    if media:
-        sink_options["media"] = True
+    if push_to is not None and format is not Format.huggingface:
+        raise typer.BadParameter("--push-to takes --format huggingface")
+    sink_options = {"pattern": pattern, "markers": marker, "offset": offset, "media": media or None}
     with status_line() as show:
         result = corpus.tokenize(
             name,
             source if len(source) > 1 else source[0],
             out,
             format=format.value,
-            sink_options=sink_options,
+            sink_options={option: value for option, value in sink_options.items() if value is not None},
             resolution=resolution,
             crop=crop,
             seconds=seconds,
@@ -143,6 +148,8 @@ def tokenize(
         print_result(result)
     if result.failed_shards:
         raise typer.Exit(1)
+    if push_to is not None and result.is_complete:
+        typer.echo(corpus.push_to_hub(out, push_to), err=json)
 
 
 def line_of(progress: Progress) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 from zoo.errors import MediaError
 from zoo.files import atomic_path
 
-KEPT = "_zoo"  # folder of the job and its records; readers of data sets skip names with an underscore
+KEPT = ".zoo"  # folder of the job and its records; hidden, so that readers of data sets skip it
 
 
 def record_file(folder: Path, name: str) -> Path:

@@ -174,8 +174,9 @@ def tokenize(
         strict=strict,
     )
     sink = sinks.create(format, plan.folder, facts, **plan.sink_options)
+    sink.remove_leftovers()
     options = {**facts.options, **plan.sink_options, "dtype": str(network.dtype), "compile": compile}
-    shards = open_source(source, facts.modality, items_per_shard)
+    shards = open_source(source, facts.modality, items_per_shard=items_per_shard)
     job = Job(plan.folder, facts, format, options, shards)
     unit = network.modality.amount_unit
     del network  # workers have their own

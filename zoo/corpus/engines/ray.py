@@ -20,7 +20,7 @@ def run(plan: Plan, todo: Sequence[Named], workers: int, device: str) -> Iterato
     try:
         import ray.data
     except ModuleNotFoundError as error:
-        raise ZooError("engine='ray' needs ray: pip install 'tokenizer-zoo[ray]'") from error
+        raise ZooError("engine='ray' needs ray: pip install 'tokenizer-zoo[scale]'") from error
     if not ray.is_initialized():
         ray.init(log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
