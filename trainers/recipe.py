@@ -110,7 +110,8 @@ class Teacher:
     """A frozen, published network that the vectors of one codebook learn to resemble.
 
     teacher: a name of `zoo.trainers.losses.teachers`: one of `IMAGE_TEACHERS` for images, one of `SPEECH_TEACHERS`,
-        `TEXT_TEACHERS` or `WHISPER_TEACHERS` for audio. One of Whisper's hears what the codebook alone decodes to.
+        `TEXT_TEACHERS` or `WHISPER_TEACHERS` for audio. One of Whisper's hears what the codebook alone decodes to, and
+        so does a network of one's own, `package.module:NAME` (`zoo.trainers.losses.indirect.OwnTeacher`).
     codebook: number of the codebook, from 0; of residual codebooks only the first has a teacher.
     weight: weight of the loss.
     """

@@ -43,6 +43,8 @@ class TinySpeechTeacher(nn.Module):
 
 
 class TinyWhisperTeacher(nn.Module):
+    sample_rate = 16000
+
     def __init__(self, name: str):
         super().__init__()
         assert name in indirect.WHISPER_TEACHERS

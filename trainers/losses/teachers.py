@@ -20,7 +20,7 @@ from zoo.spec import TokenizerOutput
 from zoo.tokenizer import Tokenizer
 from zoo.trainers.data.options import AudioData, ImageData
 from zoo.trainers.frozen import Frozen, from_hub, require
-from zoo.trainers.losses.indirect import WHISPER_TEACHERS, IndirectDistillation
+from zoo.trainers.losses.indirect import WHISPER_TEACHERS, IndirectDistillation, is_indirect
 from zoo.trainers.losses.perceptual import Normalize
 from zoo.trainers.recipe import Recipe, Teacher
 
@@ -414,7 +414,7 @@ def make_loss(
     vectors = quantizer.vectors_of(options.codebook, *(tensor.to(tokenizer.device) for tensor in nothing))
     dim = vectors.shape[-1]
     if isinstance(data, AudioData):
-        if options.teacher in WHISPER_TEACHERS:
+        if is_indirect(options.teacher):
             return IndirectDistillation(options.teacher, tokenizer)
         assert spec.sample_rate is not None and spec.frame_rate is not None
         return SemanticDistillation(options.teacher, dim, spec.sample_rate, spec.frame_rate)

@@ -64,7 +64,9 @@ def tokenize(
         list[str] | None, typer.Option(help="Megatron: begin, end, row or frame; may be given several times.")
     ] = None,
     offset: Annotated[int | None, typer.Option(min=0, help="Megatron: the first id.")] = None,
-    push_to: Annotated[str | None, typer.Option(help="Hugging Face: OWNER/NAME to push the finished folder to.")] = None,
+    push_to: Annotated[
+        str | None, typer.Option(help="Hugging Face: OWNER/NAME to push the finished folder to.")
+    ] = None,
     media: Annotated[bool, typer.Option("--media", help="WebDataset: keep each item's file beside its codes.")] = False,
     resolution: ResolutionOption = None,
     crop: CropOption = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from queue import Full, Queue
 from typing import Any
@@ -38,7 +38,7 @@ class End:
 Read = Callable[[Item], Iterator[Signal]]
 
 
-def pieces(items: Iterable[Item], read: Read, threads: int) -> Iterator[Piece]:
+def pieces(items: Iterable[Item], read: Read, threads: int) -> Generator[Piece]:
     """Yield the pieces of every item, item by item, in the order of `items`.
 
     Args:

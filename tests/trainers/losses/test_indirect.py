@@ -8,7 +8,7 @@ from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
 
 from zoo.errors import InputError
 from zoo.testing import small
-from zoo.trainers.losses.indirect import WHISPER_TEACHERS, IndirectDistillation, WhisperTeacher
+from zoo.trainers.losses.indirect import WHISPER_TEACHERS, IndirectDistillation, OwnTeacher, WhisperTeacher
 
 
 @pytest.fixture
@@ -90,3 +90,35 @@ def test_a_teacher_that_is_not_at_hand_is_named_with_the_way_to_get_it(tmp_path,
         WhisperTeacher("whisper-small")
     with pytest.raises(InputError, match="unknown teacher 'whisper-huge'; expected one of whisper-tiny"):
         WhisperTeacher("whisper-huge")
+
+
+class Own(torch.nn.Module):
+    """Energies of 10 ms in eight places, of audio at 8 kHz."""
+
+    sample_rate = 8000
+
+    def forward(self, audio):
+        return audio.unfold(-1, 80, 80).unflatten(-1, (8, 10)).square().mean(-1)
+
+
+def test_a_network_of_ones_own_is_a_teacher_by_its_name():
+    tokenizer = small("speechtokenizer-hubert-avg").train()
+    loss = IndirectDistillation(f"{__name__}:Own", tokenizer)
+    assert loss.teacher(speech(0.5, 8000)).shape == (2, 50, 8)
+    audio = speech(0.5)
+    vectors = tokenizer.to_latent(audio).detach().requires_grad_()
+    loss(vectors, audio).backward()
+    assert vectors.grad is not None and vectors.grad.any()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no.such.module:Own", "cannot be had: ModuleNotFoundError"),
+        ("torch:NoSuch", "cannot be had: AttributeError"),
+        ("collections:OrderedDict", "as a torch.nn.Module, got OrderedDict"),
+    ],
+)
+def test_a_teacher_of_ones_own_that_is_none_is_refused(name, message):
+    with pytest.raises(InputError, match=message):
+        OwnTeacher(name)
