@@ -46,9 +46,9 @@ from zoo.trainers import Recipe, create_tokenizer, load_recipe
 from zoo.trainers.adversarial.discriminators import PatchGAN
 from zoo.trainers.adversarial.losses import hinge_discriminator_loss, hinge_generator_loss
 from zoo.trainers.data.batches import Crops, training_batches
-from zoo.trainers.data.locations import training_and_validation
 from zoo.trainers.data.options import ImageData
 from zoo.trainers.data.signals import Signals
+from zoo.trainers.data.splits import training_and_validation
 from zoo.trainers.loop import Bookkeeper
 from zoo.trainers.losses.reconstruction import convergence_loss, mel_loss, ssim_loss, stoi_loss
 from zoo.trainers.run_folder import RunFolder

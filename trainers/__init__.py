@@ -10,7 +10,7 @@ when the name is first used, and torch and Fabric only once a recipe has been re
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from zoo.trainers.extra import train_extra
+from zoo.extras import extra
 
 if TYPE_CHECKING:
     from zoo.trainers.building import create_tokenizer as create_tokenizer
@@ -37,7 +37,7 @@ __all__ = list(_MODULE_OF)
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'zoo.trainers' has no attribute {name!r}")
-    with train_extra():
+    with extra("train", "training"):
         return getattr(import_module(f"zoo.trainers.{_MODULE_OF[name]}"), name)
 
 

@@ -17,9 +17,9 @@ from torch.nn.modules.module import (
 
 import zoo
 from zoo.checkpoints import without_storage
-from zoo.errors import InputError, ZooError
+from zoo.errors import InputError, ZooError, shown
 from zoo.tokenizer import Tokenizer
-from zoo.trainers.conversion import check_sizes, converted, keywords_of, shown
+from zoo.trainers.conversion import check_sizes, converted, keywords_of
 from zoo.trainers.memory import check_fits, usable_memory
 from zoo.trainers.recipe import Recipe
 

@@ -10,7 +10,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from zoo.errors import InputError
+from zoo.errors import InputError, shown
 
 MOST_VALUES = 10_000  # in a recipe
 MOST_KEYWORD = 2**20  # greatest whole number among the keywords of a network
@@ -65,14 +65,6 @@ def plain(value: Any, origin: str = "recipe", key: str = "") -> Any:
         return text
 
     return walk(value, key, 0)
-
-
-def shown(value: Any) -> str:
-    """A value for a message, cut short if it is long."""
-    if isinstance(value, int) and value.bit_length() > 256:
-        return f"one of {value.bit_length()} bits"
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def shown_key(key: str) -> str:

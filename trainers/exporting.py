@@ -8,11 +8,10 @@ from torch import Tensor
 
 from zoo.checkpoints import check_state, write_checkpoint
 from zoo.errors import InputError
-from zoo.files import atomic_path
+from zoo.files import atomic_path, named_path
 from zoo.saved import as_metadata, configuration
 from zoo.tokenizer import Tokenizer
 from zoo.trainers.building import create_tokenizer
-from zoo.trainers.paths import named_path
 from zoo.trainers.recipe import Recipe
 from zoo.trainers.run_folder import RunFolder
 

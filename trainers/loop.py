@@ -14,13 +14,12 @@ from lightning_fabric.plugins.environments import TorchElasticEnvironment
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from zoo.errors import InputError, ZooError
+from zoo.errors import InputError, ZooError, shown
 from zoo.loading import load_into
 from zoo.metrics import METRICS, Metric
+from zoo.sources.locations import Location
 from zoo.trainers.building import create_tokenizer
-from zoo.trainers.conversion import shown
 from zoo.trainers.data.batches import Crops, Excerpts, training_batches, validation_batches
-from zoo.trainers.data.locations import Location
 from zoo.trainers.data.signals import Signals, training_signals
 from zoo.trainers.exporting import write_weights
 from zoo.trainers.recipe import Recipe

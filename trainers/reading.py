@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import zoo
-from zoo.errors import InputError
-from zoo.trainers.conversion import MOST_LEVELS, convert, fields_of, plain, shown, shown_key
+from zoo.errors import InputError, shown
+from zoo.trainers.conversion import MOST_LEVELS, convert, fields_of, plain, shown_key
 from zoo.trainers.data.options import DATA_OPTIONS
 from zoo.trainers.recipe import Recipe
 from zoo.trainers.yaml_text import MOST_BYTES, read_yaml

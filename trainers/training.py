@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import zoo
-from zoo.errors import InputError
-from zoo.trainers.conversion import shown
-from zoo.trainers.extra import train_extra
+from zoo.errors import InputError, shown
+from zoo.extras import extra
+from zoo.files import named_path
 from zoo.trainers.memory import check_batch
-from zoo.trainers.paths import named_path
 from zoo.trainers.reading import load_recipe
 from zoo.trainers.recipe import Recipe
 from zoo.trainers.result import TrainingResult
@@ -38,7 +37,7 @@ def train(
     Args:
         recipe: name of a recipe that ships with zoo, path of a YAML file, or anything else that `load_recipe` takes.
         overrides: `{"optimizer.learning_rate": 1e-4}` or `["optimizer.learning_rate=1e-4"]`.
-        data: folder of files, WebDataset shards or a data set of the Hub, as `zoo.trainers.data.locations.locate`
+        data: folder of files, WebDataset shards or a data set of the Hub, as `zoo.sources.locations.locate`
             takes it. A folder with `train` and `val` inside holds training and validation data.
         validation_data: as `data`; None: `val` (or `validation`) in `data`, or no validation if there is none.
         run_dir: folder of the run; None: `runs/` and the tokenizer's name.
@@ -63,8 +62,8 @@ def train(
     stop_at = None if minutes is None or math.isinf(minutes) else time.monotonic() + 60 * minutes
     recipe = load_recipe(recipe, overrides)
     check_batch(recipe)
-    with train_extra():
-        from zoo.trainers.data.locations import training_and_validation
+    with extra("train", "training"):
+        from zoo.trainers.data.splits import training_and_validation
         from zoo.trainers.loop import launch, run_to_the_end
         from zoo.trainers.run_folder import RunFolder
     training, validation = training_and_validation(data, validation_data)

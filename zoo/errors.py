@@ -1,5 +1,7 @@
 """The exceptions that zoo raises on purpose: all derive from `ZooError`."""
 
+from typing import Any
+
 
 class ZooError(Exception):
     """Base class of the errors that zoo raises on purpose."""
@@ -40,3 +42,11 @@ def as_zoo_error(error: Exception) -> ZooError:
     wrapped = UnexpectedError(f"unexpected {type(error).__name__}: {error}")
     wrapped.__cause__ = error
     return wrapped
+
+
+def shown(value: Any) -> str:
+    """A value for a message, cut short if it is long."""
+    if isinstance(value, int) and value.bit_length() > 256:
+        return f"one of {value.bit_length()} bits"
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}..."

@@ -16,8 +16,8 @@ import torch
 from tests.support.paths import ROOT, SHARED
 from tests.support.recipes import AUDIO, IMAGE
 from zoo.errors import CheckpointError, InputError, MediaError, ZooError
+from zoo.sources.locations import locate
 from zoo.trainers import create_tokenizer, export, load_recipe, train
-from zoo.trainers.data.locations import locate
 from zoo.trainers.data.signals import Signals
 from zoo.trainers.run_folder import RunFolder
 

@@ -21,9 +21,9 @@ from zoo.media import (
     read_video,
     resize_short_side,
 )
+from zoo.sources.files import open_files
+from zoo.sources.locations import Location, MediaFolder, locate
 from zoo.spec import TokenizerSpec
-from zoo.trainers.data.files import open_files
-from zoo.trainers.data.locations import Location, locate
 from zoo.trainers.data.options import DataOptions, ImageData, StructureData, VideoData
 
 
@@ -34,13 +34,13 @@ class Signals:
     it causes: its number is added to `damaged`, and the next file takes its place.
 
     Args:
-        data: what `zoo.trainers.data.locations.locate` takes or returns.
+        data: what `zoo.sources.locations.locate` takes or returns.
         spec: spec of the tokenizer that is trained.
         options: how the data are read; an options class of the spec's modality.
         first: number of files that are used, from the start; None: all.
 
     Raises:
-        InputError: as in `locate` and `zoo.trainers.data.files.open_files`.
+        InputError: as in `locate` and `zoo.sources.files.open_files`.
         MediaError: there is no file, or none that can be read.
     """
 
@@ -61,11 +61,10 @@ class Signals:
                 if left < 0:
                     break
                 self._cache[index] = signal
-        name = f"{location[0]}, ..." if isinstance(location, tuple) else location
         if self.damaged:
-            print(f"{name}: {len(self.damaged)} of {len(self)} files skipped", file=sys.stderr)
+            print(f"{location}: {len(self.damaged)} of {len(self)} files skipped", file=sys.stderr)
         if len(self.damaged) == len(self):
-            raise MediaError(f"{name}: none of the {len(self)} {spec.modality} files can be read")
+            raise MediaError(f"{location}: none of the {len(self)} {spec.modality} files can be read")
 
     @property
     def all_in_memory(self) -> bool:
@@ -153,10 +152,12 @@ class Pairs(Signals):
         originals, inputs = (
             locate(place) if isinstance(place, str | Path) else place for place in (data, options.inputs)
         )
-        if not isinstance(originals, Path) or not isinstance(inputs, Path):
-            got = f"{data} and {options.inputs}"
-            raise InputError(f"recipe: data.inputs takes folders of files, of originals and of inputs, got {got}")
-        self.originals, self.inputs = originals, inputs
+        match originals, inputs:
+            case MediaFolder(Path() as folder), MediaFolder(Path() as inputs_folder):
+                self.originals, self.inputs = folder, inputs_folder
+            case _:
+                got = f"{data} and {options.inputs}"
+                raise InputError(f"recipe: data.inputs takes folders of files, of originals and of inputs, got {got}")
         super().__init__(inputs, spec, options)
 
     def _decode(self, modality: str, file: Path | MediaBytes) -> Tensor:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from zoo.spec import TokenizerSpec
 
 FORMAT = "zoo-codes-1"
+CODE_SUFFIXES = (".npz", ".safetensors")
 ENTRIES = ("zoo_codes", "codes", "lengths")
 LONGEST_HEADER, LONGEST_NAME = 2**20, 256  # characters
 # Bytes, and ratio of compression, of an entry that another program compressed; the greater of both limits counts.
@@ -237,5 +238,5 @@ def _check_name(name: Any) -> str:
 
 
 def _check_suffix(path: Path) -> None:
-    if path.suffix not in (".npz", ".safetensors"):
+    if path.suffix not in CODE_SUFFIXES:
         raise InputError(f"expected a code file ending in .npz or .safetensors, got {path}")

@@ -25,6 +25,7 @@ __all__ = [
     "Modality",
     "Signal",
     "every",
+    "files_below",
     "get",
     "media_files",
     "modality_of",
@@ -88,7 +89,7 @@ def media_files(paths: str | Path | Iterable[str | Path], *modalities: str) -> l
 
 
 def _files_below(folder: Path, modalities: list[Modality]) -> list[Path]:
-    files = sorted(path for path in _walk(folder) if any(_is_of(path, modality) for modality in modalities))
+    files = sorted(path for path in files_below(folder) if any(_is_of(path, modality) for modality in modalities))
     if not files:
         names = " or ".join(modality.name for modality in modalities)
         suffixes = " ".join(suffix for modality in modalities for suffix in modality.suffixes)
@@ -96,8 +97,11 @@ def _files_below(folder: Path, modalities: list[Modality]) -> list[Path]:
     return files
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Yield the files in a folder and its subfolders; of a linked folder once, and not of one that leads back."""
+def files_below(folder: Path) -> Iterator[Path]:
+    """Yield the files in a folder and its subfolders, without hidden ones.
+
+    A linked folder is followed once, and not if it leads back.
+    """
     seen: set[Path] = set()
     links: list[Path] = []
     waiting = [folder]

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from zoo import loading
 from zoo.codes import load_codes, save_codes
+from zoo.codes.files import CODE_SUFFIXES
 from zoo.errors import InputError, MediaError, ZooError, as_zoo_error
 from zoo.modalities import Signal
 from zoo.spec import TokenizerSpec
 from zoo.tokenizer import Tokenizer
-from zoo.transcode.paths import CODE_SUFFIXES, check_made_after
+from zoo.transcode.paths import check_made_after
 from zoo.transcode.results import FileResult, FileResults
 from zoo.transcode.tasks import Task, Tasks
 

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+from zoo.codes.files import CODE_SUFFIXES
 from zoo.errors import InputError, MediaError, ZooError
 from zoo.files import remove_leftovers
-
-CODE_SUFFIXES = (".npz", ".safetensors")
 
 
 def code_files(path: Path) -> list[Path]:

@@ -10,11 +10,11 @@ import zoo
 from tests.support.recipes import AUDIO, IMAGE, STRUCTURE, VIDEO, losses
 from zoo.errors import InputError, MediaError
 from zoo.media import center_crop, read_image, write_image
+from zoo.sources.tables import Table
 from zoo.trainers import create_tokenizer, load_recipe, train
 from zoo.trainers.data.batches import Crops, bucketed, training_batches
 from zoo.trainers.data.options import ImageData
 from zoo.trainers.data.signals import Pairs, Signals
-from zoo.trainers.data.tables import Table
 
 
 def test_accumulated_passes_draw_the_same_samples_as_one_large_batch(images):

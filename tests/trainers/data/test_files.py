@@ -17,13 +17,14 @@ from tests.support.media import helix
 from tests.support.recipes import AUDIO, IMAGE, STRUCTURE, VIDEO, losses
 from zoo.errors import InputError, MediaError
 from zoo.media import MediaBytes, read_audio, read_structure, write_structure
+from zoo.sources.files import FolderFiles, open_files
+from zoo.sources.locations import MediaFolder, Shards, locate
+from zoo.sources.tables import Table
 from zoo.trainers import create_tokenizer, load_recipe, train
 from zoo.trainers.data.batches import Crops, training_batches
-from zoo.trainers.data.files import FolderFiles, open_files
-from zoo.trainers.data.locations import locate, training_and_validation
 from zoo.trainers.data.options import AudioData
 from zoo.trainers.data.signals import Signals
-from zoo.trainers.data.tables import Table
+from zoo.trainers.data.splits import training_and_validation
 
 KINDS = [(IMAGE, "images"), (AUDIO, "speech"), (VIDEO, "clips"), (STRUCTURE, "chains")]
 
@@ -256,14 +257,17 @@ def test_a_table_without_its_package_names_the_extra(images, tmp_path, monkeypat
 def test_data_are_located(images, tmp_path):
     assert locate("hf://owner/name/clean@v1:train[:9]:audio") == Table("owner/name/clean", "v1", "train[:9]", "audio")
     assert locate("hf://owner/name::image") == Table("owner/name", column="image")
-    assert training_and_validation(images) == (images / "train", images / "val")
-    assert training_and_validation(images / "val", images / "train") == (images / "val", images / "train")
+    assert training_and_validation(images) == (MediaFolder(images / "train"), MediaFolder(images / "val"))
+    assert training_and_validation(images / "val", images / "train") == (
+        MediaFolder(images / "val"),
+        MediaFolder(images / "train"),
+    )
     to_shards(images / "val", f"{tmp_path}/mixed/{{}}.tar")
-    assert training_and_validation(f"{tmp_path}/mixed/{{0..0}}.tar") == ((tmp_path / "mixed" / "0.tar",), None)
+    assert training_and_validation(f"{tmp_path}/mixed/{{0..0}}.tar") == (Shards((tmp_path / "mixed" / "0.tar",)), None)
     (tmp_path / "mixed" / "0.png").touch()
     for data, message in (
         (tmp_path / "mixed", "expected one kind of data, got shards .* and media files"),
-        (tmp_path / "none", "no such folder, shard"),
+        (tmp_path / "none", "no such file or folder"),
         (f"{tmp_path}/mixed/{{0..1}}.tar", "1.tar: no such file"),
         ("hf://a:b:c:d", "expected hf://owner/name"),
     ):

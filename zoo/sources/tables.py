@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -17,12 +18,14 @@ if TYPE_CHECKING:
     import datasets
     import pyarrow
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Table:
     """Name of a data set that the package `datasets` loads.
 
-    path: `owner/name` or `owner/name/configuration` on the Hub, or a folder or parquet file.
+    path: `owner/name` or `owner/name/configuration` on the Hub, or a folder or parquet file, also by its URL.
     revision: commit, tag or branch on the Hub. split: as `datasets` takes it; None: "train", or the only split.
     column: name of the column; None: the only one that holds the modality.
     """
@@ -51,7 +54,7 @@ class TableFiles:
         loaded = load_table(table)
         rows = choose_split(loaded, table) if isinstance(loaded, dict) else loaded
         self.table = table
-        self.modality, self.column = choose_column(rows, table, modalities)
+        self.modality, self.column = choose_column(rows.features, table, modalities)
         try:
             rows = rows.select_columns(self.column).cast_column(self.column, media_types()[self.modality](decode=False))
         except Exception as error:  # pyarrow raises errors of many kinds for a column of another type
@@ -106,26 +109,37 @@ def load_table(table: Table) -> datasets.Dataset | dict[str, datasets.Dataset]:
     Raises:
         InputError: the package `datasets` is missing, or the table is not there, not whole, or has no such split.
     """
-    try:
-        import datasets
-    except ModuleNotFoundError as error:
-        raise InputError(f"{table}: tables need datasets: pip install 'tokenizer-zoo[scale]'") from error
-    path, name = Path(table.path), None
+    datasets, path = datasets_for(table), Path(table.path)
     try:
         if is_saved(path):
             saved = datasets.load_from_disk(table.path)
             return saved if isinstance(saved, dict) else {str(saved.split or "train"): saved}
         if path.is_file():
             return datasets.load_dataset("parquet", data_files=table.path, split=table.split)
-        repository = table.path
-        if not path.exists() and repository.count("/") == 2:
-            repository, _, name = repository.rpartition("/")
+        repository, name = repository_of(table)
         return datasets.load_dataset(repository, name, revision=table.revision, split=table.split)
     except Exception as error:  # of the network, the Hub, the files or the builder
         raise InputError(f"{table}: cannot be loaded: {first_line(error)}") from error
 
 
-def choose_split(splits: dict[str, datasets.Dataset], table: Table) -> datasets.Dataset:
+def datasets_for(table: Table) -> ModuleType:
+    """Return the package `datasets`; InputError, in which `table` is named, if it is missing."""
+    try:
+        import datasets
+    except ModuleNotFoundError as error:
+        raise InputError(f"{table}: tables need datasets: pip install 'tokenizer-zoo[scale]'") from error
+    return datasets
+
+
+def repository_of(table: Table) -> tuple[str, str | None]:
+    """Return the repository of the Hub, or the folder, and the configuration that a table's path names."""
+    if not Path(table.path).exists() and table.path.count("/") == 2:
+        repository, _, name = table.path.rpartition("/")
+        return repository, name
+    return table.path, None
+
+
+def choose_split(splits: Mapping[str, T], table: Table) -> T:
     """The split that the table names, or "train", or the only one; InputError if there is no such split."""
     wanted = table.split or ("train" if len(splits) > 1 else next(iter(splits)))
     if wanted not in splits:
@@ -133,7 +147,7 @@ def choose_split(splits: dict[str, datasets.Dataset], table: Table) -> datasets.
     return splits[wanted]
 
 
-def choose_column(rows: datasets.Dataset, table: Table, modalities: Sequence[str]) -> tuple[str, str]:
+def choose_column(features: datasets.Features, table: Table, modalities: Sequence[str]) -> tuple[str, str]:
     """Modality and name of the column that is read: the one that the table names, or the only one of `modalities`.
 
     Raises:
@@ -145,18 +159,18 @@ def choose_column(rows: datasets.Dataset, table: Table, modalities: Sequence[str
         raise InputError(f"{table}: tables hold {', '.join(types)}; a {modalities[0]} is read from files or shards")
     typed = {
         name: modality
-        for name, feature in rows.features.items()
+        for name, feature in features.items()
         for modality in known
         if isinstance(feature, types[modality])
     }
-    columns = ", ".join(rows.column_names)
+    columns = ", ".join(features)
     if table.column is None and len(typed) != 1:
         raise InputError(
             f"{table}: {len(typed)} of the columns {columns} are of {' or '.join(known)}; "
             "name one: hf://PATH:SPLIT:COLUMN"
         )
     column = table.column or next(iter(typed))
-    if column not in rows.column_names:
+    if column not in features:
         raise InputError(f"{table}: expected a column among {columns}, got {column!r}")
     return typed.get(column, known[0]), column
 
