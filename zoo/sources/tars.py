@@ -40,13 +40,13 @@ class TarShard:
         for member in samples(headers, (self.modality,)):
             key = member.name or f"after byte {member.offset}"
             names[key] += 1
-            if names[key] > 1:
-                key = f"{key}#{names[key]}"
-            content, problem = None, member.problem
-            if problem is None:
-                content, problem = headers.read(member)
-            media = None if content is None else MediaBytes(content, str(member))
-            yield Item(self.name, key, media, member.modality, problem=problem)
+            yield self._item(headers, member, key if names[key] == 1 else f"{key}#{names[key]}")
+
+    def _item(self, headers: Headers, member: Member, key: str) -> Item:
+        content, problem = (None, member.problem) if member.problem is not None else headers.read(member)
+        if content is None:
+            return Item(self.name, key, None, member.modality, problem=f"{member}: {problem}")
+        return Item(self.name, key, MediaBytes(content, str(member)), member.modality)
 
 
 @dataclass(frozen=True, slots=True)
