@@ -25,7 +25,7 @@ from zoo.tracing import values_are_readable
 if TYPE_CHECKING:
     from zoo.modalities.image import Interpolation
 
-PREPROCESS_OPTIONS = ("resolution", "crop", "sample_rate", "resample", "seconds", "chain")
+PREPROCESS_OPTIONS = ("resolution", "crop", "sample_rate", "resample", "start", "seconds", "chain")
 
 
 class Tokenizer(HubMixin):
@@ -313,6 +313,7 @@ class Tokenizer(HubMixin):
         crop: int | None = None,
         sample_rate: int | None = None,
         resample: bool | None = None,
+        start: float | None = None,
         seconds: float | None = None,
         chain: str | None = None,
     ) -> Tensor | Batch:
@@ -328,7 +329,8 @@ class Tokenizer(HubMixin):
             crop: images and video: side of the centre square that is kept; None: `resolution`; 0: the whole image.
             sample_rate: sample rate of an audio array or tensor in Hz.
             resample: whether audio of another rate is resampled (the default); if not, it is an error.
-            seconds: audio and video: length that is taken from the start; None: all.
+            start: audio and video: seconds that are left out before the part that is taken; None: none.
+            seconds: audio and video: length that is taken; None: all.
             chain: id of the chain to take from a structure file; None: the only one.
 
         Returns:
@@ -345,6 +347,7 @@ class Tokenizer(HubMixin):
             "crop": crop,
             "sample_rate": sample_rate,
             "resample": resample,
+            "start": start,
             "seconds": seconds,
             "chain": chain,
         }

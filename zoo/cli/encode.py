@@ -29,6 +29,7 @@ from zoo.cli.options import (
     ResampleOption,
     ResolutionOption,
     SecondsOption,
+    StartOption,
     StreamOption,
 )
 from zoo.cli.streams import check_stream
@@ -46,6 +47,7 @@ def encode(
     batch_size: Annotated[int, typer.Option(min=1, help="Signals of one size encoded at once.")] = 1,
     resolution: ResolutionOption = None,
     crop: CropOption = None,
+    start: StartOption = None,
     seconds: SecondsOption = None,
     resample: ResampleOption = None,
     chain: ChainOption = None,
@@ -80,6 +82,7 @@ def encode(
         format=format.value,
         resolution=resolution,
         crop=crop,
+        start=start,
         seconds=seconds,
         resample=resample,
         chain=chain,

@@ -75,9 +75,10 @@ CropOption = Annotated[
     int | None,
     typer.Option(min=0, help="Images, video: side of the centre square; default: --resolution; 0: keep all."),
 ]
-SecondsOption = Annotated[
-    float | None, typer.Option(help="Audio, video: seconds to take from the start; default: all.")
+StartOption = Annotated[
+    float | None, typer.Option(help="Audio, video: seconds to leave out at the start; default: none.")
 ]
+SecondsOption = Annotated[float | None, typer.Option(help="Audio, video: seconds to take; default: all.")]
 ResampleOption = Annotated[
     bool | None,
     typer.Option("--resample/--no-resample", help="Audio: resample files of another rate (default), or refuse them."),

@@ -25,6 +25,7 @@ from zoo.cli.options import (
     ResampleOption,
     ResolutionOption,
     SecondsOption,
+    StartOption,
 )
 
 
@@ -34,6 +35,7 @@ def reconstruct(
     out: Annotated[Path, typer.Option(help="Folder for the reconstructions, or a file if there is one input.")],
     resolution: ResolutionOption = None,
     crop: CropOption = None,
+    start: StartOption = None,
     seconds: SecondsOption = None,
     resample: ResampleOption = None,
     chain: ChainOption = None,
@@ -60,6 +62,7 @@ def reconstruct(
         out,
         resolution=resolution,
         crop=crop,
+        start=start,
         seconds=seconds,
         resample=resample,
         chain=chain,

@@ -23,7 +23,7 @@ from torch import Tensor
 from zoo.errors import InputError, MediaError
 from zoo.files import atomic_path
 from zoo.modalities.base import FLOATING, Modality, Signal, check_ordinary
-from zoo.modalities.files import MediaFile, as_file, check_seconds
+from zoo.modalities.files import MediaFile, as_file, check_seconds, check_start
 from zoo.modalities.resampling import check_rate, check_resampling, resample
 from zoo.modalities.sound_files import MOST_CHANNELS, Blocks, alike, blocks_of, joined
 
@@ -45,7 +45,7 @@ class AudioModality(Modality):
     suffixes = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".aif", ".aiff")
     signal_suffix = ".wav"
     lossless_suffix = ".flac"
-    options = ("sample_rate", "resample", "seconds")
+    options = ("sample_rate", "resample", "start", "seconds")
     networks_pad = True
     network_range = (0.0, 1.0)
     raw_bits = 16
@@ -212,6 +212,7 @@ def load_audio(
     *,
     sample_rate: int | None = None,
     resample: bool = True,
+    start: float | None = None,
     seconds: float | None = None,
 ) -> Tensor:
     """Load the input of an audio model: float32 `[channels, samples]` at `to_rate`.
@@ -223,27 +224,29 @@ def load_audio(
         channels: number of channels of the result.
         sample_rate: sample rate of an array or tensor in Hz; a file states its own.
         resample: whether another rate is resampled; if not, it is an error.
-        seconds: length that is taken from the start; None: all.
+        start: seconds that are left out before the part that is taken; None: none. The part is cut out before it is
+            resampled.
+        seconds: length that is taken; None: all.
 
     Raises:
-        InputError: another type, shape or dtype, a missing or different `sample_rate`, or a number of channels that
-            the source cannot be converted to.
+        InputError: another type, shape or dtype, a missing or different `sample_rate`, a number of channels that the
+            source cannot be converted to, or a start after the end.
         MediaError: as in `read_audio`.
     """
-    seconds = None if seconds is None else check_seconds(seconds)
+    first, seconds = check_start(start), None if seconds is None else check_seconds(seconds)
     if not isinstance(resample, bool):
         raise InputError(f"expected resample as True or False, got {reprlib.repr(resample)}")
     if sample_rate is not None:
         check_rate(sample_rate)
     file = as_file(source)
     if file is not None:
-        blocks = blocks_of(file, duration=seconds)
+        blocks = blocks_of(file, first, seconds)
     elif sample_rate is None:
         raise InputError(f"expected sample_rate= with a {type(source).__name__}, got none")
     else:
-        audio = _from_memory(source)
+        audio = _from_memory(source)[:, round(first * sample_rate) :]
         audio = audio if seconds is None else audio[:, : max(1, round(seconds * sample_rate))]
-        blocks = iter([(audio, sample_rate)])
+        blocks = iter([(audio, sample_rate)] if audio.shape[1] else [])
     parts = []
     for given_rate, part in alike(blocks):
         if sample_rate not in (None, given_rate):
@@ -252,6 +255,8 @@ def load_audio(
             raise InputError(f"expected {to_rate} Hz, got {given_rate} Hz; resample=True resamples")
         check_resampling(given_rate, to_rate)  # before a part is read that could not be used
         parts.append(_at_rate(to_channels(joined(part), channels), given_rate, to_rate))
+    if not parts:
+        raise InputError(f"{file or 'audio'}: expected a start before the end, got {start} seconds")
     audio = torch.cat(parts, dim=1)
     _warn_of_loudness(audio, file)
     return audio if seconds is None else audio[:, : max(1, round(seconds * to_rate))]

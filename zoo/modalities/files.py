@@ -66,6 +66,16 @@ def check_seconds(seconds: Any) -> float:
     return float(min(seconds, LONGEST))
 
 
+def check_start(start: Any) -> float:
+    """Return a start in seconds, at most `LONGEST`; 0 for None; InputError unless it is a number of at least 0."""
+    if start is None:
+        return 0.0
+    is_number = isinstance(start, int | float | np.integer | np.floating) and not isinstance(start, bool)
+    if not is_number or not 0 <= start < math.inf:
+        raise InputError(f"expected a start of at least 0 seconds, got {reprlib.repr(start)}")
+    return float(min(start, LONGEST))
+
+
 @contextmanager
 def named_warnings(file: MediaFile) -> Iterator[None]:
     """Issue the warnings of libraries that are raised in the block with the name of the file that they are about."""

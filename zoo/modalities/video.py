@@ -20,7 +20,7 @@ from torch import Tensor
 from zoo.errors import InputError, MediaError
 from zoo.files import atomic_path
 from zoo.modalities.base import FLOATING, Modality, Signal, check_ordinary, cut_square, replicate
-from zoo.modalities.files import MediaFile, as_file, check_seconds
+from zoo.modalities.files import MediaFile, as_file, check_seconds, check_start
 from zoo.modalities.image import center_crop, check_unit_range, resize_short_side
 from zoo.modalities.video_files import (
     DEFAULT_RATE,
@@ -48,7 +48,7 @@ class VideoModality(Modality):
     suffixes = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v")
     signal_suffix = ".mp4"
     lossless_suffix = ".mkv"
-    options = ("resolution", "crop", "interpolation", "seconds", "frames")
+    options = ("resolution", "crop", "interpolation", "start", "seconds", "frames")
     has_unit_range = True
     network_range = (0.5, 0.5)
     raw_bits = 8
@@ -101,19 +101,25 @@ class VideoModality(Modality):
         return parts[0]._replace(values=torch.cat([part.values for part in parts], dim=1))
 
     def stream(self, source: Any, spec: TokenizerSpec, **options: Any) -> Iterator[Signal]:
-        """Yield windows of `spec.chunk_frames` frames, in constant memory; `seconds` and `frames` limit the length."""
-        seconds, most = options.get("seconds"), options.get("frames")
+        """Yield windows of `spec.chunk_frames` frames, in constant memory.
+
+        `start` leaves out the seconds before it, whose frames are decoded all the same; `seconds` and `frames` limit
+        the length.
+        """
+        seconds, most, start = options.get("seconds"), options.get("frames"), check_start(options.get("start"))
         seconds = None if seconds is None else check_seconds(seconds)
         resolution, crop = cut_square(options, spec)
         interpolation = options.get("interpolation", "bilinear")
         file = as_file(source)
-        frames = _frames_in_memory(source) if file is None else frames_of(file)
+        frames = _frames_in_memory(source) if file is None else frames_of(file, start)
         first = next(frames, None)
+        if first is None and start:
+            raise InputError(f"{file}: expected a start before the end, got {start:g} seconds")
         if first is None:
             raise MediaError(f"{file}: holds no frame")
-        if seconds is not None:
-            if first.rate is None:
-                raise InputError("expected seconds= with a file that states its frame rate, got frames alone")
+        if first.rate is None and (start or seconds is not None):
+            raise InputError("expected start= and seconds= with a file that states its frame rate, got frames alone")
+        if first.rate is not None and seconds is not None:
             most = max(1, round(seconds * first.rate))
         taken = islice(chain([first], frames), most)
         squares = (_square(frame.pixels, resolution, crop, interpolation) for frame in taken)

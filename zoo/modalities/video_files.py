@@ -37,14 +37,16 @@ class Frame(NamedTuple):
     pixel_aspect: float | None
 
 
-def frames_of(path: MediaFile) -> Iterator[Frame]:
+def frames_of(path: MediaFile, start: float = 0.0) -> Iterator[Frame]:
     """Decode the best video stream of a file, as FFmpeg chooses it, frame by frame.
+
+    start: seconds whose frames are left out, counted at the mean rate.
 
     Raises:
         MediaError: as in `zoo.media.read_video`, when the damage is reached.
     """
     try:
-        yield from _decode(path)
+        yield from _decode(path, start)
     except ZooError:
         raise
     except OSError as error:
@@ -71,7 +73,7 @@ def windows_of(frames: Iterable[Tensor], length: int, path: MediaFile | None) ->
         yield torch.stack(window, dim=1)
 
 
-def _decode(path: MediaFile) -> Iterator[Frame]:
+def _decode(path: MediaFile, start: float) -> Iterator[Frame]:
     import av
 
     with av.open(opened(path), mode="r", metadata_errors="ignore") as container:
@@ -88,6 +90,8 @@ def _decode(path: MediaFile) -> Iterator[Frame]:
                 before, now = (f"{width}x{height}" for width, height in (size, (frame.width, frame.height)))
                 raise MediaError(f"{path}: its frames change from {before} to {now} pixels after {count} frames")
             size, count = (frame.width, frame.height), count + 1
+            if count <= round(start * rate):
+                continue
             turns = frame.rotation // 90
             pixels = np.rot90(frame.to_ndarray(format="rgb24"), turns)
             yield Frame(

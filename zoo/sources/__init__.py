@@ -24,7 +24,8 @@ def open_source(data: str | Path | Iterable[str | Path], modality: str, *, items
     | a manifest | `items_per_shard` lines | the manifest, and the line's id or path |
     | code files | `items_per_shard` files | the folder, and the path in it |
 
-    Shards can be pickled, and a shard's name is the same as long as the data are. A damaged item has a `problem`. Where the rest of a shard cannot be read, its last item has the problem.
+    Shards can be pickled, and a shard's name is the same as long as the data are. A damaged item has a `problem`; where
+    the rest of a shard cannot be read, its last item has the problem.
 
     Of a folder, the files with a suffix of the modality count, also in its subfolders and in linked ones, each folder
     once; hidden files and folders do not. A file that is named twice, or by itself and through its folder, is taken

@@ -153,7 +153,7 @@ def _codes(place: Place) -> Codes:
 
 def _locate_in_folder(folder: Place) -> Location:
     try:
-        children: list[Place] = sorted(folder.iterdir())  # type: ignore[type-var]
+        children: list[Place] = sorted(folder.iterdir())
     except MediaError:
         raise
     except OSError as error:

@@ -216,19 +216,25 @@ def _files_of(table: Table, package: Any) -> dict[str, list[Place]]:
         return {"train": sorted(files, key=lambda file: parts_below(path, file))}
     repository, name = repository_of(table)
     builder = package.load_dataset_builder(repository, name, revision=table.revision)
-    return {str(split): [place_of(str(file)) for file in files] for split, files in builder.config.data_files.items()}
+    return {
+        str(split): [_as_named(path, place_of(str(file))) for file in files]
+        for split, files in builder.config.data_files.items()
+    }
+
+
+def _as_named(folder: Path, file: Place) -> Place:
+    """Return a file that `datasets` found in a folder, whose path it makes absolute, by the folder's own name."""
+    root = folder.absolute()
+    return folder / file.relative_to(root) if isinstance(file, Path) and file.is_relative_to(root) else file
 
 
 def _check_type(features: datasets.Features, table: Table, column: str, modality: str) -> None:
-    import pyarrow
+    from pyarrow import types
 
     kind = features.arrow_schema.field(column).type
-    types = pyarrow.types
+    plain = (types.is_binary, types.is_large_binary, types.is_string, types.is_large_string)
     is_struct = types.is_struct(kind) and {"bytes", "path"} & {kind.field(i).name for i in range(kind.num_fields)}
-    is_plain = any(
-        test(kind) for test in (types.is_binary, types.is_large_binary, types.is_string, types.is_large_string)
-    )
-    if not is_struct and not is_plain:
+    if not is_struct and not any(is_kind(kind) for is_kind in plain):
         raise InputError(f"{table}: column {column!r} holds no {modality}: expected bytes or paths, got {kind}")
 
 

@@ -85,7 +85,7 @@ class Headers:
                 self._file = file
                 with tarfile.open(fileobj=file, mode="r:") as archive:
                     while (member := archive.next()) is not None:
-                        archive.members.clear()  # which would grow with the shard
+                        archive.members.clear()  # type: ignore[attr-defined]  # which would grow with the shard
                         if member.size < 0 or archive.offset <= self.end:
                             raise tarfile.ReadError("a header that points back")
                         self.end = archive.offset

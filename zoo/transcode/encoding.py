@@ -29,6 +29,7 @@ def encode_files(
     format: Literal["npz", "safetensors"] = "npz",
     resolution: int | None = None,
     crop: int | None = None,
+    start: float | None = None,
     seconds: float | None = None,
     resample: bool | None = None,
     chain: str | None = None,
@@ -50,7 +51,7 @@ def encode_files(
         out: folder, in which a folder's files keep their relative paths, `name.npz` for `name.wav`, or
             `name.wav.npz` where another input is `name.flac`; or, for one input file, the code file.
         format: format of the code files in a folder.
-        resolution, crop, seconds, resample, chain: as in `Tokenizer.preprocess`.
+        resolution, crop, start, seconds, resample, chain: as in `Tokenizer.preprocess`.
         all_chains: whether each chain of a structure file is encoded, to `name_A.npz` for chain A.
         num_codebooks, num_tokens, num_scales: as in `Tokenizer.encode`: how many of the first codes are kept.
         batch_size: number of successive signals of one size that are encoded at once; videos are encoded one by one.
@@ -71,7 +72,14 @@ def encode_files(
         out,
         suffix=f".{format}",
         file_suffixes=CODE_SUFFIXES,
-        given={"resolution": resolution, "crop": crop, "seconds": seconds, "resample": resample, "chain": chain},
+        given={
+            "resolution": resolution,
+            "crop": crop,
+            "start": start,
+            "seconds": seconds,
+            "resample": resample,
+            "chain": chain,
+        },
         encode_options=tokenizer.partial_options(
             num_codebooks=num_codebooks, num_tokens=num_tokens, num_scales=num_scales
         ),

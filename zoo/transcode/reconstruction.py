@@ -29,6 +29,7 @@ def reconstruct_files(
     *,
     resolution: int | None = None,
     crop: int | None = None,
+    start: float | None = None,
     seconds: float | None = None,
     resample: bool | None = None,
     chain: str | None = None,
@@ -55,7 +56,14 @@ def reconstruct_files(
         out,
         suffix=modality.signal_suffix,
         file_suffixes=modality.suffixes,
-        given={"resolution": resolution, "crop": crop, "seconds": seconds, "resample": resample, "chain": chain},
+        given={
+            "resolution": resolution,
+            "crop": crop,
+            "start": start,
+            "seconds": seconds,
+            "resample": resample,
+            "chain": chain,
+        },
         encode_options=tokenizer.partial_options(
             num_codebooks=num_codebooks, num_tokens=num_tokens, num_scales=num_scales
         ),
