@@ -19,11 +19,12 @@ from zoo.demo.samples import samples
 from zoo.media import read_structure, write_structure, write_video
 from zoo.transcode import reconstruct
 
-OPTIONS = {"resolution": 32, "crop": 32, "sample_rate": 24000, "resample": True, "seconds": 0.5, "chain": "A"}
+OPTIONS = {"resolution": 32, "crop": 32, "sample_rate": 24000, "resample": True, "chain": "A"}
+OPTIONS |= {"start": 0.25, "seconds": 0.5}
 TAKEN = {
     "wetok-imagenet-f8": {"resolution", "crop"},
-    "wavtokenizer-small-320-24k-4096": {"sample_rate", "resample", "seconds"},
-    "cosmos-dv-4x8x8": {"resolution", "crop", "seconds"},
+    "wavtokenizer-small-320-24k-4096": {"sample_rate", "resample", "start", "seconds"},
+    "cosmos-dv-4x8x8": {"resolution", "crop", "start", "seconds"},
     "dplm2-struct-tokenizer": {"chain"},
 }
 
@@ -166,6 +167,33 @@ def test_resolution_crop_and_seconds_decide_what_is_kept(files):
         sound.preprocess(path, seconds=0)
 
 
+def test_start_leaves_out_the_seconds_before_it(files):
+    clip, sound = small("cosmos-dv-4x8x8"), small("wavtokenizer-small-320-24k-4096")
+    path = files[clip.spec.name]
+    assert torch.equal(clip.preprocess(path, start=0.4), clip.preprocess(path)[:, :, 4:])
+    assert torch.equal(clip.preprocess(path, start=0.4, seconds=0.3), clip.preprocess(path)[:, :, 4:7])
+    path = files[sound.spec.name]
+    whole = sound.preprocess(path)
+    assert torch.equal(sound.preprocess(path, start=0.25), whole[..., 6000:])
+    assert torch.equal(sound.preprocess(path, start=0.25, seconds=0.5), whole[..., 6000:18000])
+    assert torch.equal(sound.preprocess(whole[0], sample_rate=24000, start=0.25, seconds=0.5), whole[..., 6000:18000])
+
+
+def test_a_start_is_before_the_end_and_not_negative(files):
+    clip, sound = small("cosmos-dv-4x8x8"), small("wavtokenizer-small-320-24k-4096")
+    for tokenizer in (clip, sound):
+        path = files[tokenizer.spec.name]
+        with pytest.raises(zoo.InputError, match="expected a start before the end, got 1 seconds"):
+            tokenizer.preprocess(path, start=1)
+        for start in (-1, float("nan"), "1", True):
+            with pytest.raises(zoo.InputError, match="expected a start of at least 0 seconds"):
+                tokenizer.preprocess(path, start=start)
+    with pytest.raises(zoo.InputError, match="expected a start before the end"):
+        sound.preprocess(torch.zeros(24000), sample_rate=24000, start=1)
+    with pytest.raises(zoo.InputError, match="with a file that states its frame rate"):
+        clip.preprocess(torch.rand(3, 4, 16, 16), start=0.1)
+
+
 def test_the_command_takes_them_too(tiny_wetok, tiny_cosmos, tmp_path, files):
     run(
         "encode",
@@ -180,8 +208,21 @@ def test_the_command_takes_them_too(tiny_wetok, tiny_cosmos, tmp_path, files):
     )
     assert load_codes(tmp_path / "a.npz").size == (24, 24)
     video = files["cosmos-dv-4x8x8"]
-    run("encode", "tiny-cosmos", video, "--out", tmp_path / "b.npz", "--resolution", 16, "--seconds", 0.5)
+    run(
+        "encode",
+        "tiny-cosmos",
+        video,
+        "--out",
+        tmp_path / "b.npz",
+        "--resolution",
+        16,
+        "--start",
+        0.2,
+        "--seconds",
+        0.5,
+    )
     assert load_codes(tmp_path / "b.npz").size == (5, 16, 16)
+    assert load_codes(tmp_path / "b.npz").options == {"resolution": 16, "start": 0.2, "seconds": 0.5}
 
 
 def test_residues_that_are_missing_stay_missing_however_a_chain_is_reconstructed(tiny_dplm2, tmp_path):

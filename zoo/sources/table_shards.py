@@ -52,8 +52,8 @@ class ParquetShard:
         import pyarrow.parquet
 
         with self.place.open("rb") as file:
-            table = pyarrow.parquet.ParquetFile(file)
-            # One row at a time, and no column chunk read ahead: of media, a row group may be larger than memory.
+            # Page by page, of which media files' are large: a row group as a whole may be larger than memory.
+            table = pyarrow.parquet.ParquetFile(file, buffer_size=2**20, pre_buffer=False)
             for batch in table.iter_batches(1, self.groups, [self.column], use_threads=False):
                 yield batch.column(0)[0].as_py()
 

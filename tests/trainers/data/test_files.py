@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import pickle
 import sys
 import tarfile
 from pathlib import Path
@@ -11,15 +10,13 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-import webdataset
 
+from tests.support.data import to_shards, to_table
 from tests.support.media import helix
 from tests.support.recipes import AUDIO, IMAGE, STRUCTURE, VIDEO, losses
 from zoo.errors import InputError, MediaError
 from zoo.media import MediaBytes, read_audio, read_structure, write_structure
-from zoo.sources.files import FolderFiles, open_files
-from zoo.sources.locations import MediaFolder, Shards, locate
-from zoo.sources.tables import Table
+from zoo.sources.locations import MediaFolder, Shards
 from zoo.trainers import create_tokenizer, load_recipe, train
 from zoo.trainers.data.batches import Crops, training_batches
 from zoo.trainers.data.options import AudioData
@@ -34,23 +31,6 @@ def datasets(tmp_path, monkeypatch):
     datasets = pytest.importorskip("datasets", reason="the package datasets (extra: scale) is not installed")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     return datasets
-
-
-def to_shards(folder: Path, pattern: str, samples_each: int = 4) -> None:
-    """The files of a folder as shards with a label beside each; pattern: with `{}` for the shard's number."""
-    files = sorted(folder.iterdir())
-    for number, start in enumerate(range(0, len(files), samples_each)):
-        Path(pattern).parent.mkdir(parents=True, exist_ok=True)
-        with webdataset.TarWriter(pattern.format(number)) as writer:
-            for file in files[start : start + samples_each]:
-                writer.write({"__key__": file.stem, "cls": 7, file.suffix[1:]: file.read_bytes()})
-
-
-def to_table(datasets, folder: Path, kind: str | None):
-    """The files of a folder as a data set with the columns `media` (of that type of `datasets`) and `label`."""
-    cells = [{"bytes": file.read_bytes(), "path": file.name} for file in sorted(folder.iterdir())]
-    rows = datasets.Dataset.from_dict({"label": list(range(len(cells))), "media": cells})
-    return rows.cast_column("media", getattr(datasets, kind)(decode=False)) if kind else rows
 
 
 def opened(values, data) -> Signals:
@@ -206,14 +186,6 @@ def test_every_source_goes_on_at_any_step(source):
     assert torch.equal(torch.stack(rest), torch.stack(whole[4:]))
 
 
-@pytest.mark.parametrize("first", [1, 5])
-def test_the_first_files_of_a_source_are_the_first_of_all(first, source):
-    modalities = ("image",)
-    whole, part = (open_files(locate(source), modalities, count) for count in (None, first))
-    assert len(part) == first
-    assert part.sizes.tolist() == whole.sizes[:first].tolist()
-
-
 def test_a_data_set_with_splits_is_trained_and_validated(datasets, speech, tmp_path):
     splits = {"train": "train", "validation": "val"}
     rows = {split: to_table(datasets, speech / part, "Audio") for split, part in splits.items()}
@@ -252,29 +224,6 @@ def test_a_table_without_its_package_names_the_extra(images, tmp_path, monkeypat
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(InputError, match=r"tokenizer-zoo\[scale\]"):
         train({}, IMAGE, data="hf://owner/name", run_dir=tmp_path / "run")
-
-
-def test_data_are_located(images, tmp_path):
-    assert locate("hf://owner/name/clean@v1:train[:9]:audio") == Table("owner/name/clean", "v1", "train[:9]", "audio")
-    assert locate("hf://owner/name::image") == Table("owner/name", column="image")
-    assert training_and_validation(images) == (MediaFolder(images / "train"), MediaFolder(images / "val"))
-    assert training_and_validation(images / "val", images / "train") == (
-        MediaFolder(images / "val"),
-        MediaFolder(images / "train"),
-    )
-    to_shards(images / "val", f"{tmp_path}/mixed/{{}}.tar")
-    assert training_and_validation(f"{tmp_path}/mixed/{{0..0}}.tar") == (Shards((tmp_path / "mixed" / "0.tar",)), None)
-    (tmp_path / "mixed" / "0.png").touch()
-    for data, message in (
-        (tmp_path / "mixed", "expected one kind of data, got shards .* and media files"),
-        (tmp_path / "none", "no such file or folder"),
-        (f"{tmp_path}/mixed/{{0..1}}.tar", "1.tar: no such file"),
-        ("hf://a:b:c:d", "expected hf://owner/name"),
-    ):
-        with pytest.raises(InputError, match=message):
-            locate(data)
-    with pytest.raises(MediaError, match="expected samples of audio in the shards, got none"):
-        opened(AUDIO, tmp_path / "mixed" / "0.tar")
 
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3"])
@@ -332,15 +281,22 @@ def test_sounds_of_different_lengths_train_a_tokenizer(sounds, tmp_path):
         AudioData(bucket=0)
 
 
-def test_a_spawned_process_is_not_sent_the_contents_of_a_table(datasets, sounds, tmp_path):
-    to_table(datasets, sounds, "Audio").save_to_disk(tmp_path / "saved")
-    source = open_files(locate(tmp_path / "saved"), ("audio",))
-    _, expected = source.open(7)
-    sent = pickle.dumps(source)
-    assert len(sent) < len(expected.content) / 2
-    assert pickle.loads(sent).open(7) == ("audio", expected)
+def test_training_and_validation_data_are_located(images, tmp_path):
+    train, val = MediaFolder(images / "train"), MediaFolder(images / "val")
+    assert training_and_validation(images) == (train, val)
+    assert training_and_validation(images / "val", images / "train") == (val, train)
+    to_shards(images / "val", f"{tmp_path}/shards/{{}}.tar")
+    assert training_and_validation(f"{tmp_path}/shards/{{0..0}}.tar") == (
+        Shards((tmp_path / "shards" / "0.tar",)),
+        None,
+    )
+    with pytest.raises(MediaError, match="expected samples of audio in the shards, got none"):
+        opened(AUDIO, tmp_path / "shards" / "0.tar")
 
 
-def test_a_folder_is_a_source_of_paths(images):
-    source = FolderFiles(images / "train", ("image",))
-    assert source.open(3) == ("image", images / "train" / "3.png")
+def test_data_that_cannot_be_read_in_any_order_train_no_tokenizer(images, tmp_path):
+    manifest = tmp_path / "list.txt"
+    manifest.write_text(str(images / "train" / "0.png"))
+    for data in (manifest, images / "train" / "0.png", "memory://shards/0.tar"):
+        with pytest.raises(InputError, match="can be read in any order|no such file"):
+            opened(IMAGE, data)
