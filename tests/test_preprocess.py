@@ -208,19 +208,8 @@ def test_the_command_takes_them_too(tiny_wetok, tiny_cosmos, tmp_path, files):
     )
     assert load_codes(tmp_path / "a.npz").size == (24, 24)
     video = files["cosmos-dv-4x8x8"]
-    run(
-        "encode",
-        "tiny-cosmos",
-        video,
-        "--out",
-        tmp_path / "b.npz",
-        "--resolution",
-        16,
-        "--start",
-        0.2,
-        "--seconds",
-        0.5,
-    )
+    options = ("--resolution", 16, "--start", 0.2, "--seconds", 0.5)
+    run("encode", "tiny-cosmos", video, "--out", tmp_path / "b.npz", *options)
     assert load_codes(tmp_path / "b.npz").size == (5, 16, 16)
     assert load_codes(tmp_path / "b.npz").options == {"resolution": 16, "start": 0.2, "seconds": 0.5}
 

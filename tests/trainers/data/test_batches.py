@@ -83,7 +83,7 @@ def test_losses_compare_what_is_made_of_an_input_with_its_original(images, sampl
     assert losses(result.run_dir)[1]["l2"] == pytest.approx(float(expected), rel=5e-3)
     with pytest.raises(InputError, match="takes folders of files, of originals and of inputs, got owner/name and"):
         Pairs(Table("owner/name"), tokenizer.spec, ImageData(inputs=str(samples)))
-    with pytest.raises(InputError, match="nowhere: no such folder"):
+    with pytest.raises(InputError, match="nowhere: no such file or folder"):
         train({}, {**values, "data.inputs": "nowhere"}, data=images, run_dir=tmp_path / "other")
 
 
