@@ -1,6 +1,7 @@
 """Parquet files, saved data sets and streams of `datasets`."""
 
 import pickle
+import zipfile
 
 import pytest
 
@@ -80,6 +81,14 @@ def test_what_datasets_builds_from_other_files_is_streamed(datasets, files, tmp_
     shards = open_source(f"hf://{files}", "image")
     assert items_of(shards)[0].source == f"{files} part 0 of {len(shards)}"
     assert [bytes_of(item) for item in items_of(shards)] == list(ROWS.values())
+
+
+def test_streamed_rows_may_be_files_in_an_archive(datasets, files, tmp_path):
+    (tmp_path / "data").mkdir()
+    with zipfile.ZipFile(tmp_path / "data" / "train.zip", "w") as archive:
+        for name in NAMES:
+            archive.write(files / name, name)
+    assert contents(open_source(f"hf://{tmp_path}/data", "image")) == ROWS
 
 
 def test_damaged_cells_and_files_have_a_problem(datasets, files, tmp_path):

@@ -85,7 +85,7 @@ def _from_json(raw: bytes) -> Line:
     values = json.loads(raw.decode())
     if not isinstance(values, dict):
         raise InputError(f"expected an object with a path, got {shown(values)}")
-    start, duration, name = (values.get(key) for key in ("start", "duration", "id"))
+    start, duration, name = values.get("start"), values.get("duration"), values.get("id")
     if start is not None and not (_is_number(start) and start >= 0):
         raise InputError(f"expected start as seconds of at least 0, got {shown(start)}")
     if duration is not None and not (_is_number(duration) and duration > 0):
@@ -96,9 +96,8 @@ def _from_json(raw: bytes) -> Line:
 
 
 def _check_excerpt(line: Line, modality: Modality) -> None:
-    for name in line.options:
-        if name not in modality.options:
-            raise InputError(f"expected no start or duration, which {modality.noun[1]} do not have")
+    if not line.options.keys() <= set(modality.options):
+        raise InputError(f"expected no start or duration, which {modality.noun[1]} do not have")
 
 
 def _path(path: Any) -> str:
@@ -108,7 +107,11 @@ def _path(path: Any) -> str:
 
 
 def _is_text(text: str) -> bool:
-    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # surrogates, which JSON may spell
+        return False
+    return "\0" not in text
 
 
 def _is_number(value: Any) -> bool:

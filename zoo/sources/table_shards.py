@@ -135,7 +135,7 @@ def content_of(cell: Any, name: str, modality: str) -> Path | MediaBytes:
         return MediaBytes(content, f"{name}: {path}" if path else name)
     if not path:
         raise MediaError(f"{name}: holds no {modality}")
-    return media_of(place_of(path))
+    return media_of(RemotePath(path) if "::" in path else place_of(path))  # `datasets` names a file in an archive so
 
 
 def table_shards(table: Table, modality: str, items_per_shard: int) -> Sequence[Shard]:
