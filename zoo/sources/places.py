@@ -106,7 +106,7 @@ def is_remote(data: Any) -> bool:
 
 def joined(folder: Place, name: str) -> Place:
     """Return what `name` stands for beside a file in `folder`: a URL, an absolute path, or a path in the folder."""
-    if URL.match(name) or (isinstance(folder, Path) and name.startswith("~")):
+    if URL.match(name):
         return place_of(name)
     if isinstance(folder, RemotePath):
         return RemotePath(f"{folder.url.rstrip('/')}/{name}")
