@@ -119,3 +119,10 @@ def test_one_remote_file_is_in_memory_at_a_time(tmp_path):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 1.5 * 2**21
+
+
+@pytest.mark.parametrize("count, size", [(20, 16), (1290, 21)])
+def test_a_folder_is_cut_into_64_shards_unless_they_would_be_too_small(count, size, tmp_path):
+    write_files(tmp_path, *(f"{number}.png" for number in range(count)))
+    shards = open_source(tmp_path, "image")
+    assert len(list(shards[0].items())) == size and len(shards) == -(-count // size)

@@ -11,7 +11,9 @@ from zoo.sources.items import Item, Shard
 __all__ = ["Item", "Shard", "open_source"]
 
 
-def open_source(data: str | Path | Iterable[str | Path], modality: str, *, items_per_shard: int = 1000) -> list[Shard]:
+def open_source(
+    data: str | Path | Iterable[str | Path], modality: str, *, items_per_shard: int | None = None
+) -> list[Shard]:
     """Return data as shards, which workers read; without reading more than what tells the shards apart.
 
     | data | shards | source and key of an item |
@@ -35,7 +37,8 @@ def open_source(data: str | Path | Iterable[str | Path], modality: str, *, items
     Args:
         data: as `zoo.sources.locations.locate` takes it, or several of these.
         modality: the kind of signal.
-        items_per_shard: how many items a shard has where the data do not say so.
+        items_per_shard: how many items a shard has where the data do not say so; None: as many as make 64 shards, but
+            from 16 to 1000.
 
     Raises:
         InputError: nothing is there, a folder holds several kinds of data, a table has no such column, or a URL's

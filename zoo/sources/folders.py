@@ -12,7 +12,7 @@ from zoo.codes import CodeFile, load_codes
 from zoo.codes.files import CODE_SUFFIXES
 from zoo.errors import MediaError, ZooError
 from zoo.modalities import MediaBytes, Modality
-from zoo.sources.items import Item
+from zoo.sources.items import Item, items_in_shard
 from zoo.sources.places import Place, all_below, key_of, media_of, parent_of, parts_below
 
 
@@ -56,14 +56,15 @@ def read(place: Place) -> tuple[Path | MediaBytes | CodeFile | None, str | None]
         return None, str(error)
 
 
-def shards_of(entries: Sequence[Entry], modality: str, items_per_shard: int) -> list[FileShard]:
+def shards_of(entries: Sequence[Entry], modality: str, items_per_shard: int | None) -> list[FileShard]:
     """Cut files into shards; a shard's name has the numbers of its files, and a hash of their sources and keys."""
     source = "" if not entries else entries[0].source
     if any(entry.source != source for entry in entries):
         source = f"{source}, ..."
+    size = items_in_shard(len(entries), items_per_shard)
     shards = []
-    for start in range(0, len(entries), items_per_shard):
-        part = tuple(entries[start : start + items_per_shard])
+    for start in range(0, len(entries), size):
+        part = tuple(entries[start : start + size])
         keys = "\0".join(f"{entry.source}\0{entry.key}" for entry in part)
         digest = hashlib.sha256(keys.encode("utf-8", "surrogateescape")).hexdigest()[:8]
         shards.append(FileShard(f"{source}[{start}:{start + len(part)}]#{digest}", part, modality))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,3 +41,8 @@ class Shard(Protocol):
 
     def items(self) -> Iterator[Item]:
         """Yield the items in an order that depends on the data alone; one that cannot be read has a `problem`."""
+
+
+def items_in_shard(count: int, wanted: int | None) -> int:
+    """Return how many of `count` items a shard has: those wanted; None: as many as make 64 shards, from 16 to 1000."""
+    return min(max(math.ceil(count / 64), 16), 1000) if wanted is None else wanted

@@ -19,10 +19,11 @@ from zoo.sources.tables import Table
 from zoo.sources.tars import TarShard
 
 
-def open_shards(data: str | Path | Iterable[str | Path], modality: str, items_per_shard: int) -> list[Shard]:
+def open_shards(data: str | Path | Iterable[str | Path], modality: str, items_per_shard: int | None) -> list[Shard]:
     """As `zoo.sources.open_source`."""
     kind = modalities.get(modality)
-    if isinstance(items_per_shard, bool) or not isinstance(items_per_shard, int) or items_per_shard < 1:
+    is_number = isinstance(items_per_shard, int) and not isinstance(items_per_shard, bool)
+    if items_per_shard is not None and not (is_number and items_per_shard >= 1):
         raise InputError(f"expected items_per_shard of at least 1, got {reprlib.repr(items_per_shard)}")
     inputs = [data] if isinstance(data, str | Path) else list(data)
     if not inputs:
@@ -45,7 +46,7 @@ def open_shards(data: str | Path | Iterable[str | Path], modality: str, items_pe
     return list(unique.values())
 
 
-def _shards_of(location: Shards | Table | Manifest | Codes, kind: Modality, items_per_shard: int) -> list[Shard]:
+def _shards_of(location: Shards | Table | Manifest | Codes, kind: Modality, items_per_shard: int | None) -> list[Shard]:
     match location:
         case Shards(places):
             return [TarShard(place, kind.name) for place in places]
@@ -58,5 +59,5 @@ def _shards_of(location: Shards | Table | Manifest | Codes, kind: Modality, item
             return list(shards_of(entries, kind.name, items_per_shard))
 
 
-def _cut(files: list[Entry], kind: Modality, items_per_shard: int) -> list[Shard]:
+def _cut(files: list[Entry], kind: Modality, items_per_shard: int | None) -> list[Shard]:
     return list(shards_of(without_doubles(files), kind.name, items_per_shard))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.errors import InputError, MediaError, ZooError
 from zoo.modalities import MediaBytes
-from zoo.sources.items import Item, Shard
+from zoo.sources.items import Item, Shard, items_in_shard
 from zoo.sources.places import Place, RemotePath, is_remote, media_of, parts_below, place_of
 from zoo.sources.tables import (
     Table,
@@ -138,7 +138,7 @@ def content_of(cell: Any, name: str, modality: str) -> Path | MediaBytes:
     return media_of(RemotePath(path) if "::" in path else place_of(path))  # `datasets` names a file in an archive so
 
 
-def table_shards(table: Table, modality: str, items_per_shard: int) -> Sequence[Shard]:
+def table_shards(table: Table, modality: str, items_per_shard: int | None) -> Sequence[Shard]:
     """Return the shards of a table: about `items_per_shard` rows of a local one, otherwise a file or part each.
 
     A local parquet file is cut between row groups, which are read from its end; of files behind fsspec and on the Hub
@@ -170,10 +170,12 @@ def table_shards(table: Table, modality: str, items_per_shard: int) -> Sequence[
         raise InputError(f"{files[0]}: cannot be read as parquet: {first_line(error)}") from error
     _, column = choose_column(features, table, (modality,))
     _check_type(features, table, column, modality)
+    wholes = [ParquetShard(place, column, modality) for place in files]
+    footers = [None if isinstance(place, RemotePath) else _footer(place) for place in files]
+    size = items_in_shard(sum(footer.num_rows for footer in footers if footer is not None), items_per_shard)
     shards: list[ParquetShard] = []
-    for place in files:
-        whole = ParquetShard(place, column, modality)
-        shards += [whole] if isinstance(place, RemotePath) else _groups(whole, items_per_shard)
+    for whole, footer in zip(wholes, footers, strict=True):
+        shards += [whole] if footer is None else _groups(whole, footer, size)
     if not shards:
         raise MediaError(f"{table}: holds no row")
     return shards
@@ -185,18 +187,22 @@ def _parquet(file: Any) -> pyarrow.parquet.ParquetFile:
     return pyarrow.parquet.ParquetFile(file)
 
 
-def _groups(whole: ParquetShard, items_per_shard: int) -> list[ParquetShard]:
-    """Cut a file between row groups; one that cannot be read stays whole, and its one item has the problem."""
+def _footer(place: Path) -> pyarrow.parquet.FileMetaData | None:
+    """Return what the end of a file says of its row groups; None if it cannot be read, as the shard will report."""
     try:
-        with whole.place.open("rb") as file:
-            metadata = _parquet(file).metadata
-    except Exception:
-        return [whole]
-    shards, group, row = [], 0, 0
-    count = 0
-    for number in range(metadata.num_row_groups):
-        count += metadata.row_group(number).num_rows
-        if count >= items_per_shard or (count and number == metadata.num_row_groups - 1):
+        with place.open("rb") as file:
+            return _parquet(file).metadata
+    except Exception:  # pyarrow raises errors of many kinds
+        return None
+
+
+def _groups(whole: ParquetShard, footer: pyarrow.parquet.FileMetaData, items_per_shard: int) -> list[ParquetShard]:
+    """Cut a file between row groups."""
+    shards = []
+    group = row = count = 0
+    for number in range(footer.num_row_groups):
+        count += footer.row_group(number).num_rows
+        if count >= items_per_shard or (count and number == footer.num_row_groups - 1):
             shards.append(replace(whole, groups=range(group, number + 1), rows=range(row, row + count)))
             group, row, count = number + 1, row + count, 0
     return shards
@@ -244,14 +250,14 @@ def saved_rows(table: Table) -> datasets.Dataset:
     return choose_split(loaded, table) if isinstance(loaded, dict) else loaded
 
 
-def _saved_shards(table: Table, modality: str, items_per_shard: int) -> list[SavedShard]:
+def _saved_shards(table: Table, modality: str, items_per_shard: int | None) -> list[SavedShard]:
     rows = saved_rows(table)
     _, column = choose_column(rows.features, table, (modality,))
     _check_type(rows.features, table, column, modality)
     if not len(rows):
         raise MediaError(f"{table}: holds no row")
-    starts = range(0, len(rows), items_per_shard)
-    parts = [range(start, min(start + items_per_shard, len(rows))) for start in starts]
+    size = items_in_shard(len(rows), items_per_shard)
+    parts = [range(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
     return [SavedShard(table, column, modality, part) for part in parts]
 
 
