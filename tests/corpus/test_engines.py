@@ -12,6 +12,7 @@ import pytest
 from tests.support.tokenized import digest, write_media
 from tests.support.tokenizers import trained
 from zoo import corpus
+from zoo.corpus.engines import local
 
 NAME = "wetok-nano"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -95,6 +96,13 @@ def test_ctrl_c_ends_the_processes_as_well(source, whole, tmp_path):
     assert not children()
     corpus.tokenize(NAME, source, tmp_path, items_per_shard=2)
     assert digest(tmp_path) == whole
+
+
+def test_a_worker_that_cannot_start_says_why(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(local, "device_of", lambda device, number: "cuda:99")
+    found = corpus.tokenize(NAME, source, tmp_path, workers=2)
+    assert not found.is_complete and found.items == 0
+    assert "cuda:99" in str(found.failed_shards[0].error)
 
 
 @pytest.mark.slow  # Ray takes half a minute to start

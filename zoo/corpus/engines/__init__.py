@@ -39,8 +39,18 @@ def get(name: str) -> Engine:
     return engine
 
 
-def outcome(worker: Worker, name: str, shard: Shard) -> Outcome:
+def prepared(plan: Plan, device: str) -> Worker | ZooError:
+    """Return a worker, or why there is none, which is then the outcome of every shard that comes to it."""
+    try:
+        return Worker(plan, device)
+    except Exception as error:
+        return as_zoo_error(error)
+
+
+def outcome(worker: Worker | ZooError, name: str, shard: Shard) -> Outcome:
     """Work on a shard; its error is the outcome, so that it does not stop the others."""
+    if isinstance(worker, ZooError):
+        return Outcome(name, shard.name, error=worker)
     try:
         return Outcome(name, shard.name, record=worker(name, shard))
     except Exception as error:

@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 
-from zoo.corpus.engines import Named, Outcome, outcome
+from zoo.corpus.engines import Named, Outcome, outcome, prepared
 from zoo.corpus.work import Plan, Worker
 from zoo.errors import ZooError
 
-worker: Worker  # of a process that `start` has made one
+worker: Worker | ZooError  # of a process that `start` has made one
 
 
 def run(plan: Plan, todo: Sequence[Named], workers: int, device: str) -> Iterator[Outcome]:
@@ -36,8 +36,9 @@ def run(plan: Plan, todo: Sequence[Named], workers: int, device: str) -> Iterato
             yield one
         if len(left) == before:
             raise ZooError(
-                f"processes were killed before they finished any of {before} shards, perhaps for want of memory; "
-                "fewer workers or a smaller max_batch need less, and the same command goes on"
+                f"processes ended before they finished any of {before} shards. Were they killed for want of memory, "
+                "fewer workers or a smaller max_batch need less, and the same command goes on. A script that calls "
+                "this with several workers does so under `if __name__ == '__main__':`, since they import it"
             )
 
 
@@ -78,7 +79,7 @@ def start(plan: Plan, devices: Any) -> None:
     global worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
     threading.Thread(target=end_with_parent, daemon=True).start()
-    worker = Worker(plan, devices.get())
+    worker = prepared(plan, devices.get())
 
 
 def end_with_parent() -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from zoo.corpus.engines import Named, Outcome, outcome
-from zoo.corpus.work import Plan, Worker
+from zoo.corpus.engines import Named, Outcome, outcome, prepared
+from zoo.corpus.work import Plan
 from zoo.errors import ZooError
 
 
@@ -29,7 +29,7 @@ def run(plan: Plan, todo: Sequence[Named], workers: int, device: str) -> Iterato
         [{"name": name, "shard": pickle.dumps(shard)} for name, shard in todo], override_num_blocks=len(todo)
     )
     outcomes = shards.map(
-        Actor,
+        Actor,  # type: ignore[arg-type]  # a class is an actor, which Ray's types leave out
         fn_constructor_args=(plan, device),
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers),
         num_cpus=1,
@@ -43,7 +43,7 @@ class Actor:
     """A worker that Ray keeps, and starts again where it was lost."""
 
     def __init__(self, plan: Plan, device: str):
-        self._worker = Worker(plan, device)
+        self._worker = prepared(plan, device)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         return {"outcome": pickle.dumps(outcome(self._worker, row["name"], pickle.loads(row["shard"])))}
