@@ -145,6 +145,7 @@ def tokenize(
         raise InputError(f"expected rank below world_size, {world_size}, got {rank}")
     run = engines.get(engine)
     network = loading.load(tokenizer, weights=weights, dtype=dtype)
+    network.check_stands_alone()
     given = {"resolution": resolution, "crop": crop, "seconds": seconds, "resample": resample, "chain": chain}
     given = {name: value for name, value in given.items() if value is not None}
     encode_options: dict[str, Any] = network.partial_options(

@@ -70,6 +70,8 @@ class VideoModality(Modality):
         return windows * _grid_steps(spec, window) + (_grid_steps(spec, rest) if rest else 0)
 
     def window(self, spec: TokenizerSpec, options: dict[str, Any]) -> int | None:
+        if spec.chunk_frames is None:
+            return None
         frames = options.pop("chunk_frames", spec.chunk_frames)
         if not isinstance(frames, int) or isinstance(frames, bool) or frames < 1:
             raise InputError(f"expected chunk_frames as an integer of at least 1, got {reprlib.repr(frames)}")
@@ -91,6 +93,8 @@ class VideoModality(Modality):
 
     def sizes(self, spec: TokenizerSpec) -> list[tuple[int, ...]]:
         frames, height, width = spec.downsample
+        if spec.resolution is not None and not spec.variable_size:
+            return [(frames, *spec.resolution), (2 * frames + 1, *spec.resolution)]
         return [
             (min(1 + frames, spec.chunk_frames or 1 + frames), 2 * height, 2 * width),
             (3, height + height // 2 + 1, width + 1),
