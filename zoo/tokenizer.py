@@ -224,8 +224,9 @@ class Tokenizer(HubMixin):
             InputError: a system without such features, an option that it lacks, or codes as in `decode`.
         """
         if self.teacher_features is None:
-            vectors = "embed(codes) returns the vectors that its decoder receives"
-            raise InputError(f"{self.spec.name} has no features of a teacher; {vectors}")
+            raise InputError(
+                f"{self.spec.name} has no features of a teacher; embed(codes) is what its decoder receives"
+            )
         self._check_names(options, (), "features")
         return self.to_features(self.embed(self._first_codes(codes, options)))
 

@@ -132,7 +132,8 @@ def tokenize(
         progress: called after each shard.
 
     Raises:
-        InputError: an option that does not apply, or a folder that holds another corpus.
+        InputError: an option that does not apply, a folder that holds another corpus, or a tokenizer whose codes need a
+            codebook of their signal's own.
         MediaError: a source that is not there, or a folder that cannot be written.
         ZooError: processes that were killed again and again, or a package that is missing.
     """

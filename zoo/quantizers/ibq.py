@@ -114,13 +114,13 @@ class IndexBackpropagation(torch.autograd.Function):
         of_entropy: Tensor | None,
         of_probability: Tensor | None,
     ) -> tuple[Tensor | None, ...]:
-        vectors, codebook, chosen, *normalizer = ctx.saved_tensors
+        vectors, codebook, chosen, *of_scaled = ctx.saved_tensors
         to_vectors, to_codebook = torch.zeros_like(vectors), torch.zeros_like(codebook)
         with without_autocast(vectors):
             if of_entropy is not None and of_probability is not None:
-                scaled = ctx.scale * vectors
+                (normalizer,), scaled = of_scaled, ctx.scale * vectors
                 gradients = of_entropy, of_probability, to_vectors, to_codebook
-                add_entropy_gradients(scaled, codebook, *normalizer, *gradients)
+                add_entropy_gradients(scaled, codebook, normalizer, *gradients)
                 to_vectors *= ctx.scale
             if of_quantized is not None:
                 add_softmax_gradients(vectors, codebook, of_quantized, to_vectors, to_codebook)
