@@ -50,7 +50,7 @@ class Case:
 
 
 NEAREST, ENTROPY = "nearest code", "LFQ entropy forward+backward"
-IBQ_STEP = "IBQ forward+backward"
+IBQ_STEP, GUMBEL_STEP = "IBQ forward+backward", "Gumbel VQ forward+backward"
 ALL = ("ours", "plain", "package")
 MATRICES = {  # of vectors x codes floats that a way holds at once
     (NEAREST, "plain"): 2,
@@ -73,6 +73,7 @@ CASES = [
     Case(IBQ_STEP, IMAGE, 16384, 256, ("ours", "plain")),
     Case(IBQ_STEP, IMAGE, 65536, 256, ("ours", "plain")),
     Case(IBQ_STEP, IMAGE, 262144, 256, ("ours", "plain")),
+    Case(GUMBEL_STEP, 4 * IMAGE, 8192, 256, ("ours", "plain")),
     Case("EMA training step", 4800, 4096, 512),
     Case("SimVQ forward+backward", 64 * IMAGE, 8192, 32),
     Case("FSQ encode", IMAGE, 64000, 6),
@@ -151,6 +152,28 @@ def ibq(case: Case, way: str) -> Callable[[], object]:
     return ours if way == "ours" else plain
 
 
+def gumbel(case: Case, way: str) -> Callable[[], object]:
+    import torch
+
+    from zoo.quantizers import GumbelVQ
+
+    quantizer = GumbelVQ(case.dim, case.codes)
+    z = torch.randn(case.vectors, case.dim, requires_grad=True)
+
+    def ours() -> None:
+        output = quantizer(z)
+        (output.quantized.square().mean() + output.losses["kl_loss"]).backward()
+
+    def plain() -> None:
+        logits = quantizer.project(z)
+        soft = torch.nn.functional.gumbel_softmax(logits, hard=True)
+        probability = torch.softmax(logits, dim=1)
+        divergence = (probability * torch.log(probability * case.codes + 1e-10)).sum(1).mean()
+        ((soft @ quantizer.codebook).square().mean() + divergence).backward()
+
+    return ours if way == "ours" else plain
+
+
 def ema_step(case: Case, way: str) -> Callable[[], object]:
     import torch
 
@@ -207,6 +230,7 @@ OPERATIONS = {
     NEAREST: nearest_code,
     ENTROPY: lfq_entropy,
     IBQ_STEP: ibq,
+    GUMBEL_STEP: gumbel,
     "EMA training step": ema_step,
     "SimVQ forward+backward": sim_vq,
     "FSQ encode": lambda case, way: fsq(case, way, backward=False),

@@ -29,13 +29,14 @@ SECONDS_PER_CASE, LEAST_RUNS = 2.0, 3
 
 
 def noise(tokenizer, batch: int):
-    """A batch of random signals of a usual size: 256x256 images, ten seconds, one window of video, 256 residues."""
+    """A batch of random signals of a usual size: 256x256 images, ten seconds, a window of video, 256 residues."""
     import torch
 
     spec, modality = tokenizer.spec, tokenizer.modality
-    usual = {"height": 256, "width": 256, "frames": spec.chunk_frames, "residues": 256}
+    height, width = spec.sizes[0] if spec.sizes else (256, 256)
+    usual = {"height": height, "width": width, "frames": spec.chunk_frames or 16, "residues": 256}
     usual["samples"] = spec.sample_rate and 10 * spec.sample_rate
-    size = spec.resolution if not spec.variable_size else tuple(usual[axis] for axis in modality.axes)
+    size = tuple(usual[axis] for axis in modality.axes)
     return modality.example(spec, batch, size, torch.Generator().manual_seed(0))
 
 

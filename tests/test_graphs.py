@@ -8,7 +8,7 @@ import torch
 from typer.testing import CliRunner
 
 import zoo
-from tests.support.variants import distinct, slow_but
+from tests.support.variants import distinct, slow_but, traceable
 from zoo.cli import app
 from zoo.demo.samples import samples
 from zoo.testing import decode_options, signal, sizes, small
@@ -32,7 +32,7 @@ def assert_equal_to_pytorch(tokenizer: zoo.Tokenizer, folder: Path, x: torch.Ten
             torch.testing.assert_close(decoded, expected, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("name", slow_but(("wetok-nano",), distinct()))
+@pytest.mark.parametrize("name", slow_but(("wetok-nano",), traceable(distinct())))
 def test_onnx_returns_the_codes_and_the_signal_of_pytorch_for_any_batch_and_size(name, tmp_path):
     tokenizer = small(name)
     folder = zoo.export_onnx(tokenizer, tmp_path / "onnx")

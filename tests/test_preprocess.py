@@ -240,3 +240,18 @@ def test_bench_command_and_demo_restore_a_chain_as_the_tokenizer_does(tiny_dplm2
     assert result.error is None
     written = read_structure(tmp_path / "out.pdb").coordinates
     assert torch.allclose(written, expected[0], atol=1e-3, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", ["fqgan-dual-16", "llamagen-vq-16", "robustok", "tokenbridge", "tokenflow"])
+@pytest.mark.parametrize("size", [(700, 1100), (1301, 1029), (300, 271), (200, 347), (512, 512)])
+def test_images_are_halved_with_a_box_filter_and_then_resized_bicubically(name, size):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8))
+    expected = picture
+    while min(expected.size) >= 512:
+        expected = expected.resize(tuple(side // 2 for side in expected.size), Image.Resampling.BOX)
+    factor = 256 / min(expected.size)
+    expected = expected.resize(tuple(round(side * factor) for side in expected.size), Image.Resampling.BICUBIC)
+    left, top = ((side - 256) // 2 for side in expected.size)
+    pixels = np.asarray(expected, dtype=np.float32)[top : top + 256, left : left + 256] / 255
+    image = small(name).preprocess(picture, resolution=256)
+    assert torch.allclose(image[0].movedim(0, -1), torch.from_numpy(pixels))

@@ -10,7 +10,7 @@ from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 import zoo
-from tests.support.variants import distinct, one_each, slow_but
+from tests.support.variants import distinct, one_each, slow_but, traceable
 from zoo.testing import decode_options, signal, sizes, small
 
 
@@ -51,7 +51,7 @@ def test_a_spawned_worker_encodes_with_a_tokenizer_that_it_was_sent(name):
     worker.join()
 
 
-@pytest.mark.parametrize("name", slow_but(one_each(), distinct()))
+@pytest.mark.parametrize("name", slow_but(traceable(one_each()), traceable(distinct())))
 def test_no_tensor_is_made_on_another_device(name):
     example = small(name)
     shape = signal(example, 2, sizes(example)[-1]).shape
@@ -69,7 +69,7 @@ def test_no_tensor_is_made_on_another_device(name):
                 assert tensor.device.type == "cuda"
 
 
-@pytest.mark.parametrize("name", slow_but(("foldseek-3di", "wavtokenizer-nano", "wetok-nano"), distinct()))
+@pytest.mark.parametrize("name", slow_but(("foldseek-3di", "wavtokenizer-nano", "wetok-nano"), traceable(distinct())))
 def test_encode_and_decode_compile_to_one_graph_each(name):
     check_compiled(name, "aot_eager")
 

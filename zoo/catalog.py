@@ -142,8 +142,9 @@ def cells(entry: CatalogEntry) -> list[str]:
 def _entry(variant: Variant) -> CatalogEntry:
     spec, modality = variant.spec, modalities.get(variant.spec.modality)
     size, per = modality.reference_size, modality.reference
-    if not spec.variable_size and spec.resolution is not None:
-        size, per = spec.resolution, f"{spec.resolution[0]}x{spec.resolution[1]} image"
+    if size is not None and spec.sizes:
+        usual, own = ("x".join(map(str, sides)) for sides in (size[-2:], spec.sizes[0]))
+        size, per = (*size[:-2], *spec.sizes[0]), per.replace(usual, own)
     positions = spec.frame_rate if size is None else float(math.prod(spec.grid(size)))
     if positions is None:
         raise InputError(f"{spec.name} states no sample rate")

@@ -27,10 +27,15 @@ BATCH, TOKENS = 2, 5  # size of the examples that a tokenizer is traced with
 
 
 class Encode(nn.Module):
-    """`tokenizer.encode` as a module, for `torch.export`: a signal in its public layout to codes."""
+    """`tokenizer.encode` as a module, for `torch.export`: a signal in its public layout to codes.
+
+    Raises:
+        InputError: a system whose codes need a codebook of their signal's own.
+    """
 
     def __init__(self, tokenizer: Tokenizer):
         super().__init__()
+        tokenizer.check_stands_alone()
         self.tokenizer = tokenizer
 
     def forward(self, signal: Tensor) -> Tensor:
@@ -71,6 +76,7 @@ def export_onnx(tokenizer: Tokenizer | str | Path, out: str | Path) -> Path:
 
     Raises:
         ZooError: the packages onnx and onnxscript are not installed.
+        InputError: a system whose codes need a codebook of their signal's own.
         MediaError: the folder has files in it or cannot be written; nothing is left of it then.
         As `zoo.load`.
     """

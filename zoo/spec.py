@@ -42,9 +42,11 @@ class TokenizerSpec:
     residual: whether the first few codebooks are a coarser code, which can be decoded alone. default_codebooks: how
         many of them `encode` uses unless told otherwise; None: all.
     extra_frame: whether audio of whole frames gets one frame more, of silence.
-    chunk_frames: frames that are encoded together (video); longer clips are encoded in windows of this length.
+    chunk_frames: frames that are encoded together (video); longer clips are encoded in windows of this length. None: a
+        clip of any length is encoded as a whole.
     causal: whether codes depend on the past alone; in video, the first frame then has a grid step of its own.
-    variable_size: whether any length or size is taken; if not, only `resolution` is, and those of `other_scales`.
+    variable_size: whether any length or size is taken; if not, only `resolution` is, and those of `other_scales`, of
+        video in any number of frames. What is then left of a side after its last whole step has no code of its own.
     weights_license: as stated by the authors; "not stated" where they state none.
 
     Raises:
@@ -136,7 +138,7 @@ class TokenizerSpec:
 
     @property
     def sizes(self) -> tuple[tuple[int, ...], ...]:
-        """Sizes that the network takes; () if it takes any."""
+        """Sizes `(height, width)` that the network takes; () if it takes any."""
         if self.variable_size or self.resolution is None:
             return ()
         return self.resolution, *(self._size_of(scales) for scales in self.other_scales)
@@ -249,10 +251,22 @@ class TokenizerSpec:
             return (self.num_tokens,)
         if self.scales:
             return (ends(self.scales_of(size))[-1],)
+        if self.sizes:
+            frames, sides = size[:-2], zip(size[-2:], self.downsample[-2:], strict=True)
+            steps = [self.code_length(length, chunk_frames) for length in frames]
+            return *steps, *(length // step for length, step in sides)
         first, *others = size
         return self.code_length(first, chunk_frames), *(
             math.ceil(length / step) for length, step in zip(others, self.downsample[1:], strict=True)
         )
+
+    @property
+    def fixed_grid(self) -> tuple[int, ...]:
+        """Grid of all signals where one size is taken, without the frames of video; () where any size is."""
+        if not self.sizes:
+            return ()
+        frames = (1,) * (len(modalities.get(self.modality).axes) - 2)
+        return self.grid((*frames, *self.sizes[0]))[len(frames) :]
 
     def code_length(self, length: int, chunk_frames: int | None = None) -> int:
         """Grid positions along the first axis for a signal of `length` steps (samples, frames, residues)."""

@@ -43,17 +43,18 @@ class Tokenizer(HubMixin):
     `lengths`, and so `decode`; in a compiled or exported graph values are not checked, and a signal is not cut into
     chunks. `zoo.graphs` has both as modules, for `torch.export`, and writes ONNX files.
 
-    In a system without a decoder, `encode_only` says why it has none. `cannot_stream` says why a system has no
-    `stream`; where it is None, the system has an option `memory` of `encode` and `decode`. `stream_options` are options
-    of `encode` that a stream has in place of their defaults. `interpolation` is the interpolation with which the
-    authors resize images, for `preprocess`, and `margin` the factor by which they make the short side longer than the
-    square that they cut out; `stretches` says that they resize both sides to `spec.resolution` instead, whatever their
-    ratio. Where they choose the sides in another way and cut nothing off, `target_size` is a function of an image's
-    height and width and the `resolution` that returns the height and width to resize to. `small` holds arguments that
-    make the network small and quick to try: `zoo.create(name, small=True)`. `decoder_losses` names what `forward`
-    returns in training beside the quantizer's losses. `parts` are those that are compared with the authors' outputs by
-    themselves, by name. In a semantic system, whose codes also stand for the features of a teacher, `teacher_features`
-    says which those are and where they lie, for `features`, and `to_features` returns them.
+    In a system without a decoder, `encode_only` says why it has none. Where each signal has a codebook of its own,
+    `own_codebook` says how to get it; code files and graphs have no place for it. `cannot_stream` says why a system has
+    no `stream`; where it is None, the system has an option `memory` of `encode` and `decode`. `stream_options` are
+    options of `encode` that a stream has in place of their defaults. `interpolation` is the interpolation with which
+    the authors resize images, for `preprocess`, and `margin` the factor by which they make the short side longer than
+    the square that they cut out; `stretches` says that they resize both sides to `spec.resolution` instead, whatever
+    their ratio. Where they choose the sides in another way and cut nothing off, `target_size` is a function of an
+    image's height and width and the `resolution` that returns the height and width to resize to. `small` holds
+    arguments that make the network small and quick to try: `zoo.create(name, small=True)`. `decoder_losses` names what
+    `forward` returns in training beside the quantizer's losses. `parts` are those that are compared with the authors'
+    outputs by themselves, by name. In a semantic system, whose codes also stand for the features of a teacher,
+    `teacher_features` says which those are and where they lie, for `features`, and `to_features` returns them.
     """
 
     input_mean: float = 0.0
@@ -61,6 +62,7 @@ class Tokenizer(HubMixin):
     encode_options: tuple[str, ...] = ()
     decode_options: tuple[str, ...] = ()
     encode_only: str | None = None
+    own_codebook: str | None = None
     cannot_stream: str | None = "a code also depends on what comes after it in the signal"
     stream_options: ClassVar[Mapping[str, Any]] = {}
     interpolation: Interpolation = "bilinear"
@@ -97,9 +99,7 @@ class Tokenizer(HubMixin):
 
     def to_features(self, latent: Tensor) -> Tensor:
         """Return the teacher's features, `[B, *positions, width]`, for a latent `[B, dim, *grid]`."""
-        raise InputError(
-            f"{self.spec.name} has no features of a teacher; embed(codes) returns the vectors that its decoder receives"
-        )
+        raise NotImplementedError
 
     # The public interface
 
@@ -223,6 +223,10 @@ class Tokenizer(HubMixin):
         Raises:
             InputError: a system without such features, an option that it lacks, or codes as in `decode`.
         """
+        if self.teacher_features is None:
+            raise InputError(
+                f"{self.spec.name} has no features of a teacher; embed(codes) is what its decoder receives"
+            )
         self._check_names(options, (), "features")
         return self.to_features(self.embed(self._first_codes(codes, options)))
 
@@ -342,16 +346,8 @@ class Tokenizer(HubMixin):
                 not the model's, or images of different sizes in a list.
             MediaError: a file that cannot be read.
         """
-        given = {
-            "resolution": resolution,
-            "crop": crop,
-            "sample_rate": sample_rate,
-            "resample": resample,
-            "start": start,
-            "seconds": seconds,
-            "chain": chain,
-        }
-        options = self.file_options(**given)
+        given = {"resolution": resolution, "crop": crop, "sample_rate": sample_rate, "resample": resample}
+        options = self.file_options(**given, start=start, seconds=seconds, chain=chain)
         sources = source if isinstance(source, list | tuple) else [source]
         signals = [self.modality.load(item, self.spec, **options).values for item in sources]
         if not isinstance(source, list | tuple):
@@ -462,6 +458,11 @@ class Tokenizer(HubMixin):
         if self.encode_only is not None:
             raise InputError(f"{self.spec.name} cannot decode: {self.encode_only}")
 
+    def check_stands_alone(self) -> None:
+        """Raise InputError, with what to do, if codes mean nothing without a codebook of their signal's own."""
+        if self.own_codebook is not None:
+            raise InputError(f"{self.spec.name}: codes alone mean nothing: {self.own_codebook}")
+
     def _check_signal(self, x: Tensor) -> Tensor:
         self.modality.check(x, self.spec)
         if x.is_meta and self.device.type != "meta":
@@ -493,7 +494,8 @@ class Tokenizer(HubMixin):
     def _check_names(self, names: Iterable[str], accepted: tuple[str, ...], method: str) -> None:
         """InputError unless all are options of `method`: those that are `accepted`, of the modality, or of the spec."""
         partial = () if self.spec.partial is None else (self.spec.partial.option,)
-        known = (*accepted, *self.modality.window_options, *partial)
+        windows = () if self.spec.chunk_frames is None else self.modality.window_options
+        known = (*accepted, *windows, *partial)
         for name in names:
             if name not in known:
                 takes = ", ".join(known) if known else "none"

@@ -38,7 +38,7 @@ class LlamaGenVQ(Tokenizer):
 
     input_mean = 0.5
     input_std = 0.5
-    interpolation = "bicubic"
+    interpolation = "halved-bicubic"
     small: ClassVar = {"width": 8, "num_blocks": 1}
 
     def __init__(

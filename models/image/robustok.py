@@ -149,7 +149,7 @@ class RobusTok(Tokenizer):
 
     input_mean = 0.5
     input_std = 0.5
-    interpolation = "bicubic"
+    interpolation = "halved-bicubic"
     small: ClassVar = {"width": 64, "num_layers": 1, "num_heads": 2}
 
     def __init__(

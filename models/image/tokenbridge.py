@@ -41,7 +41,7 @@ class TokenBridge(Tokenizer):
     input_mean = 0.5
     input_std = 0.5
     encode_options = ("generator",)
-    interpolation = "bicubic"
+    interpolation = "halved-bicubic"
     small: ClassVar = {"width": 32}
 
     def __init__(self, spec: TokenizerSpec, *, latent_scale: float, width: int = 128):

@@ -230,6 +230,9 @@ class Emu3Video(Tokenizer):
     Video `[B, 3, T, H, W]` in [0, 1]; codes `[B, 1, ceil(T / 4), h, w]` for each window of `spec.chunk_frames`. The
     authors code four frames at a time; those of a longer window are coupled.
 
+    `preprocess(resolution=)` resizes frames of more than `resolution`² pixels, or less than a quarter of them, to these
+    bounds, with sides of multiples of 8, and cuts nothing off. The authors have 1024.
+
     Args:
         width: channels at full resolution. multipliers: channels of each resolution as multiples of `width`, finest
             first. num_blocks: residual blocks per resolution of the encoder, where the decoder has one more,
@@ -258,27 +261,16 @@ class Emu3Video(Tokenizer):
         self.quantizer = VectorQuantizer(DIM, *spec.codebook_sizes)
         self.decoder = Decoder(width, tuple(multipliers), num_blocks)
 
-
-class Emu3Image(Emu3Video):
-    """The same network for images: `[B, 3, H, W]` in [0, 1]; codes `[B, 1, h, w]`. Arguments as in `Emu3Video`.
-
-    `preprocess(resolution=)` resizes an image of more than `resolution`² pixels, or less than a quarter of them, to
-    these bounds, with sides of multiples of 8, and cuts nothing off. The authors have 1024.
-    """
-
-    cannot_stream = "an image is encoded as a whole"
-
     @staticmethod
     def target_size(height: int, width: int, resolution: int) -> tuple[int, int]:
-        """Return the height and width to which an image of `height` by `width` is resized.
+        """Return the height and width to which an image or a frame of `height` by `width` is resized.
 
         Raises:
             InputError: a side of less than 8 pixels, or more than five times as long as the other.
         """
         if min(height, width) < STEP or max(height, width) > 5 * min(height, width):
             raise InputError(
-                f"expected an image of at least 8 pixels a side, none five times as long as the other, "
-                f"got {height}x{width}"
+                f"expected sides of at least 8 pixels, none over five times the other, got {height}x{width}"
             )
         most, least = resolution**2, resolution**2 / 4
         near = [round(side / STEP) * STEP for side in (height, width)]
@@ -289,6 +281,12 @@ class Emu3Image(Emu3Video):
             factor = math.sqrt(least / (height * width))
             near = [math.ceil(side * factor / STEP) * STEP for side in (height, width)]
         return max(STEP, near[0]), max(STEP, near[1])
+
+
+class Emu3Image(Emu3Video):
+    """The same network for images: `[B, 3, H, W]` in [0, 1]; codes `[B, 1, h, w]`. All else is as in `Emu3Video`."""
+
+    cannot_stream = "an image is encoded as a whole"
 
     def to_latent(self, signal: Tensor) -> Tensor:
         return self.encoder(signal[:, :, None].expand(-1, -1, TIME, -1, -1))[:, :, 0]

@@ -73,6 +73,7 @@ def test_published_variant_is_at_parity(name):
         ("levo-codec-mixed", "levo-codec-mixed", "encoder"),
         ("seed-2", "seed-2", "network"),
         ("seed-2", "seed-2-reduced", "network"),
+        ("vqtoken", "vqtoken", "quantizer"),
     ],
 )
 def test_each_part_of_a_tokenizer_is_at_parity(name, golden, part):

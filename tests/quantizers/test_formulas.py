@@ -39,17 +39,23 @@ def seed() -> None:
 
 
 class LargestTensor(TorchDispatchMode):
-    """Records the number of elements of the largest tensor that any operation makes."""
+    """Records the number of elements of the largest tensor that any operation makes.
 
-    def __init__(self) -> None:
+    large: elements from which on a tensor is kept in `kept`, one of each memory, so that no memory is used again.
+    """
+
+    def __init__(self, large: float = math.inf) -> None:
         super().__init__()
-        self.size = 0
+        self.size, self.large = 0, large
+        self.kept: dict[int, Tensor] = {}
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
         for tensor in result if isinstance(result, tuple | list) else (result,):
             if isinstance(tensor, Tensor):
                 self.size = max(self.size, tensor.numel())
+                if tensor.numel() >= self.large:
+                    self.kept[tensor.untyped_storage().data_ptr()] = tensor
         return result
 
 
@@ -635,6 +641,17 @@ def test_training_ibq_never_makes_a_tensor_of_vectors_by_codes():
         losses = quantizer(z).losses
         (losses["index_loss"] + losses["entropy_loss"]).backward()
     assert largest.size <= 2**22
+
+
+def test_training_ibq_makes_nothing_of_the_codebooks_size_but_one_gradient():
+    quantizer = IBQ(4, 8000)
+    quantizer.codebook.grad = torch.zeros_like(quantizer.codebook)  # to which the gradient is added
+    present = {tensor.untyped_storage().data_ptr() for tensor in (quantizer.codebook, quantizer.codebook.grad)}
+    with LargestTensor(large=4 * 8000) as largest:
+        output = quantizer(torch.randn(2000, 4, requires_grad=True))
+        (output.quantized.sum() + sum(output.losses.values())).backward()
+    made = [tensor for memory, tensor in largest.kept.items() if memory not in present]
+    assert [list(tensor.shape) for tensor in made if len(tensor) == 8000] == [[8000, 4]]
 
 
 def test_gumbel_vq_takes_the_code_of_the_largest_logit():

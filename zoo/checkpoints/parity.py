@@ -253,8 +253,8 @@ def to_ours(array: Tensor, axes: str | None, tokenizer: Tokenizer) -> Tensor:
     """Return a golden array with our axes: batch, channels or codebooks, grid or signal; atoms are left as they are.
 
     An axis that the reference leaves out (one chain, one channel, one codebook) is added, and positions in one row are
-    put on the grid if only one grid is possible; one vector for the whole signal has none. Without `axes`, the array
-    has ours.
+    put on the grid if only one grid is possible; one vector for the whole signal has none. Other axes
+    (entries of a codebook) follow in their order. Without `axes`, the array has ours.
     """
     if axes is None:
         return array
@@ -271,9 +271,11 @@ def to_ours(array: Tensor, axes: str | None, tokenizer: Tokenizer) -> Tensor:
     spec = tokenizer.spec
     if others[:1] == ["t"] and array.shape[2] == 1 and len(others) == len(tokenizer.modality.axes) + 1:
         array, others = array.squeeze(2), others[1:]  # an image in a network for video
-    grid = None if spec.variable_size else spec.grid(spec.resolution or ())
-    if grid and len(others) == 1 and array.shape[2] == math.prod(grid):
-        return array.unflatten(2, grid)
-    if others and len(others) not in (len(tokenizer.modality.axes), len(spec.grid_axes)):
+    grid = spec.fixed_grid
+    if grid and len(others) == 1 + len(spec.grid_axes) - len(grid) and array.shape[-1] == math.prod(grid):
+        return array.unflatten(-1, grid)
+    on_grid = len(others) in (0, len(tokenizer.modality.axes), len(spec.grid_axes))
+    of_frames = others == ["t"] and tokenizer.modality.axes[0] == "frames"  # one vector each
+    if set(others) <= set("nthw") and not (on_grid or of_frames):
         raise InputError(f"cannot turn axes {axes!r} into those of {spec.modality}")
     return array

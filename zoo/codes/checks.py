@@ -107,7 +107,7 @@ def check_against_spec(
     axes = modalities.get(spec.modality).axes
     if len(size) != len(axes):
         raise InputError(f"expected a size of ({', '.join(axes)}), got {size}")
-    if not spec.variable_size and size not in spec.sizes:
+    if not spec.variable_size and size[-2:] not in spec.sizes:
         raise InputError(f"{spec.name} takes {spec.modality}s of {times(spec.sizes[0])}, got size {size}")
     expected = spec.grid(size)
     if spec.scales:
@@ -140,10 +140,11 @@ def check_layout(codes: Any, spec: TokenizerSpec) -> None:
         raise InputError(f"expected codes as {layout}, got an empty tensor {list(codes.shape)}")
     if spec.variable_size or spec.scales:
         return
-    grid, whole = tuple(codes.shape[2:]), spec.grid(spec.resolution or ())
+    whole = spec.fixed_grid
+    grid = tuple(codes.shape[-len(whole) :])
     if grid != whole and not (spec.tail_drop and grid[0] <= whole[0]):
         takes = f"1 to {whole[0]}" if spec.tail_drop else times(whole)
-        noun = modalities.get(spec.modality).noun[0]
+        noun = "frame" if len(whole) < len(spec.grid_axes) else modalities.get(spec.modality).noun[0]
         raise InputError(f"{spec.name} takes {takes} codes per {noun}, got {times(grid)}")
 
 

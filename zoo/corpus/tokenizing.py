@@ -132,7 +132,8 @@ def tokenize(
         progress: called after each shard.
 
     Raises:
-        InputError: an option that does not apply, or a folder that holds another corpus.
+        InputError: an option that does not apply, a folder that holds another corpus, or a tokenizer whose codes need a
+            codebook of their signal's own.
         MediaError: a source that is not there, or a folder that cannot be written.
         ZooError: processes that were killed again and again, or a package that is missing.
     """
@@ -145,6 +146,7 @@ def tokenize(
         raise InputError(f"expected rank below world_size, {world_size}, got {rank}")
     run = engines.get(engine)
     network = loading.load(tokenizer, weights=weights, dtype=dtype)
+    network.check_stands_alone()
     given = {"resolution": resolution, "crop": crop, "seconds": seconds, "resample": resample, "chain": chain}
     given = {name: value for name, value in given.items() if value is not None}
     encode_options: dict[str, Any] = network.partial_options(

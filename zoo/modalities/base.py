@@ -122,7 +122,7 @@ class Modality(ABC):
 
     @property
     def window_options(self) -> tuple[str, ...]:
-        """Options of `encode` and `decode` that all tokenizers of the modality have."""
+        """Options of `encode` and `decode` of tokenizers that encode in windows (`spec.chunk_frames`)."""
         return ()
 
     def windows(self, signal: Tensor, window: int | None) -> Sequence[Tensor]:

@@ -75,21 +75,7 @@ class ImageModality(Modality):
         raise InputError("lengths are for audio, video and structures; images of a batch have one size")
 
     def load(self, source: Any, spec: TokenizerSpec, **options: Any) -> Signal:
-        interpolation = options.get("interpolation", "bilinear")
-        resolution, crop = cut_square(options, spec)
-        if options.get("stretch") and not {"resolution", "crop"} & options.keys():
-            assert spec.resolution is not None, "the network has one size"
-            return Signal(_to_float(resize(_read(source), spec.resolution, interpolation)))
-        if "target_size" in options and resolution is not None:
-            image = _read(source)
-            image = resize(image, options["target_size"](*image.shape[1:], resolution), interpolation)
-            return Signal(_to_float(center_crop(image, crop) if options.get("crop") and crop else image))
-        if not spec.other_scales:
-            return Signal(load_image(source, resolution=resolution, crop=crop or 0, interpolation=interpolation))
-        if "crop" in options:
-            raise InputError(f"{spec.name} chooses the crop by the shape of the image; resolution= chooses the size")
-        image = _read(source)
-        return Signal(_to_float(covered(image, nearest_size(spec, image, resolution or 0), interpolation)))
+        return Signal(_to_float(fitted(_read(source), spec, options)))
 
     def write(
         self,
@@ -188,13 +174,37 @@ def load_image(
         InputError: as in `to_image_tensor`, or a crop larger than the image.
         MediaError: as in `read_image`.
     """
-    image = _read(source)
+    return _to_float(square(_read(source), resolution, resolution if crop is None else crop, interpolation))
+
+
+def fitted(image: Tensor, spec: TokenizerSpec, options: dict[str, Any]) -> Tensor:
+    """Return an image or a frame `[3, H, W]`, resized and cut as the options of `load` say, in its own data type.
+
+    Raises:
+        InputError: options or an image that the network does not take.
+    """
+    interpolation = options.get("interpolation", "bilinear")
+    resolution, crop = cut_square(options, spec)
+    if options.get("stretch") and not {"resolution", "crop"} & options.keys():
+        assert spec.resolution is not None, "the network has one size"
+        return resize(image, spec.resolution, interpolation)
+    if "target_size" in options and resolution is not None:
+        image = resize(image, options["target_size"](*image.shape[1:], resolution), interpolation)
+        return center_crop(image, crop) if options.get("crop") and crop else image
+    if not spec.other_scales:
+        return square(image, resolution, crop, interpolation)
+    if "crop" in options:
+        raise InputError(f"{spec.name} chooses the crop by the shape of the image; resolution= chooses the size")
+    return covered(image, nearest_size(spec, image, resolution or 0), interpolation)
+
+
+def square(image: Tensor, resolution: int | None, crop: int | None, interpolation: Interpolation) -> Tensor:
+    """Return an image whose short side is resized to `resolution` and whose middle is cut out, where they are given."""
     if resolution is not None:
         image = resize_short_side(image, resolution, interpolation)
-    crop = resolution if crop is None else crop
     if not crop:
-        return _to_float(image)
-    return _to_float(middle(image, (crop, crop)) if interpolation == "halved-bicubic" else center_crop(image, crop))
+        return image
+    return middle(image, (crop, crop)) if interpolation == "halved-bicubic" else center_crop(image, crop)
 
 
 def resize_short_side(image: Tensor, size: int, interpolation: Interpolation = "bilinear") -> Tensor:

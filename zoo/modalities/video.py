@@ -19,9 +19,9 @@ from torch import Tensor
 
 from zoo.errors import InputError, MediaError
 from zoo.files import atomic_path
-from zoo.modalities.base import FLOATING, Modality, Signal, check_ordinary, cut_square, replicate
+from zoo.modalities.base import FLOATING, Modality, Signal, check_ordinary, replicate
 from zoo.modalities.files import MediaFile, as_file, check_seconds, check_start
-from zoo.modalities.image import center_crop, check_unit_range, resize_short_side
+from zoo.modalities.image import check_unit_range, fitted
 from zoo.modalities.video_files import (
     DEFAULT_RATE,
     LEAST_RATE,
@@ -48,7 +48,7 @@ class VideoModality(Modality):
     suffixes = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v")
     signal_suffix = ".mp4"
     lossless_suffix = ".mkv"
-    options = ("resolution", "crop", "interpolation", "start", "seconds", "frames")
+    options = ("resolution", "crop", "interpolation", "stretch", "target_size", "start", "seconds", "frames")
     has_unit_range = True
     network_range = (0.5, 0.5)
     raw_bits = 8
@@ -70,6 +70,8 @@ class VideoModality(Modality):
         return windows * _grid_steps(spec, window) + (_grid_steps(spec, rest) if rest else 0)
 
     def window(self, spec: TokenizerSpec, options: dict[str, Any]) -> int | None:
+        if spec.chunk_frames is None:
+            return None
         frames = options.pop("chunk_frames", spec.chunk_frames)
         if not isinstance(frames, int) or isinstance(frames, bool) or frames < 1:
             raise InputError(f"expected chunk_frames as an integer of at least 1, got {reprlib.repr(frames)}")
@@ -91,6 +93,8 @@ class VideoModality(Modality):
 
     def sizes(self, spec: TokenizerSpec) -> list[tuple[int, ...]]:
         frames, height, width = spec.downsample
+        if spec.resolution is not None and not spec.variable_size:
+            return [(frames, *spec.resolution), (2 * frames + 1, *spec.resolution)]
         return [
             (min(1 + frames, spec.chunk_frames or 1 + frames), 2 * height, 2 * width),
             (3, height + height // 2 + 1, width + 1),
@@ -108,8 +112,6 @@ class VideoModality(Modality):
         """
         seconds, most, start = options.get("seconds"), options.get("frames"), check_start(options.get("start"))
         seconds = None if seconds is None else check_seconds(seconds)
-        resolution, crop = cut_square(options, spec)
-        interpolation = options.get("interpolation", "bilinear")
         file = as_file(source)
         frames = _frames_in_memory(source) if file is None else frames_of(file, start)
         first = next(frames, None)
@@ -122,8 +124,8 @@ class VideoModality(Modality):
         if first.rate is not None and seconds is not None:
             most = max(1, round(seconds * first.rate))
         taken = islice(chain([first], frames), most)
-        squares = (_square(frame.pixels, resolution, crop, interpolation) for frame in taken)
-        for window in windows_of(squares, spec.chunk_frames or WINDOW, file):
+        resized = (fitted(frame.pixels, spec, options) for frame in taken)
+        for window in windows_of(resized, spec.chunk_frames or WINDOW, file):
             values = window if window.is_floating_point() else window.float().div_(255)
             yield Signal(values, first.rate, first.pixel_aspect)
 
@@ -154,12 +156,6 @@ def _grid_steps(spec: TokenizerSpec, frames: int) -> int:
     """Return the grid positions of one window along time."""
     step = spec.downsample[0]
     return 1 + math.ceil((frames - 1) / step) if spec.causal else math.ceil(frames / step)
-
-
-def _square(frame: Tensor, resolution: int | None, crop: int | None, interpolation: Any) -> Tensor:
-    if resolution is not None:
-        frame = resize_short_side(frame, resolution, interpolation)
-    return frame if crop is None else center_crop(frame, crop)
 
 
 def _frames_in_memory(source: Any) -> Iterator[Frame]:

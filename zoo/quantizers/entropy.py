@@ -3,8 +3,8 @@
 For the codebook of all sign vectors, the softmax over codes is a product over channels. So the entropy of one
 vector's assignment is a sum over channels, and the mean assignment of many vectors is one matrix product between
 the distributions over the lower and over the upper half of the channels: no tensor of the size vectors × codes
-ever exists. A learned codebook has no such structure. Both are summed over chunks of vectors, which are computed
-again in the backward pass.
+ever exists. Those are summed over chunks of vectors, which are computed again in the backward pass. A learned codebook
+has no such structure: its softmax is summed tile by tile (`zoo.quantizers.soft_assignment`).
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from zoo.quantizers import soft_assignment
 from zoo.quantizers.base import without_autocast
 
 MAX_ENUMERATED_BITS = 20  # a histogram of 4 MiB
-MOST_PROBABILITIES = 2**22  # of a chunk of vectors
 
 
 def sign_entropy_loss(logits: Tensor, *, chunk: int = 4096) -> Tensor:
@@ -45,7 +46,7 @@ def marginal_sign_entropy_loss(logits: Tensor) -> Tensor:
     return sum_sign_entropy(logits) / len(logits) - published_entropy(mean)
 
 
-def codebook_entropy_loss(z: Tensor, codebook: Tensor, *, scale: float, chunk: int | None = None) -> Tensor:
+def codebook_entropy_loss(z: Tensor, codebook: Tensor, *, scale: float) -> Tensor:
     """Return the mean over vectors of H(p) minus H(mean of p), the diversity, in nats; p = softmax(scale × z·e).
 
     For unit vectors and squared distances at temperature T, scale is 2 / T.
@@ -54,14 +55,16 @@ def codebook_entropy_loss(z: Tensor, codebook: Tensor, *, scale: float, chunk: i
         z: floating `[..., dim]`.
         codebook: floating `[codebook_size, dim]`.
         scale: factor of the logits.
-        chunk: vectors at a time; memory grows with `chunk` × codebook_size. None: as many as make that 2^22 (16 MiB).
     """
-    if chunk is None:
-        chunk = max(1, MOST_PROBABILITIES // len(codebook))
     with without_autocast(z):
         vectors = scale * z.reshape(-1, z.shape[-1]).float()
-        total = SumOverChunks.apply(sum_assignment, chunk, vectors, codebook.float()) / len(vectors)
-        return total[0] - published_entropy(total[1:])
+        entropy, probability = SumOverAssignments.apply(vectors, codebook.float())
+        return difference_of_entropies(entropy, probability, len(vectors))
+
+
+def difference_of_entropies(entropy: Tensor, probability: Tensor, vectors: int) -> Tensor:
+    """Return the mean entropy minus the entropy of the mean, from sums over so many vectors."""
+    return entropy / vectors - published_entropy(probability / vectors)
 
 
 def sum_sign_assignment(logits: Tensor) -> Tensor:
@@ -84,15 +87,6 @@ def sign_distribution(logits: Tensor) -> Tensor:
         zero, one = torch.sigmoid(-bit)[:, None], torch.sigmoid(bit)[:, None]
         distribution = torch.cat([distribution * zero, distribution * one], dim=1)
     return distribution
-
-
-def sum_assignment(vectors: Tensor, rows: Tensor) -> Tensor:
-    """Return sums over vectors of H(p), and of p: `[vectors, dim]` to `[1 + codebook_size]`."""
-    # Probabilities below e^-70 add nothing to a float32 sum; as denormal numbers they would take most of the time.
-    log_probability = functional.log_softmax(vectors @ rows.T, dim=-1).clamp(min=-70)
-    probability = log_probability.exp()
-    entropy = -(probability * log_probability).sum()
-    return torch.cat([entropy[None], probability.sum(dim=0)])
 
 
 def published_entropy(probability: Tensor) -> Tensor:
@@ -125,3 +119,39 @@ class SumOverChunks(torch.autograd.Function):
                 for total, part in zip(others_gradients, rest, strict=True):
                     total.add_(part)
         return None, None, vectors_gradient, *others_gradients
+
+
+class SumOverAssignments(torch.autograd.Function):
+    """Sums over vectors `[vectors, dim]`: of the entropy of their softmax over `[rows, dim]`, and of the softmax."""
+
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        normalizer = soft_assignment.normalizers(vectors, rows)
+        ctx.save_for_backward(vectors, rows, normalizer)
+        return soft_assignment.sums(vectors, rows, normalizer)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_entropy: Tensor, of_probability: Tensor) -> tuple[Tensor, Tensor]:
+        vectors, rows, normalizer = ctx.saved_tensors
+        gradients = torch.zeros_like(vectors), torch.zeros_like(rows)
+        with without_autocast(vectors):
+            add_entropy_gradients(vectors, rows, normalizer, of_entropy, of_probability, *gradients)
+        return gradients
+
+
+def add_entropy_gradients(
+    vectors: Tensor,
+    rows: Tensor,
+    normalizer: Tensor,
+    of_entropy: Tensor,
+    of_probability: Tensor,
+    to_vectors: Tensor,
+    to_rows: Tensor,
+) -> None:
+    """Add the gradients of `SumOverAssignments`, given those of its sums, to `to_vectors` and `to_rows`."""
+
+    def values(v: slice, r: slice, logarithm: Tensor) -> Tensor:
+        return torch.addcmul(of_probability[r], logarithm, of_entropy, value=-1)
+
+    soft_assignment.add_gradients(vectors, rows, normalizer, values, to_vectors, to_rows)

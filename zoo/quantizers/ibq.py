@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from zoo.errors import InputError
+from zoo.quantizers import soft_assignment
 from zoo.quantizers.base import Quantizer, QuantizerOutput, without_autocast
-from zoo.quantizers.entropy import codebook_entropy_loss
+from zoo.quantizers.entropy import add_entropy_gradients, difference_of_entropies
 from zoo.quantizers.nearest import most_similar_code
 
 
@@ -19,7 +23,8 @@ class IBQ(Quantizer):
     gradient is that of softmax(z·e), and not to the vector: so the gradient reaches the latents, and through the
     products every row. Rows are compared and returned as they are stored, of any length.
 
-    No tensor of the size vectors × codes ever exists: memory grows with the number of codes only as the codebook does.
+    Memory grows with the number of codes only by the codebook and one gradient of it: what exists for vectors and codes
+    exists tile by tile.
 
     Args:
         dim: length of a vector.
@@ -55,28 +60,88 @@ class IBQ(Quantizer):
             latent = self.check_latent(z)
             codebook = self.codebook.float()
             codes = most_similar_code(latent, codebook)
-            rows = quantized = functional.embedding(codes, codebook)
-            if self.training or latent.requires_grad:
-                mean_row = soft_rows(latent, codebook)
-                quantized = rows + (mean_row - mean_row.detach())
+            if not (self.training or latent.requires_grad):
+                quantized = functional.embedding(codes, codebook)
+                return QuantizerOutput(quantized.to(z.dtype), codes[..., None], {})
+            vectors = latent.reshape(-1, self.dim)
+            rows, quantized, entropy, probability = IndexBackpropagation.apply(
+                vectors, codebook, codes.flatten(), 1 / self.temperature if self.training else None
+            )
             losses = {}
             if self.training:
-                losses["index_loss"] = functional.mse_loss(latent, quantized)
-                losses["commitment_loss"] = functional.mse_loss(latent, rows.detach())
-                losses["codebook_loss"] = functional.mse_loss(rows, latent.detach())
-                losses["entropy_loss"] = codebook_entropy_loss(latent, codebook, scale=1 / self.temperature)
+                losses["index_loss"] = functional.mse_loss(vectors, quantized)
+                losses["commitment_loss"] = functional.mse_loss(vectors, rows.detach())
+                losses["codebook_loss"] = functional.mse_loss(rows, vectors.detach())
+                losses["entropy_loss"] = difference_of_entropies(entropy, probability, len(vectors))
+            quantized = quantized.reshape(latent.shape)
             return QuantizerOutput(quantized.to(z.dtype), codes[..., None], losses)
 
 
-def soft_rows(z: Tensor, codebook: Tensor) -> Tensor:
-    """Return the mean row of each vector under softmax(z·e), with the gradient of the softmax alone.
+class IndexBackpropagation(torch.autograd.Function):
+    """The chosen rows, once by themselves and once as the one-hot vector with softmax's gradient picks them; sums.
 
-    This is attention of the vectors to the codebook, which PyTorch computes tile by tile, also in the backward pass.
-    Rows as values have no gradient: for them, the one-hot vector has its value, which picks a single row.
+    In one function, so that all gradients of the codebook are added in one place.
 
     Args:
-        z: float32 `[..., dim]`. codebook: float32 `[codebook_size, dim]`.
+        vectors: float32 `[vectors, dim]`. codebook: float32 `[codes, dim]`. chosen: int64 `[vectors]`.
+        scale: factor of the products in the softmax of the sums; None: they are 0.
+
+    Returns:
+        `[vectors, dim]` twice, and the sums of `SumOverAssignments`.
     """
-    queries = z.reshape(1, 1, -1, z.shape[-1])
-    keys = codebook[None, None]
-    return functional.scaled_dot_product_attention(queries, keys, keys.detach(), scale=1.0).reshape(z.shape)
+
+    @staticmethod
+    def forward(
+        ctx: Any, vectors: Tensor, codebook: Tensor, chosen: Tensor, scale: float | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        ctx.scale = scale
+        ctx.set_materialize_grads(False)  # so that nothing is computed for an output that no loss uses
+        rows = functional.embedding(chosen, codebook)
+        if scale is None:
+            ctx.save_for_backward(vectors, codebook, chosen)
+            return rows, rows.clone(), vectors.new_zeros(()), vectors.new_zeros(len(codebook))
+        scaled = scale * vectors
+        normalizer = soft_assignment.normalizers(scaled, codebook)
+        ctx.save_for_backward(vectors, codebook, chosen, normalizer)
+        return rows, rows.clone(), *soft_assignment.sums(scaled, codebook, normalizer)
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any,
+        of_rows: Tensor | None,
+        of_quantized: Tensor | None,
+        of_entropy: Tensor | None,
+        of_probability: Tensor | None,
+    ) -> tuple[Tensor | None, ...]:
+        vectors, codebook, chosen, *of_scaled = ctx.saved_tensors
+        to_vectors, to_codebook = torch.zeros_like(vectors), torch.zeros_like(codebook)
+        with without_autocast(vectors):
+            if of_entropy is not None and of_probability is not None:
+                (normalizer,), scaled = of_scaled, ctx.scale * vectors
+                gradients = of_entropy, of_probability, to_vectors, to_codebook
+                add_entropy_gradients(scaled, codebook, normalizer, *gradients)
+                to_vectors *= ctx.scale
+            if of_quantized is not None:
+                add_softmax_gradients(vectors, codebook, of_quantized, to_vectors, to_codebook)
+                to_codebook.index_add_(0, chosen, of_quantized)
+            if of_rows is not None:
+                to_codebook.index_add_(0, chosen, of_rows)
+        moves_vectors = of_quantized is not None or of_entropy is not None
+        return to_vectors if moves_vectors else None, to_codebook, None, None
+
+
+def add_softmax_gradients(
+    vectors: Tensor, codebook: Tensor, of_quantized: Tensor, to_vectors: Tensor, to_codebook: Tensor
+) -> None:
+    """Add the gradients of the rows' mean under the softmax; rows as values have none: the one-hot vector has its own.
+
+    Args:
+        of_quantized: gradient of the mean, `[vectors, dim]`. The others are as in `soft_assignment.add_gradients`.
+    """
+
+    def values(v: slice, r: slice, logarithm: Tensor) -> Tensor:
+        return of_quantized[v] @ codebook[r].T
+
+    normalizer = soft_assignment.normalizers(vectors, codebook)
+    soft_assignment.add_gradients(vectors, codebook, normalizer, values, to_vectors, to_codebook)

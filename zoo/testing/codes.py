@@ -52,12 +52,13 @@ def an_item_has_the_same_codes_alone_and_in_a_batch(tokenizer: Tokenizer) -> Non
             expect_equal(together[i : i + 1], tokenizer.encode(x[i : i + 1]), f"item {i} of a batch of size {size}")
 
 
-@contract(lambda subject: subject.modality.batches_have_lengths and subject.spec.variable_size)
+@contract(lambda subject: subject.modality.batches_have_lengths)
 def padding_does_not_change_codes(tokenizer: Tokenizer) -> None:
     step, axis = tokenizer.spec.downsample[0], tokenizer.modality.axis
     long, short = 5 * step + 4, 2 * step + step // 2 + 3
     lengths = torch.tensor([long, short, 1, short])
-    x = signal(tokenizer, 4, (long, *tokenizer.spec.downsample[1:]))
+    sides = tokenizer.spec.sizes[0] if tokenizer.spec.sizes else tokenizer.spec.downsample[1:]
+    x = signal(tokenizer, 4, (long, *sides))
     codes = tokenizer.encode(x, lengths=lengths)
     positions = tokenizer.code_lengths(lengths).tolist()
     for i, (length, valid) in enumerate(zip(lengths.tolist(), positions, strict=True)):
@@ -68,7 +69,7 @@ def padding_does_not_change_codes(tokenizer: Tokenizer) -> None:
         expect(not codes[i, :, valid:].any(), f"{what}: codes after code_lengths are not 0")
 
 
-@contract(lambda subject: bool(subject.modality.window_options))
+@contract(lambda subject: subject.spec.chunk_frames is not None)
 def signals_are_encoded_and_decoded_window_by_window(tokenizer: Tokenizer) -> None:
     spec, axis = tokenizer.spec, tokenizer.modality.axis
     (option,) = tokenizer.modality.window_options
@@ -186,7 +187,7 @@ def wide_and_high(spec: TokenizerSpec) -> list[tuple[int, ...]]:
     return [side for size in wide for side in (size, size[::-1])]
 
 
-@contract()
+@contract(lambda subject: subject.stands_alone)
 def decoding_starts_from_what_embed_gives(tokenizer: Tokenizer) -> None:
     codes = tokenizer.encode(signal(tokenizer, 1, sizes(tokenizer)[0]))
     latent = tokenizer.embed(codes)

@@ -23,6 +23,12 @@ def a_system_without_a_decoder_says_why(tokenizer: Tokenizer) -> None:
     expect_refused(lambda: tokenizer.reconstruct(x), message, "reconstruct")
 
 
+@contract(lambda subject: not subject.stands_alone)
+def codes_without_the_codebook_of_their_signal_are_refused(tokenizer: Tokenizer) -> None:
+    codes = tokenizer.encode(signal(tokenizer, 1, sizes(tokenizer)[0]))
+    expect_refused(lambda: tokenizer.embed(codes), f"{tokenizer.spec.name}: .*codebook", "embed")
+
+
 @contract(lambda subject: not subject.teaches)
 def a_system_without_a_teacher_says_so(tokenizer: Tokenizer) -> None:
     codes = tokenizer.encode(signal(tokenizer, 1, sizes(tokenizer)[0]))
@@ -43,7 +49,7 @@ def another_size_than_the_only_one_is_refused(tokenizer: Tokenizer) -> None:
     message = f"takes {tokenizer.modality.name} of {takes}.*, got {got}"
     expect_refused(lambda: tokenizer.encode(signal(tokenizer, 1, wider)), message, f"a signal of size {wider}")
     codes = tokenizer.encode(signal(tokenizer, 1, size))
-    twice = torch.cat([codes, codes], dim=2)
+    twice = torch.cat([codes, codes], dim=-1)
     expect_refused(lambda: tokenizer.embed(twice), "takes .* codes per .*, got", "twice as many codes")
 
 
@@ -134,6 +140,7 @@ def another_sample_rate_is_refused(tokenizer: Tokenizer) -> None:
 
 CONTRACTS: tuple[Contract, ...] = (
     a_system_without_a_decoder_says_why,
+    codes_without_the_codebook_of_their_signal_are_refused,
     a_system_without_a_teacher_says_so,
     a_system_that_cannot_stream_says_why,
     another_size_than_the_only_one_is_refused,

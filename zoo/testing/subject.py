@@ -45,6 +45,7 @@ class Subject:
 
     decodes: whether it has a decoder. streams: whether it has a stream.
     teaches: whether its codes also stand for the features of a teacher.
+    stands_alone: whether its codes mean something without a codebook of their signal's own.
     registered: whether it is a variant, given by its name.
     build: makes the network anew, in eval mode, so that a check may change it.
     """
@@ -53,6 +54,7 @@ class Subject:
     decodes: bool
     streams: bool
     teaches: bool
+    stands_alone: bool
     registered: bool
     build: Callable[[], Tokenizer]
 
@@ -69,5 +71,10 @@ class Subject:
         return modalities.get(self.spec.modality)
 
 
-def _facts(tokenizer: Tokenizer | type[Tokenizer]) -> tuple[bool, bool, bool]:
-    return tokenizer.encode_only is None, tokenizer.cannot_stream is None, tokenizer.teacher_features is not None
+def _facts(tokenizer: Tokenizer | type[Tokenizer]) -> tuple[bool, bool, bool, bool]:
+    return (
+        tokenizer.encode_only is None,
+        tokenizer.cannot_stream is None,
+        tokenizer.teacher_features is not None,
+        tokenizer.own_codebook is None,
+    )

@@ -58,7 +58,8 @@ def encode_files(
         overwrite: whether existing code files are replaced.
 
     Raises:
-        InputError: a `batch_size` below 1, an option that the tokenizer does not have, or several inputs for one file.
+        InputError: a `batch_size` below 1, an option that the tokenizer does not have, several inputs for one file, or
+            a tokenizer whose codes need a codebook of their signal's own, for which a code file has no place.
         MediaError: an input that does not exist, or a folder without files.
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
@@ -66,6 +67,7 @@ def encode_files(
     if f".{format}" not in CODE_SUFFIXES:
         raise InputError(f"expected format as npz or safetensors, got {format!r}")
     tokenizer = loaded(tokenizer)
+    tokenizer.check_stands_alone()
     tasks = Tasks(
         tokenizer,
         inputs,

@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import zoo
 from tests.support.plain_llamagen import NECK, PlainLlamaGen, Shapes
@@ -96,14 +95,6 @@ def test_the_length_of_a_codebook_row_changes_neither_codes_nor_picture():
 )
 def test_published_variants_have_the_published_number_of_parameters(name, millions):
     assert num_parameters(zoo.info(name)) / 1e6 == pytest.approx(millions, abs=0.06)
-
-
-@pytest.mark.parametrize("name", ["llamagen-small", "fqgan-dual-16"])
-def test_pictures_are_resized_bicubically(name):
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8))
-    expected = np.asarray(picture.resize((256, 256), Image.Resampling.BICUBIC)) / 255
-    image = zoo.create(name, small=True).preprocess(picture, resolution=256)
-    assert torch.allclose(image[0].movedim(0, -1), torch.from_numpy(expected).float())
 
 
 def test_transformers_janus_decodes_the_same_and_its_weights_are_read(tmp_path):

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
 import zoo
 from tests.support.paths import GOLDENS
@@ -272,16 +271,6 @@ def test_training_leaves_out_branches_by_chance_and_evaluation_none():
         assert torch.equal(whole, tokenizer.to_latent(image))
     same = (first == second).flatten(1).all(dim=1)
     assert 0 < same.sum() < len(image)  # items are drawn for one by one, and most keep all of their branches
-
-
-def test_pictures_are_resized_bicubically_and_cropped():
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (400, 300, 3), dtype=np.uint8))
-    resized = picture.resize((256, int(256 * 400 / 300)), Image.Resampling.BICUBIC)
-    top = round((resized.height - 256) / 2)
-    expected = np.asarray(resized.crop((0, top, 256, top + 256))) / 255
-    image = zoo.create("robustok", small=True).preprocess(picture)
-    assert image.shape == (1, 3, 256, 256)
-    assert torch.allclose(image[0].movedim(0, -1), torch.from_numpy(expected).float())
 
 
 def test_one_size_of_pictures_and_one_grid_of_codes_is_taken():

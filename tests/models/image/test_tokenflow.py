@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import zoo
 from tests.support.paths import GOLDENS
@@ -77,19 +76,6 @@ def test_positions_are_resampled_with_a_tenth_of_a_patch_more():
     found = resampled(positions, 16)
     torch.testing.assert_close(found[1:], expected, atol=1e-6, rtol=0)
     assert torch.equal(found[:1], positions[:1]) and torch.equal(resampled(positions, 14), positions)
-
-
-@pytest.mark.parametrize("size", [(700, 1100), (1301, 1029), (300, 271), (200, 347), (512, 512)])
-def test_images_are_halved_with_a_box_filter_and_then_resized_bicubically(tokenizer, size):
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8))
-    expected = picture
-    while min(expected.size) >= 512:
-        expected = expected.resize(tuple(side // 2 for side in expected.size), Image.Resampling.BOX)
-    factor = 256 / min(expected.size)
-    expected = expected.resize(tuple(round(side * factor) for side in expected.size), Image.Resampling.BICUBIC)
-    left, top = ((side - 256) // 2 for side in expected.size)
-    pixels = np.asarray(expected, dtype=np.float32)[top : top + 256, left : left + 256] / 255
-    assert torch.allclose(tokenizer.preprocess(picture)[0].movedim(0, -1), torch.from_numpy(pixels))
 
 
 @pytest.mark.parametrize("key", ["ema", "model", "state_dict"])

@@ -1,9 +1,12 @@
 """Emu3's tokenizer against transformers' port, at a small configuration."""
 
+import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 import zoo
@@ -123,3 +126,28 @@ def test_images_are_resized_as_the_authors_do(size, expected):
 def test_an_image_that_the_authors_refuse_is_refused(size):
     with pytest.raises(zoo.InputError, match=f"got {size[0]}x{size[1]}"):
         small("emu3-vision").preprocess(torch.zeros(3, *size), resolution=1024)
+
+
+def bounded(height: int, width: int, least: int, most: int) -> tuple[int, int]:
+    """The authors' rule: multiples of 8 near the size, or else the size between the bounds that just keeps to them."""
+    near = round(height / 8) * 8, round(width / 8) * 8  # halves to even, as Python rounds
+    if least <= near[0] * near[1] <= most:
+        return near
+    too_large = near[0] * near[1] > most
+    bound, whole = (most, math.floor) if too_large else (least, math.ceil)
+    scale = math.sqrt(bound / (height * width))
+    return whole(height * scale / 8) * 8, whole(width * scale / 8) * 8
+
+
+@pytest.mark.parametrize("size", [(90, 160), (100, 60), (60, 84), (31, 97), (13, 60)])
+def test_frames_are_resized_as_the_authors_resize_an_image(size):
+    frames = np.random.default_rng(0).integers(256, size=(3, *size, 3), dtype=np.uint8)
+    height, width = bounded(*size, 48**2, 96**2)
+    resized = [Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC) for frame in frames]
+    expected = np.stack([np.asarray(frame) for frame in resized]) / 255
+    video = small("emu3-vision-video").preprocess(frames, resolution=96)
+    np.testing.assert_allclose(video[0].permute(1, 2, 3, 0), expected, atol=1e-6)
+
+
+def test_the_size_of_a_video_is_kept_unless_a_resolution_is_given():
+    assert small("emu3-vision-video").preprocess(torch.zeros(3, 2, 90, 161)).shape == (1, 3, 2, 90, 161)

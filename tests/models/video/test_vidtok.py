@@ -7,7 +7,8 @@ import torch
 
 import zoo
 from zoo.catalog import num_parameters
-from zoo.models.video import vidtok
+from zoo.models.video.vidtok import blocks
+from zoo.models.video.vidtok import tokenizer as vidtok
 from zoo.testing import small
 
 WIDTH, NUM_BLOCKS, LEVELS = 16, 1, (8, 8, 8, 8)
@@ -92,8 +93,8 @@ def test_frames_in_strips_and_a_few_at_a_time_are_the_frames_at_once(monkeypatch
             parameter += 0.05 * torch.randn(parameter.shape)  # some begin as zeros
         latent = tokenizer.to_latent(video)
         decoded = tokenizer.from_latent(latent)
-        monkeypatch.setattr(vidtok, "STRIP", 1)
-        monkeypatch.setattr(vidtok, "CHUNK", 1)
+        monkeypatch.setattr(blocks, "STRIP", 1)
+        monkeypatch.setattr(blocks, "CHUNK", 1)
         torch.testing.assert_close(tokenizer.to_latent(video), latent, atol=1e-5, rtol=0)
         torch.testing.assert_close(tokenizer.from_latent(latent), decoded, atol=1e-5, rtol=0)
 

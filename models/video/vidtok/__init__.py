@@ -1,0 +1,1 @@
+"""VidTok: `tokenizer` is the system, `blocks` what its networks are made of."""

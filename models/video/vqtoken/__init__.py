@@ -1,0 +1,1 @@
+"""VQToken: `tokenizer` is the system, `k_means` its quantizer."""
