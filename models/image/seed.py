@@ -46,7 +46,7 @@ class VisionTransformer(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         patches = rearrange(self.patch_embed(image), "b c h w -> b (h w) c")
-        x = torch.cat([self.class_token.expand(len(image), -1, -1), patches], dim=1) + self.positions
+        x = torch.cat([self.class_token.expand(image.shape[0], -1, -1), patches], dim=1) + self.positions
         return self.norm(self.blocks(x))
 
 
@@ -88,7 +88,7 @@ class CausalQFormer(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        x = self.norm(self.queries).expand(len(image), -1, -1)
+        x = self.norm(self.queries).expand(image.shape[0], -1, -1)
         later = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).triu(1)
         for layer in self.layers:
             x = layer(x, image, later)

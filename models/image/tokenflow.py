@@ -85,7 +85,7 @@ class VisionTransformer(nn.Module):
         x = rearrange(x, "b c h w -> b (h w) c")
         if self.class_token is None:
             return self.norm_post(self.blocks(self.norm_pre(x + self.positions)))
-        x = torch.cat([self.class_token.expand(len(x), 1, -1), x], dim=1) + resampled(self.positions, side)
+        x = torch.cat([self.class_token.expand(x.shape[0], 1, -1), x], dim=1) + resampled(self.positions, side)
         return self.norm_post(self.blocks(self.norm_pre(x)))[:, 1:]
 
 
@@ -144,7 +144,7 @@ class SemanticDecoder(nn.Module):
     def forward(self, latent: Tensor) -> Tensor:
         side = latent.shape[-1]
         x = rearrange(self.project(latent), "b c h w -> b (h w) c")
-        x = torch.cat([self.class_token.expand(len(x), -1, -1), x], dim=1) + resampled(self.positions[0], side)
+        x = torch.cat([self.class_token.expand(x.shape[0], -1, -1), x], dim=1) + resampled(self.positions[0], side)
         return self.task(self.norm(self.blocks(x)[:, 1:]))
 
 

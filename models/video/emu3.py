@@ -89,7 +89,7 @@ class Encoder(nn.Module):
     def forward(self, video: Tensor) -> Tensor:
         frames = rearrange(video, "b c t h w -> (b t) c h w")
         frames = few_by_few(self.space, frames, self.width * frames.shape[2] * frames.shape[3])
-        x = rearrange(frames, "(b t) c h w -> b c t h w", b=len(video))
+        x = rearrange(frames, "(b t) c h w -> b c t h w", b=video.shape[0])
         for halve in self.halvings:
             x = F.silu(halve(x))
         return self.project(self.time(x))
@@ -221,7 +221,7 @@ class Decoder(nn.Module):
             x = F.silu(double(x.repeat_interleave(2, dim=2)))
         both = rearrange(x, "(s b) c t h w -> (b t) (s c) h w", s=2)
         frames = few_by_few(self.space, both, self.largest * both.shape[2] * both.shape[3])
-        return rearrange(frames, "(b t) c h w -> b c t h w", b=len(latent))
+        return rearrange(frames, "(b t) c h w -> b c t h w", b=latent.shape[0])
 
 
 class Emu3Video(Tokenizer):

@@ -251,7 +251,7 @@ class HierarchicalVQ(ScalesQuantizer):
     def _decode(self, module: Any, codes: Tensor, scales: Scales) -> Tensor:
         # Not by the package's own function, which takes all scales, and adds the bias of a convolution for those that
         # are not there.
-        total = torch.zeros(len(codes), self.dim, *scales[-1], device=codes.device)
+        total = torch.zeros(codes.shape[0], self.dim, *scales[-1], device=codes.device)
         for number, part in enumerate(self.split(codes, scales)):
             rows = module.get_vq(number).get_output_from_indices(part.flatten(1))
             total = total + module.upsample_to_full(module.unflatten_spatial[number](rows), scales[-1], number)

@@ -53,7 +53,7 @@ def by_frames(function: Callable[[Tensor], Tensor], x: Tensor, kernel: int = 1, 
         end = min(start + few, count)
         part = function(x[:, start * stride : (end - 1) * stride + kernel])
         if out is None:
-            out = part.new_empty(len(x), count, *part.shape[2:])
+            out = part.new_empty(x.shape[0], count, *part.shape[2:])
         out[:, start:end] = part
     assert out is not None, "there is a frame"
     return out

@@ -152,7 +152,7 @@ class VQToken(Tokenizer):
         # Frame by frame, so that neither memory nor rounding depends on how many frames and clips there are.
         frames = rearrange(signal, "b c t h w -> (b t) c h w").split(1)
         features = torch.cat([self.encoder(frame) for frame in frames])
-        return rearrange(features, "(b t) c h w -> b c t h w", b=len(signal))
+        return rearrange(features, "(b t) c h w -> b c t h w", b=signal.shape[0])
 
     def encode(
         self, x: Tensor, lengths: Tensor | None = None, *, sample_rate: int | None = None, **options: Any
