@@ -118,6 +118,8 @@ def dynamic_axes(tokenizer: Tokenizer) -> tuple[dict[int, str], dict[int, str]]:
         signal |= {modality.axis + i: axis for i, axis in enumerate(modality.axes)}
     if spec.variable_size or spec.tail_drop:
         codes |= {2 + i: f"code_{axis}" for i, axis in enumerate(spec.grid_axes)}
+    if spec.chunk_frames is not None and spec.code_length(spec.chunk_frames, spec.chunk_frames) == 1:
+        codes.pop(2, None)  # a window has one position in time, never another number
     return signal, codes
 
 
