@@ -168,17 +168,17 @@ class MultiRateVQ(Quantizer):
         return self.forward(z).codes
 
     def codes_to_latent(self, codes: Tensor) -> Tensor:
-        levels = zip(self.levels, self.strides, self.split(self.check_codes(codes)), strict=True)
-        return reduce(
-            torch.add,
-            (level.codes_to_latent(part[..., None]).repeat_interleave(stride, -2) for level, stride, part in levels),
-        ).flatten(-2)
+        parts = [
+            level.codes_to_latent(part[..., None]).repeat_interleave(stride, -2)
+            for (level, stride), part in zip(self.rates(), self.split(self.check_codes(codes)), strict=True)
+        ]
+        return reduce(torch.add, parts).flatten(-2)
 
     def forward(self, z: Tensor) -> QuantizerOutput:
         with without_autocast(z):
             residual = self.check_latent(z).unflatten(-1, (self.steps, -1))  # [..., steps, channels]
             quantized, outputs = torch.zeros_like(residual), []
-            for level, stride in zip(self.levels, self.strides, strict=True):
+            for level, stride in self.rates():
                 output = level(residual.unflatten(-2, (-1, stride)).mean(-2))
                 outputs.append(output)
                 repeated = output.quantized.repeat_interleave(stride, -2)
@@ -192,6 +192,11 @@ class MultiRateVQ(Quantizer):
     def vectors_of(self, codebook: int, quantized: Tensor, codes: Tensor) -> Tensor:
         """Raise InputError: the levels' vectors are summed, and each stands for other steps."""
         raise InputError("the codebooks of MultiRateVQ are summed at several rates: none has vectors of its own")
+
+    def rates(self) -> list[tuple[ProjectedVQ, int]]:
+        """Return each level with its stride."""
+        levels = [level for level in self.levels if isinstance(level, ProjectedVQ)]
+        return list(zip(levels, self.strides, strict=True))
 
     def split(self, codes: Tensor) -> tuple[Tensor, ...]:
         """Return codes `[..., num_codebooks]` level by level, `[..., strides[0] / strides[l]]` each."""
@@ -227,7 +232,7 @@ class SNAC(Tokenizer):
 
     decode_options = ("generator", "noise")
     cannot_stream = (
-        "its convolutions look about 0.2 seconds ahead, and where there is attention, a code depends on the whole "
+        "its convolutions look up to 0.2 seconds ahead, and where there is attention, a code depends on the whole "
         "window that it lies in. Encoding parts of a signal one by one changes the codes at their ends"
     )
     small: ClassVar = {"encoder_width": 4, "decoder_width": 64}

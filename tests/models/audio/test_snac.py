@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.nn import functional
 
@@ -288,9 +289,7 @@ def test_a_small_network_computes_what_its_description_says(name, samples):
     latent = plain.latent(padded)
 
     def by_steps(folded: Tensor) -> Tensor:
-        return torch.cat(folded.chunk(tokenizer.quantizer.steps, dim=1), dim=-1)[
-            ..., torch.arange(latent.shape[-1]).reshape(tokenizer.quantizer.steps, -1).T.flatten()
-        ]
+        return rearrange(folded, "b (s c) t -> b c (t s)", s=tokenizer.quantizer.steps)
 
     torch.testing.assert_close(by_steps(tokenizer.to_latent(audio)), latent, atol=1e-5, rtol=1e-5)
     levels, quantized = plain.quantize(latent, tokenizer.quantizer.strides)
