@@ -127,6 +127,7 @@ def test_the_latency_is_a_frame_and_is_none_where_all_samples_are_needed():
         ("xy-tokenizer", "windows of 30 seconds"),
         ("glm4-voice-tokenizer", "block of 4 seconds"),
         ("levo-codec", "windows of 40 seconds"),
+        ("snac-44khz", r"look up to 0\.2 seconds ahead, .*window"),
     ],
 )
 def test_a_system_that_cannot_stream_says_why(name, reason):

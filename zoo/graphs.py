@@ -62,8 +62,8 @@ def export_onnx(tokenizer: Tokenizer | str | Path, out: str | Path) -> Path:
 
     `encoder.onnx` turns `signal` into `codes`, `decoder.onnx` turns `codes` into `signal`, in the layouts of
     `Tokenizer.encode` and `decode`, without `lengths`, `size` or other options. The batch may have any size, and so may
-    the signal where `spec.variable_size` is true: audio of at least two code positions, clips of at most
-    `spec.chunk_frames` frames. Values are not checked: NaN or codes out of range are not reported. A decoder that
+    the signal where `spec.variable_size` is true: audio of more than `spec.frame_multiple` code positions, clips of at
+    most `spec.chunk_frames` frames. Values are not checked: NaN or codes out of range are not reported. A decoder that
     samples draws its own noise. Long signals are not cut into chunks.
 
     Args:

@@ -41,7 +41,8 @@ class TokenizerSpec:
         `embed` have `size`; without it, codes stand for an image of `resolution` if they can.
     residual: whether the first few codebooks are a coarser code, which can be decoded alone. default_codebooks: how
         many of them `encode` uses unless told otherwise; None: all.
-    extra_frame: whether audio of whole frames gets one frame more, of silence.
+    extra_frame: whether audio of whole frames gets one frame more, of silence. frame_multiple: number of frames that
+        are encoded and decoded together (audio): silence is added up to a multiple of it.
     chunk_frames: frames that are encoded together (video); longer clips are encoded in windows of this length. None: a
         clip of any length is encoded as a whole.
     causal: whether codes depend on the past alone; in video, the first frame then has a grid step of its own.
@@ -73,6 +74,7 @@ class TokenizerSpec:
     residual: bool = False
     default_codebooks: int | None = None
     extra_frame: bool = False
+    frame_multiple: int = 1
     chunk_frames: int | None = None
     causal: bool = False
     variable_size: bool = True

@@ -43,6 +43,8 @@ def test_wavtokenizer_with_75_tokens_a_second_is_at_parity():
         "open-magvit2-256",
         "qwen3-tts-12hz",
         "robusttok",
+        "snac-24khz",
+        "snac-44khz",
         "speechtokenizer-hubert-avg",
         "titok-s-128",
         "tokenbridge-kl16",

@@ -31,6 +31,7 @@ def test_it_computes_what_pytorch_does():
     ("ours", "reference", "x"),
     [
         (WeightNormConv1d(4, 6, 5, dilation=3, padding=6), nn.Conv1d(4, 6, 5, dilation=3, padding=6), (2, 4, 31)),
+        (WeightNormConv1d(6, 6, 5, groups=6, bias=False), nn.Conv1d(6, 6, 5, groups=6, bias=False), (2, 6, 31)),
         (
             WeightNormConvTranspose1d(6, 4, 10, 5, padding=3, output_padding=1),
             nn.ConvTranspose1d(6, 4, 10, 5, padding=3, output_padding=1),

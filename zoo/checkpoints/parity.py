@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from zoo import checkpoints, registry
@@ -145,6 +146,7 @@ def compare(
     for key, array in golden.items():
         if key not in axes and array.shape == ours[key].movedim(1, -1).shape != ours[key].shape:
             golden[key] = array = array.movedim(-1, 1)  # channels last, which the manifest does not state
+        golden[key] = array = side_by_side(array, ours[key].shape)
         if is_atoms(axes.get(key)):  # the reference has only the first few of our five
             ours[key] = ours[key][:, :, : array.shape[2]]
         if array.squeeze().shape != ours[key].squeeze().shape:
@@ -242,6 +244,13 @@ def _all_atoms(coordinates: Tensor, mask: Tensor | None) -> Tensor:
         empty = (coordinates == 0).flatten(2).all(dim=2)
         atoms[empty & ~mask.bool().reshape(empty.shape)] = torch.nan
     return atoms
+
+
+def side_by_side(array: Tensor, shape: torch.Size) -> Tensor:
+    """Return `[B, channels, time]` in a `shape` with several of its steps side by side in the channels of one."""
+    if array.ndim != 3 or len(shape) != 3 or array.shape[2] <= shape[2] or array.numel() != shape.numel():
+        return array
+    return rearrange(array, "b c (t s) -> b (s c) t", t=shape[2])
 
 
 def is_atoms(axes: str | None) -> bool:

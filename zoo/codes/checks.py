@@ -14,6 +14,7 @@ from torch import Tensor
 from zoo import modalities
 from zoo.errors import InputError
 from zoo.modalities.base import INTEGERS, special_kind
+from zoo.tracing import values_are_readable
 
 if TYPE_CHECKING:
     from zoo.spec import TokenizerSpec
@@ -138,6 +139,11 @@ def check_layout(codes: Any, spec: TokenizerSpec) -> None:
         raise InputError(f"expected codes as {layout} (on the grid), got {list(codes.shape)}")
     if codes.numel() == 0:
         raise InputError(f"expected codes as {layout}, got an empty tensor {list(codes.shape)}")
+    if values_are_readable(codes) and codes.shape[2] % spec.frame_multiple:
+        raise InputError(
+            f"{spec.name} decodes {spec.frame_multiple} frames together: expected a multiple of {spec.frame_multiple} "
+            f"frames, got {codes.shape[2]}"
+        )
     if spec.variable_size or spec.scales:
         return
     whole = spec.fixed_grid

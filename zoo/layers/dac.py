@@ -13,12 +13,13 @@ DILATIONS = (1, 3, 9)  # of the residual units of a stage
 
 
 class ResidualUnit(nn.Module):
-    """gain: the norms of the last convolution at the start."""
+    """gain: the norms of the last convolution at the start. depthwise: whether a channel's first one sees it alone."""
 
-    def __init__(self, channels: int, dilation: int, activation: Activation, gain: float):
+    def __init__(self, channels: int, dilation: int, activation: Activation, gain: float, depthwise: bool):
         super().__init__()
         self.act1 = activation(channels)
-        self.conv1 = WeightNormConv1d(channels, channels, 7, dilation=dilation, padding=3 * dilation)
+        groups = channels if depthwise else 1
+        self.conv1 = WeightNormConv1d(channels, channels, 7, dilation=dilation, padding=3 * dilation, groups=groups)
         self.act2 = activation(channels)
         self.conv2 = WeightNormConv1d(channels, channels, 1)
         nn.init.constant_(self.conv2.weight_g, gain)
@@ -27,16 +28,25 @@ class ResidualUnit(nn.Module):
         return x + self.conv2(self.act2(self.conv1(self.act1(x))))
 
 
-def residual_units(channels: int, activation: Activation, gain: float) -> nn.Sequential:
-    return nn.Sequential(*(ResidualUnit(channels, dilation, activation, gain) for dilation in DILATIONS))
+def residual_units(channels: int, activation: Activation, gain: float, depthwise: bool) -> nn.Sequential:
+    return nn.Sequential(*(ResidualUnit(channels, dilation, activation, gain, depthwise) for dilation in DILATIONS))
 
 
 class EncoderStage(nn.Module):
-    """`[B, channels_in, steps]` to `[B, channels_out, steps / stride]`; `gain` as in `ResidualUnit`."""
+    """`[B, channels_in, steps]` to `[B, channels_out, steps / stride]`; `gain` and `depthwise` as in `ResidualUnit`."""
 
-    def __init__(self, channels_in: int, channels_out: int, stride: int, activation: Activation, gain: float = 1.0):
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        stride: int,
+        activation: Activation,
+        gain: float = 1.0,
+        *,
+        depthwise: bool = False,
+    ):
         super().__init__()
-        self.units = residual_units(channels_in, activation, gain)
+        self.units = residual_units(channels_in, activation, gain, depthwise)
         self.act = activation(channels_in)
         padding = stride // 2 + stride % 2
         self.conv = WeightNormConv1d(channels_in, channels_out, 2 * stride, stride, padding=padding)
@@ -46,16 +56,25 @@ class EncoderStage(nn.Module):
 
 
 class DecoderStage(nn.Module):
-    """`[B, channels_in, steps]` to `[B, channels_out, steps * stride]`; `gain` as in `ResidualUnit`."""
+    """`[B, channels_in, steps]` to `[B, channels_out, steps * stride]`; `gain` and `depthwise` as in `ResidualUnit`."""
 
-    def __init__(self, channels_in: int, channels_out: int, stride: int, activation: Activation, gain: float = 1.0):
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        stride: int,
+        activation: Activation,
+        gain: float = 1.0,
+        *,
+        depthwise: bool = False,
+    ):
         super().__init__()
         self.act = activation(channels_in)
         odd = stride % 2
         self.conv = WeightNormConvTranspose1d(
             channels_in, channels_out, 2 * stride, stride, padding=stride // 2 + odd, output_padding=odd
         )
-        self.units = residual_units(channels_out, activation, gain)
+        self.units = residual_units(channels_out, activation, gain, depthwise)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.units(self.conv(self.act(x)))

@@ -1,9 +1,9 @@
 """Weight normalisation (arXiv 1602.07868) by plain modules, which can be pickled, copied and exported.
 
 Their parameters: `weight_v`, the directions, of any length; `weight_g`, the norm of each kernel, with the axes of
-`weight_v`, of which only the first is longer than 1; `bias`. The norms start so that the variance of what passes
-through is kept: the norms of PyTorch's own start shrink it threefold at every layer, until a deep encoder returns
-little but the sum of its biases, which start at 0.
+`weight_v`, of which only the first is longer than 1; `bias`, where there is one. The norms start so that the variance
+of what passes through is kept: the norms of PyTorch's own start shrink it threefold at every layer, until a deep
+encoder returns little but the sum of its biases, which start at 0.
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ from torch import Tensor, nn
 
 
 class WeightNorm(nn.Module):
-    """A bias, and a weight each of whose slices along the first axis has a learned direction and a learned norm."""
+    """A weight each of whose slices along the first axis has a learned direction and a learned norm."""
 
-    def __init__(self, directions: Tensor, norm: float, channels_out: int):
+    def __init__(self, directions: Tensor, norm: float):
         super().__init__()
         self.weight_g = nn.Parameter(torch.full((len(directions), *[1] * (directions.ndim - 1)), norm))
         self.weight_v = nn.Parameter(directions.detach())
-        self.bias = nn.Parameter(torch.zeros(channels_out))
 
     @property
     def weight(self) -> Tensor:
@@ -33,7 +32,10 @@ class WeightNorm(nn.Module):
 
 
 class WeightNormConv1d(WeightNorm):
-    """Convolution of `[B, channels_in, time]`; each output channel's kernel `[channels_in, kernel_size]` has a norm."""
+    """Convolution of `[B, channels_in, time]`; each output channel's kernel has a norm.
+
+    groups: number of groups that the channels are in, each of which sees only its own. bias: whether there is one.
+    """
 
     def __init__(
         self,
@@ -44,12 +46,15 @@ class WeightNormConv1d(WeightNorm):
         *,
         dilation: int = 1,
         padding: int = 0,
+        groups: int = 1,
+        bias: bool = True,
     ):
-        super().__init__(nn.Conv1d(channels_in, channels_out, kernel_size).weight, 1.0, channels_out)
-        self.stride, self.dilation, self.padding = stride, dilation, padding
+        super().__init__(nn.Conv1d(channels_in, channels_out, kernel_size, groups=groups).weight, 1.0)
+        self.bias = nn.Parameter(torch.zeros(channels_out)) if bias else None
+        self.stride, self.dilation, self.padding, self.groups = stride, dilation, padding, groups
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv1d(x, self.weight, self.bias, self.stride, self.padding, self.dilation)
+        return F.conv1d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 class WeightNormConvTranspose1d(WeightNorm):
@@ -66,7 +71,8 @@ class WeightNormConvTranspose1d(WeightNorm):
         output_padding: int = 0,
     ):
         directions = nn.ConvTranspose1d(channels_in, channels_out, kernel_size).weight
-        super().__init__(directions, math.sqrt(channels_out * stride / channels_in), channels_out)
+        super().__init__(directions, math.sqrt(channels_out * stride / channels_in))
+        self.bias = nn.Parameter(torch.zeros(channels_out))
         self.stride, self.padding, self.output_padding = stride, padding, output_padding
 
     def forward(self, x: Tensor) -> Tensor:
@@ -77,7 +83,8 @@ class WeightNormLinear(WeightNorm):
     """Linear map of the last axis, in the data type of what comes in; the weights of each output have a norm."""
 
     def __init__(self, features_in: int, features_out: int):
-        super().__init__(nn.Linear(features_in, features_out).weight, 1.0, features_out)
+        super().__init__(nn.Linear(features_in, features_out).weight, 1.0)
+        self.bias = nn.Parameter(torch.zeros(features_out))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight.to(x.dtype), self.bias.to(x.dtype))

@@ -79,11 +79,12 @@ class AudioModality(Modality):
             )
 
     def code_length(self, spec: TokenizerSpec, length: int, window: int | None) -> int:
-        return length // spec.hop_length + 1 if spec.extra_frame else super().code_length(spec, length, window)
+        frames = length // spec.hop_length + 1 if spec.extra_frame else super().code_length(spec, length, window)
+        return frames + -frames % spec.frame_multiple
 
     def pad(self, x: Tensor, spec: TokenizerSpec) -> Tensor:
-        """Pad with silence to a whole number of frames."""
-        return F.pad(x, (0, -x.shape[-1] % spec.hop_length))
+        """Pad with silence to a whole number of frames, which is a multiple of `spec.frame_multiple`."""
+        return F.pad(x, (0, -x.shape[-1] % (spec.hop_length * spec.frame_multiple)))
 
     def example(self, spec: TokenizerSpec, batch: int, size: tuple[int, ...], generator: torch.Generator) -> Tensor:
         return super().example(spec, batch, size, generator) - 0.5

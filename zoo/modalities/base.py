@@ -263,10 +263,8 @@ class Modality(ABC):
         """Return small sizes of signals that the network takes: one that fits the grid, and one that does not."""
         if not spec.variable_size:
             return [spec.resolution or ()]
-        return [
-            tuple(3 * step for step in spec.downsample),
-            tuple(2 * step + step // 2 + 1 for step in spec.downsample),
-        ]
+        steps = [step * spec.frame_multiple for step in spec.downsample]
+        return [tuple(3 * step for step in steps), tuple(2 * step + step // 2 + 1 for step in steps)]
 
     def example(self, spec: TokenizerSpec, batch: int, size: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Return a batch of random signals in the public layout, float32 on the CPU."""
