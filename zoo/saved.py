@@ -223,7 +223,8 @@ def _try_out(tokenizer: Tokenizer, source: Path) -> None:
     """
     spec, modality = tokenizer.spec, tokenizer.modality
     for size in modality.sizes(spec):
-        padded = (math.ceil(length / step) * step for length, step in zip(size, spec.downsample, strict=True))
+        steps = spec.downsample or (1,) * len(size)  # a network of one size pads nothing
+        padded = (math.ceil(length / step) * step for length, step in zip(size, steps, strict=True))
         if spec.channels * math.prod(padded) > TRIED:
             raise CheckpointError(f"{source}: states a network for signals of at least {size}, too large to try out")
         try:
