@@ -42,6 +42,8 @@ class TokenizerSpec:
     residual: whether the first few codebooks are a coarser code, which can be decoded alone. default_codebooks: how
         many of them `encode` uses unless told otherwise; None: all.
     extra_frame: whether audio of whole frames gets one frame more, of silence.
+    feature_hop: samples of a frame of the features (a spectrogram) that the network takes; an unfinished one at the end
+        has no part in the codes, unless it is the only one (audio).
     chunk_frames: frames that are encoded together (video); longer clips are encoded in windows of this length. None: a
         clip of any length is encoded as a whole.
     causal: whether codes depend on the past alone; in video, the first frame then has a grid step of its own.
@@ -73,6 +75,7 @@ class TokenizerSpec:
     residual: bool = False
     default_codebooks: int | None = None
     extra_frame: bool = False
+    feature_hop: int = 1
     chunk_frames: int | None = None
     causal: bool = False
     variable_size: bool = True

@@ -45,7 +45,7 @@ class CausalAttention(nn.Module):
             rearrange(project(x), "b t (h d) -> b h t d", h=self.num_heads)
             for project in (self.query, self.key, self.value)
         )
-        q, k = rotate(q, steps), rotate(k, steps)
+        q, k = (rotate(x, steps.cos, steps.sin) for x in (q, k))
         if memory is not None:
             if self in memory:
                 earlier_keys, earlier_values = memory[self]
@@ -125,10 +125,10 @@ def angles(first: int, steps: int, head_dim: int, device: torch.device) -> tuple
     return angle.cos(), angle.sin()
 
 
-def rotate(x: Tensor, steps: Steps) -> Tensor:
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Return `[B, heads, time, head_dim]` with dimensions i and i + head_dim / 2 turned by the angle of their step."""
     one, other = x.float().chunk(2, dim=-1)
-    turned = torch.cat([one * steps.cos - other * steps.sin, other * steps.cos + one * steps.sin], dim=-1)
+    turned = torch.cat([one * cos - other * sin, other * cos + one * sin], dim=-1)
     return turned.to(x.dtype)
 
 
