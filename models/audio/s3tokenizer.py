@@ -104,8 +104,8 @@ class S3Tokenizer(Tokenizer):
 
     encode_options = ("chunk_seconds",)
     encode_only = (
-        "its tokens become speech in CosyVoice's flow-matching model and vocoder, which also take a voice and a prompt, "
-        "and which zoo does not have"
+        "its tokens become speech in CosyVoice's flow-matching model and vocoder, which also take a voice and a "
+        "prompt, and which zoo does not have"
     )
     cannot_stream = (
         "a token depends on its whole window of 30 seconds, and the level of the loudest passage of a clip is part of "

@@ -41,7 +41,9 @@ def read_onnx(path: Path) -> Mapping[str, Tensor]:
     """
     with path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    graph = [field for number, message in fields(memoryview(mapped)) if number == MODEL_GRAPH for field in inside(message)]
+    graph = [
+        field for number, message in fields(memoryview(mapped)) if number == MODEL_GRAPH for field in inside(message)
+    ]
     if not graph:
         raise ValueError("no graph of ONNX's")
     nodes = [read_node(inside(message)) for number, message in graph if number == GRAPH_NODE]
