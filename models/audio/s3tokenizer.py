@@ -102,6 +102,7 @@ class S3Tokenizer(Tokenizer):
     The spec's `quantizer`, "vq" or "fsq", says which one there is.
     """
 
+    encoder: Encoder
     encode_options = ("chunk_seconds",)
     encode_only = (
         "its tokens become speech in CosyVoice's flow-matching model and vocoder, which also take a voice and a "

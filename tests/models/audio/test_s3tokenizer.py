@@ -245,7 +245,7 @@ def test_embed_gives_rows_of_the_codebook_or_the_rounded_numbers(tokenizer, plai
         assert torch.equal(vectors, plain.quantizer._codebook.embed[codes[0, 0]])
 
 
-def test_bfloat16_weights_do_not_round_the_projection(tokenizer, plain):
+def test_autocast_does_not_change_what_is_quantized(tokenizer):
     latent = torch.randn(1, WIDTH, 50, generator=torch.Generator().manual_seed(0))
     codes = tokenizer.quantize(latent)
     with torch.autocast("cpu", torch.bfloat16):
