@@ -126,6 +126,7 @@ def test_the_latency_is_a_frame_and_is_none_where_all_samples_are_needed():
         ("bigcodec", r"look 0\.3 seconds ahead"),
         ("xy-tokenizer", "windows of 30 seconds"),
         ("glm4-voice-tokenizer", "block of 4 seconds"),
+        ("s3-tokenizer-v2-25hz", "window of 30 seconds"),
         ("levo-codec", "windows of 40 seconds"),
         ("snac-44khz", r"look up to 0\.2 seconds ahead, .*window"),
     ],

@@ -43,6 +43,8 @@ class TokenizerSpec:
         many of them `encode` uses unless told otherwise; None: all.
     extra_frame: whether audio of whole frames gets one frame more, of silence. frame_multiple: number of frames that
         are encoded and decoded together (audio): silence is added up to a multiple of it.
+    feature_hop: samples of a frame of the features (a spectrogram) that the network takes; an unfinished one at the end
+        has no part in the codes, unless it is the only one (audio).
     chunk_frames: frames that are encoded together (video); longer clips are encoded in windows of this length. None: a
         clip of any length is encoded as a whole.
     causal: whether codes depend on the past alone; in video, the first frame then has a grid step of its own.
@@ -75,6 +77,7 @@ class TokenizerSpec:
     default_codebooks: int | None = None
     extra_frame: bool = False
     frame_multiple: int = 1
+    feature_hop: int = 1
     chunk_frames: int | None = None
     causal: bool = False
     variable_size: bool = True

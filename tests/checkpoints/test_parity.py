@@ -86,8 +86,17 @@ def test_each_part_of_a_tokenizer_is_at_parity(name, golden, part):
 
 
 @pytest.mark.slow
-def test_a_published_variant_that_only_encodes_is_at_parity():
-    name = "glm4-voice-tokenizer"
+@pytest.mark.parametrize(
+    "name",
+    [
+        "glm4-voice-tokenizer",
+        "s3-tokenizer-v1-25hz",
+        "s3-tokenizer-v1-50hz",
+        "s3-tokenizer-v2-25hz",
+        "s3-tokenizer-v3-25hz",
+    ],
+)
+def test_a_published_variant_that_only_encodes_is_at_parity(name):
     report = parity(name, GOLDENS / name / "manifest.json", GOLDENS / name / "golden.npz")
     assert {"latent", "quantized"} == set(report.differences)
     assert report.passed, report

@@ -306,6 +306,12 @@ def test_fsq_is_the_published_formula(levels):
     assert torch.equal(output.codes[:, 0], code)
 
 
+def test_fsq_reaches_as_far_as_its_stretch():
+    border = torch.tensor([[math.atanh(0.4996)], [math.atanh(0.5004)], [math.atanh(0.5006)]])
+    assert FSQ((3,)).encode(border).tolist() == [[2], [2], [2]]
+    assert FSQ((3,), stretch=0.999).encode(border).tolist() == [[1], [1], [2]]
+
+
 def test_fsq_agrees_with_vector_quantize_pytorch():
     levels = [8, 8, 8, 5, 5, 5]
     package = vector_quantize_pytorch.FSQ(levels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,17 @@ from torch import Tensor
 
 from zoo.checkpoints.archives import read_torch_file
 from zoo.checkpoints.keymap import described
+from zoo.checkpoints.onnx import read_onnx
 from zoo.errors import CheckpointError
+
+READERS: dict[str, Callable[[Path], Any]] = {".safetensors": load_file, ".onnx": read_onnx}
 
 
 def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
-    """Read a safetensors file, a pickled checkpoint or a TorchScript archive, mapped where the format allows.
+    """Read a safetensors file, a pickled checkpoint, a TorchScript archive or an ONNX graph, mapped where possible.
 
-    From a TorchScript archive the tensors are read, and none of its code is run. A pickle may hold tensors, plain
-    values and other objects of training, which are dropped; one that names anything else is refused.
+    From a TorchScript archive and an ONNX graph the tensors are read, and nothing of them is run. A pickle may hold
+    tensors, plain values and other objects of training, which are dropped; one that names anything else is refused.
 
     Raises:
         CheckpointError: no such file, truncated, of another format, or a pickle that could run code.
@@ -28,7 +31,7 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
     path = Path(path)
     try:
         _check_is_file(path)
-        checkpoint = load_file(path) if path.suffix == ".safetensors" else read_torch_file(path)
+        checkpoint = READERS.get(path.suffix, read_torch_file)(path)
     except CheckpointError:
         raise
     except Exception as error:

@@ -157,7 +157,7 @@ def check_layout(codes: Any, spec: TokenizerSpec) -> None:
 def largest_size(spec: TokenizerSpec, grid: tuple[int, ...]) -> tuple[int, ...]:
     """The largest signal that codes on `grid` stand for."""
     first, *others = (length * step for length, step in zip(grid, spec.downsample, strict=True))
-    return bisect_right(range(1, first + 1), grid[0], key=spec.code_length), *others
+    return bisect_right(range(1, first + spec.feature_hop), grid[0], key=spec.code_length), *others
 
 
 def times(lengths: Sequence[int]) -> str:

@@ -7,6 +7,7 @@ Audio is at 16 kHz; a mel frame is 10 ms, and the convolutions leave one frame f
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,7 @@ WINDOW_SECONDS = 30  # what Whisper's positions reach
 
 
 class LogMel(nn.Module):
-    """Log-mel spectrogram: `[B, samples]`, samples a multiple of 160, to float32 `[B, bands, samples / 160]`.
+    """Log-mel spectrogram: `[B, samples]`, more than 200 of them, to float32 `[B, bands, floor(samples / 160)]`.
 
     Bands have Slaney's scale and norms, up to 8 kHz. What is weaker than the item's loudest value by more than 80 dB
     is lifted to that level, so that silence after a clip changes nothing else, and a louder passage does.
@@ -33,11 +34,39 @@ class LogMel(nn.Module):
         self.register_buffer("filters", mel_filters(bands), persistent=False)
 
     def forward(self, audio: Tensor) -> Tensor:
-        window = torch.hann_window(N_FFT, device=audio.device)
-        spectrum = torch.stft(audio.float(), N_FFT, HOP_LENGTH, window=window, return_complex=True)[..., :-1]
+        log = self.log_of(spectrum(audio, center=True)[..., :-1])
+        return lifted(log, log.amax(dim=(1, 2), keepdim=True))
+
+    def log_of(self, spectrum: Tensor) -> Tensor:
         power = spectrum.real.square() + spectrum.imag.square()
-        mel = (self.filters.float().mT @ power).clamp(min=1e-10).log10()
-        return (torch.maximum(mel, mel.amax(dim=(1, 2), keepdim=True) - 8) + 4) / 4
+        return (self.filters.float().mT @ power).clamp(min=1e-10).log10()
+
+    def in_windows(self, audio: Tensor, window: int, step: int) -> Iterator[Tensor]:
+        """Yield `forward`'s result in windows of `window` frames that start `step` apart, until one reaches the end.
+
+        Beside the logarithms of the whole, no more than a window is computed at once.
+        """
+        frames = audio.shape[-1] // HOP_LENGTH
+        padded = F.pad(audio.float(), (N_FFT // 2, N_FFT // 2), mode="reflect")
+        log = padded.new_empty(len(audio), self.filters.shape[1], frames)
+        for start in range(0, frames, window):
+            stop = min(start + window, frames)
+            part = padded[:, start * HOP_LENGTH : (stop - 1) * HOP_LENGTH + N_FFT]
+            log[..., start:stop] = self.log_of(spectrum(part, center=False))
+        loudest = log.amax(dim=(1, 2), keepdim=True)
+        for start in range(0, max(frames - window, 0) + step, step):
+            yield lifted(log[..., start : start + window], loudest)
+
+
+def spectrum(audio: Tensor, *, center: bool) -> Tensor:
+    """Return complex `[B, 201, frames]`; `center` reflects half a window at either end of the audio."""
+    window = torch.hann_window(N_FFT, device=audio.device)
+    return torch.stft(audio.float(), N_FFT, HOP_LENGTH, window=window, center=center, return_complex=True)
+
+
+def lifted(log: Tensor, loudest: Tensor) -> Tensor:
+    """Return decimal logarithms, none of them less than `loudest` by more than 8, in about -1 to 1."""
+    return (torch.maximum(log, loudest - 8) + 4) / 4
 
 
 def mel_filters(bands: int) -> Tensor:
@@ -62,13 +91,13 @@ def sinusoids(length: int, width: int, device: torch.device | None = None) -> Te
 class Stem(nn.Module):
     """Two convolutions, of which the second halves the frames: `[B, bands, frames]` to `[B, ceil(frames / 2), width]`.
 
-    A causal one sees no frame after its own.
+    A causal one sees no frame after its own. Of a first one with `stride` 2, the second sees `ceil(frames / 2)`.
     """
 
-    def __init__(self, bands: int, width: int, *, causal: bool = False):
+    def __init__(self, bands: int, width: int, *, causal: bool = False, stride: int = 1):
         super().__init__()
         self.pads = (2, 0) if causal else (1, 1)
-        self.conv1 = nn.Conv1d(bands, width, 3)
+        self.conv1 = nn.Conv1d(bands, width, 3, stride=stride)
         self.conv2 = nn.Conv1d(width, width, 3, stride=2)
 
     def forward(self, mel: Tensor) -> Tensor:
@@ -88,11 +117,14 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor, allowed: Tensor | None) -> Tensor:
+        q, k, v = (self.heads(project(x)) for project in (self.query, self.key, self.value))
+        return self.attend(q, k, v, allowed)
+
+    def heads(self, x: Tensor) -> Tensor:
         # Contiguous, because PyTorch otherwise uses a kernel that stores the matrix of all frames by all frames.
-        q, k, v = (
-            rearrange(project(x), "b t (h c) -> b h t c", h=self.num_heads).contiguous()
-            for project in (self.query, self.key, self.value)
-        )
+        return rearrange(x, "b t (h c) -> b h t c", h=self.num_heads).contiguous()
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None) -> Tensor:
         attended = F.scaled_dot_product_attention(q, k, v, allowed)
         return self.out(rearrange(attended, "b h t c -> b t (h c)"))
 
@@ -103,10 +135,10 @@ class Layer(nn.Module):
     allowed: bool `[frames, frames]`, which keys (last axis) a query sees; None: all of them.
     """
 
-    def __init__(self, width: int, num_heads: int, hidden_dim: int):
+    def __init__(self, width: int, num_heads: int, hidden_dim: int, attention: type[Attention] = Attention):
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
-        self.attention = Attention(width, num_heads)
+        self.attention = attention(width, num_heads)
         self.norm2 = nn.LayerNorm(width)
         self.expand = nn.Linear(width, hidden_dim)
         self.contract = nn.Linear(hidden_dim, width)

@@ -79,7 +79,10 @@ class AudioModality(Modality):
             )
 
     def code_length(self, spec: TokenizerSpec, length: int, window: int | None) -> int:
-        frames = length // spec.hop_length + 1 if spec.extra_frame else super().code_length(spec, length, window)
+        if spec.extra_frame:
+            return length // spec.hop_length + 1
+        features = max(length // spec.feature_hop, 1)
+        frames = super().code_length(spec, features * spec.feature_hop, window)
         return frames + -frames % spec.frame_multiple
 
     def pad(self, x: Tensor, spec: TokenizerSpec) -> Tensor:

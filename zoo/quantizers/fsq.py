@@ -15,7 +15,7 @@ from zoo.quantizers.base import Quantizer, QuantizerOutput, straight_through, wi
 class FSQ(Quantizer):
     """Each channel is bounded by a tanh and rounded to one of a few levels; all channels together are one code.
 
-    Source: Mentzer 2023 (arXiv 2309.15505). With h = 1.001 (levels - 1) / 2, o = 1/2 for an even number of
+    Source: Mentzer 2023 (arXiv 2309.15505). With h = stretch (levels - 1) / 2, o = 1/2 for an even number of
     levels and 0 for an odd one, s = atanh(o / h): n = round(tanh(z + s) h - o), half to even. `quantized` is
     n / floor(levels / 2); the code is Σ (n + floor(levels / 2)) × product of the levels before, so the first
     channel is the least significant digit. The gradient goes straight through the rounding, but not the tanh.
@@ -24,9 +24,10 @@ class FSQ(Quantizer):
     Args:
         levels: number of levels of each channel, at least 3 (one of 2 levels would never be reached, because of the
             published bound).
+        stretch: how far the tanh reaches, as a factor of the outermost levels.
     """
 
-    def __init__(self, levels: Sequence[int]):
+    def __init__(self, levels: Sequence[int], *, stretch: float = 1.001):
         levels = tuple(levels)
         if not levels or min(levels) < 3 or math.prod(levels) > 2**62:
             raise InputError(f"expected 3 levels or more a channel, 2^62 codes at most, got {list(levels)}")
@@ -34,7 +35,7 @@ class FSQ(Quantizer):
         self.levels = levels
         self.strides = tuple(math.prod(levels[:channel]) for channel in range(len(levels)))
         self.middle = tuple(level // 2 for level in levels)
-        self.half_range = tuple(1.001 * (level - 1) / 2 for level in levels)
+        self.half_range = tuple(stretch * (level - 1) / 2 for level in levels)
         self.offset = tuple(0.0 if level % 2 else 0.5 for level in levels)
 
     def encode(self, z: Tensor) -> Tensor:
