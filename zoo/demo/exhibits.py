@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from torch import Tensor
 
@@ -20,6 +21,7 @@ from zoo.transcode import Figures, Reconstruction
 
 # The classical codec of a modality that is shown at the setting whose size is nearest.
 RIVALS = {"image": "JPEG", "audio": "Opus", "video": "H.264"}
+COARSEST_LAST = ("H.264",)  # of its settings; of the other codecs, the coarsest is the first
 # How a reconstruction is moved onto the original before it is shown and written, where it can lie anywhere.
 ALIGNMENTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"structure": superposed}
 
@@ -28,8 +30,8 @@ ALIGNMENTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"structure": superp
 class Part:
     """A reconstruction.
 
-    label: what it was decoded from. signal: float32 without batch axis. bytes: size of the codes or of the codec's data.
-    quality: the first metric of the modality in words.
+    label: what it was decoded from. signal: float32 without batch axis. bytes: size of the codes, or of the codec's
+    data. quality: the first metric of the modality in words.
     """
 
     label: str
@@ -44,8 +46,8 @@ class Exhibit:
 
     input: name of the input. spec, figures: of the tokenizer and of the result. original: float32 without batch axis.
     frame_rate: frames per second of video. codes: `[num_codebooks, *grid]`. parts: what the first few codes decode to,
-    and all of them last. rival: the classical codec; None where there is none. letters: one for each code, where another
-    tokenizer writes the same signal in letters.
+    and all of them last. rival: the classical codec; None where there is none. letters: one for each code, where
+    another tokenizer writes the same signal in letters.
     """
 
     input: str
@@ -126,19 +128,24 @@ def rival(original: Tensor, num_bytes: float, spec: TokenizerSpec) -> Part | Non
 
     None where there is no such codec for the modality, or in the libraries that are installed.
     """
-    codecs = settings_of_rival(spec.modality, spec.sample_rate, spec.channels)
-    sizes = [(codec, *codec.compress(original)) for codec in codecs]
-    if not sizes:
+    tried: list[tuple[Codec, float, Any]] = []
+    for codec in settings_of_rival(spec.modality, spec.sample_rate, spec.channels):
+        tried.append((codec, *codec.compress(original)))
+        if tried[-1][1] >= num_bytes:  # the next settings only take more
+            break
+    if not tried:
         return None
-    codec, size, payload = min(sizes, key=lambda found: abs(math.log(found[1] / num_bytes)))
+    codec, size, payload = min(tried, key=lambda found: abs(math.log(found[1] / num_bytes)))
     restored = codec.restore(payload, original)
     return Part(codec.label, restored[0], size, quality_text(restored, original, spec))
 
 
 @cache
 def settings_of_rival(modality: str, sample_rate: int | None, channels: int) -> list[Codec]:
+    """Return the settings of the modality's classical codec from the coarsest to the finest."""
     if modality not in RIVALS:
         return []
-    of_audio = {} if sample_rate is None else {"sample_rate": sample_rate, "channels": channels}
+    of_audio: dict[str, int] = {} if sample_rate is None else {"sample_rate": sample_rate, "channels": channels}
     codecs, _ = classical_codecs(Preprocessing(modality=modality, **of_audio))
-    return [codec for codec in codecs if codec.method == RIVALS[modality]]
+    found = [codec for codec in codecs if codec.method == RIVALS[modality]]
+    return found[::-1] if RIVALS[modality] in COARSEST_LAST else found

@@ -57,8 +57,8 @@ def summary(shown: Exhibit) -> Summary:
 
 
 def squared(codes: Image.Image) -> Image.Image:
-    """Enlarge an image of codes by a whole number, as far as the tile has room, in the middle of a white tile."""
-    scale = max(1, SIDE // max(codes.size))
+    """Enlarge an image of codes to the width or height of a white tile, in its middle."""
+    scale = -(-SIDE // max(codes.size))
     large = codes.resize((codes.width * scale, codes.height * scale), Image.Resampling.NEAREST)
     large.thumbnail((SIDE, SIDE))
     tile = Image.new("RGBA", (SIDE, SIDE), "white")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from torch import Tensor
 
 from zoo import modalities, registry, saved
@@ -107,7 +109,7 @@ class Demo:
         overwrite: bool = False,
     ):
         self.folder = Path(out) if out is not None else next(name for name in numbered("zoo-demo") if not name.exists())
-        self.page, self.poster = self.folder / "index.html", self.folder / "poster.png"
+        self.page, self.poster = self.folder / "index.html", self.folder / "poster.jpg"
         self.overwrite = overwrite
         inputs = [
             DemoInput(name, modality, source)
@@ -135,32 +137,39 @@ class Demo:
         load, page = cache(load_quietly), DemoPage()
         for item, spec in self._work:
             try:
-                files = self._files(item.name, spec)
-                tokenizer = load(spec.name)
-                signal = load_input(tokenizer, item)
-                result = reconstruct(tokenizer, signal.values[None])
-                letters = to_letters(load(LETTERS[spec.modality]), result.original) if spec.modality in LETTERS else ""
-                shown = exhibit(tokenizer, item.name, result, signal.frame_rate, letters)
-                written = (shown.original, *(part.signal for part in shown.parts))
-                for path, values in zip(files, written, strict=True):
-                    tokenizer.modality.write(
-                        path,
-                        values,
-                        spec,
-                        frame_rate=signal.frame_rate,
-                        pixel_aspect=signal.pixel_aspect,
-                        overwrite=self.overwrite,
-                    )
-                page.add(shown, files)
-                yield DemoResult(item.name, spec.modality, spec.name, result.figures, files)
+                with one_thread():
+                    result = self._result(item, spec, load, page)
             except Exception as error:
-                yield DemoResult(item.name, spec.modality, spec.name, error=as_zoo_error(error))
+                result = DemoResult(item.name, spec.modality, spec.name, error=as_zoo_error(error))
+            yield result
         if page.is_empty:
             return
         with atomic_path(self.poster, self.overwrite) as temporary:
-            page.poster().save(temporary, "PNG", optimize=True)
+            page.poster().save(temporary, "JPEG", quality=90, subsampling=0)
         with atomic_path(self.page, self.overwrite) as temporary:
             temporary.write_text(page.html(), encoding="utf-8")
+
+    def _result(
+        self, item: DemoInput, spec: TokenizerSpec, load: Callable[[str], Tokenizer], page: DemoPage
+    ) -> DemoResult:
+        """Encode and decode an input, write its files, and add it to the page."""
+        files = self._files(item.name, spec)
+        tokenizer = load(spec.name)
+        signal = load_input(tokenizer, item)
+        result = reconstruct(tokenizer, signal.values[None])
+        letters = to_letters(load(LETTERS[spec.modality]), result.original) if spec.modality in LETTERS else ""
+        shown = exhibit(tokenizer, item.name, result, signal.frame_rate, letters)
+        for path, values in zip(files, (shown.original, *(part.signal for part in shown.parts)), strict=True):
+            tokenizer.modality.write(
+                path,
+                values,
+                spec,
+                frame_rate=signal.frame_rate,
+                pixel_aspect=signal.pixel_aspect,
+                overwrite=self.overwrite,
+            )
+        page.add(shown)
+        return DemoResult(item.name, spec.modality, spec.name, result.figures, files)
 
     def _files(self, name: str, spec: TokenizerSpec) -> tuple[Path, ...]:
         """Return the files to write, the original first, and make their folder."""
@@ -204,6 +213,17 @@ def load_input(tokenizer: Tokenizer, item: DemoInput) -> Signal:
 def load_quietly(name: str) -> Tokenizer:
     """Load a shipped variant without the warning of its license, which the demo shows beside its results."""
     return saved.load_variant(registry.info(name), None, None).eval()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run networks on one thread: small ones are no faster on several, which then only wait for one another."""
+    number = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(number)
 
 
 def to_letters(tokenizer: Tokenizer, signal: Tensor) -> str:

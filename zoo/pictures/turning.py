@@ -44,7 +44,7 @@ def _pieces(chain: Tensor) -> list[list[float]]:
 
 
 STYLE = """
-.turning { display: block; width: 100%; aspect-ratio: 4 / 3; cursor: grab; touch-action: pan-y; }
+.turning { display: block; width: 100%; aspect-ratio: 6 / 5; cursor: grab; touch-action: pan-y; }
 """
 
 SCRIPT = """
@@ -60,7 +60,7 @@ for (const canvas of document.querySelectorAll("canvas.turning")) {
     if (canvas.width !== Math.round(width) || canvas.height !== Math.round(height)) {
       [canvas.width, canvas.height] = [Math.round(width), Math.round(height)];
     }
-    const scale = 0.46 * Math.min(width, height) / reach, ghost = getComputedStyle(canvas).getPropertyValue("--ghost");
+    const scale = 0.5 * Math.min(width, height) / reach, ghost = getComputedStyle(canvas).getPropertyValue("--ghost");
     const [cy, sy, cp, sp] = [Math.cos(yaw), Math.sin(yaw), Math.cos(pitch), Math.sin(pitch)];
     const place = (x, y, z) => {
       const turned = z * cy - x * sy;
