@@ -93,7 +93,7 @@ def test_a_protein_lies_on_its_original(tiny_dplm2, tmp_path):
     assert rmsd == pytest.approx(result.figures.quality["ca_rmsd"], abs=0.01)
 
 
-def test_own_files_are_taken_besides_the_samples(tiny, tmp_path):
+def test_own_files_are_taken_besides_the_samples(tiny_wetok, tiny_wavtokenizer, tiny_cosmos, tiny_dplm2, tmp_path):
     own = tmp_path / "own"
     own.mkdir()
     Image.new("RGB", (300, 400), "teal").save(own / "lake.png")
@@ -104,10 +104,9 @@ def test_own_files_are_taken_besides_the_samples(tiny, tmp_path):
     media.write_structure(own / "chain.cif", chain, chain="A")
     result = CliRunner().invoke(app, ["demo", str(own), "--out", str(tmp_path / "out"), "--json"])
     assert result.exit_code == 1
-    *messages, count = result.stderr.splitlines()
-    assert len(messages) == 2
-    assert all("broken" in message for message in messages)
-    assert count == "2 of 17 failed"
+    message, count = result.stderr.splitlines()
+    assert "broken" in message
+    assert count == "1 of 12 failed"
     entries = {(entry["variant"], entry["input"]): entry for entry in json.loads(result.stdout)["results"]}
     assert entries["tiny-wetok", "lake-2"]["tokens"] == entries["tiny-wetok", "lake"]["tokens"]
     assert entries["tiny-wavtokenizer", "long"]["tokens"] == 10 * 75
@@ -160,7 +159,7 @@ def test_the_demo_of_the_shipped_weights_is_quick_and_close_to_the_originals(tmp
     result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "out"), "--json"])
     assert result.exit_code == 0, result.output
     assert result.stderr == ""  # no warnings of licenses, which are a column
-    assert time.process_time() - start < 20
+    assert time.process_time() - start < 30  # with torch imported: about 10 where nothing else runs
     entries = json.loads(result.stdout)["results"]
     shipped = {name for name in zoo.list_tokenizers() if zoo.info(name).shipped is not None}
     decoding = {name for name in shipped if zoo.info(name).builder.encode_only is None}

@@ -13,7 +13,7 @@ from torch import Tensor
 from zoo import modalities
 from zoo.bench.baselines import Codec, classical_codecs
 from zoo.bench.signals import Preprocessing
-from zoo.metrics import METRICS
+from zoo.metrics import METRICS, Metric
 from zoo.pictures.structures import superposed
 from zoo.spec import PartialCodes, TokenizerSpec
 from zoo.tokenizer import Tokenizer
@@ -89,10 +89,10 @@ def exhibit(
     """Collect what is shown of a result of `tokenizer`; the arguments are fields of `Exhibit`."""
     spec, original = tokenizer.spec, result.original
 
-    def part(label: str, codes: Tensor, signal: Tensor) -> Part:
+    def part(label: str, codes: Tensor, signal: Tensor, quality: str) -> Part:
         num_bytes = codes[0, 0].numel() * spec.bits_of(codes.shape[1]) / 8
         aligned = ALIGNMENTS[spec.modality](signal[0], original[0])[None] if spec.modality in ALIGNMENTS else signal
-        return Part(label, aligned[0], num_bytes, quality_text(signal, original, spec))
+        return Part(label, aligned[0], num_bytes, quality)
 
     partial = spec.partial_of(tokenizer.size_of(original))
     *fewer, (label, _) = (partial_counts(partial) or {"reconstruction": 0}).items()
@@ -100,8 +100,11 @@ def exhibit(
     for few_label, count in fewer:
         assert partial is not None  # or there are no fewer
         codes = partial.first(result.codes, count)
-        parts.append(part(few_label, codes, tokenizer.restore(codes, original).float().cpu()))
-    parts.append(part(label, result.codes, result.reconstruction))
+        signal = tokenizer.restore(codes, original).float().cpu()
+        parts.append(part(few_label, codes, signal, quality_text(signal, original, spec)))
+    metric = first_metric(spec)
+    whole_quality = metric.phrase(result.figures.quality[metric.name])
+    parts.append(part(label, result.codes, result.reconstruction, whole_quality))
     return Exhibit(
         name,
         spec,
@@ -115,9 +118,13 @@ def exhibit(
     )
 
 
+def first_metric(spec: TokenizerSpec) -> Metric:
+    return METRICS[spec.modality][modalities.get(spec.modality).quality[0]]
+
+
 def quality_text(reconstruction: Tensor, original: Tensor, spec: TokenizerSpec) -> str:
     """Return the first metric of the modality in words."""
-    metric = METRICS[spec.modality][modalities.get(spec.modality).quality[0]]
+    metric = first_metric(spec)
     assert metric.per_item is not None  # of those that are shown for single signals
     value = float(metric.per_item(reconstruction, original, spec))
     return metric.phrase(value if math.isfinite(value) else None)
