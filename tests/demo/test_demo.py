@@ -53,36 +53,22 @@ def test_every_sample_goes_through_every_shipped_variant(tiny, tmp_path):
     for result in results:
         assert result.error is None
         assert all(path.is_file() for path in result.files)
-        assert Image.open(result.files[0]).width == 1088
         if result.modality == "audio":
-            lengths = {soundfile.info(path).frames for path in result.files[1:]}
+            lengths = {soundfile.info(path).frames for path in result.files}
             assert lengths == {soundfile.info(samples("audio")[result.input]).frames}
         elif result.modality == "video":
-            shapes = [tuple(media.load_video(path).shape) for path in result.files[1:]]
+            shapes = [tuple(media.load_video(path).shape) for path in result.files]
             assert shapes == [(3, 33, 128, 128)] * 2
     written = {path for path in work.folder.rglob("*") if path.is_file()}
-    assert written == {path for result in results for path in result.files}
+    assert written == {path for result in results for path in result.files} | {work.page, work.poster}
 
 
-def test_an_image_has_every_pixel_as_a_square(tiny_wetok, tiny_one_d_piece, tmp_path):
-    list(Demo(out=tmp_path))
-    for variant, side, scale in (("tiny-wetok", 256, 2), ("tiny-one-d-piece", 32, 6)):
-        image = zoo.load(variant).preprocess(samples("image")["lake"], resolution=side)[0]
-        expected = image.repeat_interleave(scale, dim=1).repeat_interleave(scale, dim=2)
-        with Image.open(tmp_path / variant / "lake.png") as page:
-            found = media.to_image_tensor(page.convert("RGB").crop((24, 92, 24 + scale * side, 92 + scale * side)))
-        assert (found - expected).abs().max() < 2 / 255
-
-
-def test_a_page_of_tail_drop_shows_what_one_token_and_what_all_decode_to(tiny_one_d_piece, tmp_path):
+def test_one_token_and_more_of_tail_drop_are_images_of_their_own(tiny_one_d_piece, tmp_path):
     list(Demo(out=tmp_path))
     codes = tiny_one_d_piece.encode(tiny_one_d_piece.preprocess(samples("image")["lake"]))
-    page = np.asarray(Image.open(tmp_path / "tiny-one-d-piece" / "lake.png").convert("RGB"))
-    for column, count in enumerate((1, 4, 16, 20), start=1):
-        left = 24 + column * (32 * 6 + 16)
-        found = page[95:284:6, left + 3 : left + 192 : 6]  # the middle of each pixel
-        decoded = (tiny_one_d_piece.decode(codes[..., :count])[0] * 255).permute(1, 2, 0).numpy()
-        assert np.abs(found - decoded).max() < 2
+    for count, mark in ((1, ".1-token"), (4, ".4-tokens"), (16, ".16-tokens"), (20, "")):
+        found = media.load_image(tmp_path / "tiny-one-d-piece" / f"lake{mark}.png")
+        assert (found - tiny_one_d_piece.decode(codes[..., :count])[0]).abs().max() < 1 / 255
 
 
 def test_a_residual_codec_is_heard_with_1_2_4_and_all_codebooks(tiny_residual, tmp_path):
@@ -91,10 +77,10 @@ def test_a_residual_codec_is_heard_with_1_2_4_and_all_codebooks(tiny_residual, t
     for result in results:
         assert result.error is None
         marks = [".original", ".1-codebook", ".2-codebooks", ".4-codebooks", ""]
-        assert [path.name for path in result.files[1:]] == [f"{result.input}{mark}.wav" for mark in marks]
+        assert [path.name for path in result.files] == [f"{result.input}{mark}.wav" for mark in marks]
         codes = tiny_residual.encode(tiny_residual.preprocess(samples("audio")[result.input]))
         assert result.figures.tokens == codes.numel() and codes.shape[1] == 5
-        for path, count in zip(result.files[2:], (1, 2, 4, 5), strict=True):
+        for path, count in zip(result.files[1:], (1, 2, 4, 5), strict=True):
             heard, _ = soundfile.read(path, dtype="float32")
             decoded = tiny_residual.decode(codes[:, :count], size=len(heard))[0, 0].clamp(-1, 1)
             assert np.abs(heard - decoded.numpy()).max() < 1e-4
@@ -102,12 +88,12 @@ def test_a_residual_codec_is_heard_with_1_2_4_and_all_codebooks(tiny_residual, t
 
 def test_a_protein_lies_on_its_original(tiny_dplm2, tmp_path):
     (result,) = Demo(out=tmp_path)
-    original, reconstruction = (media.read_structure(path).coordinates[:, ALPHA] for path in result.files[1:])
+    original, reconstruction = (media.read_structure(path).coordinates[:, ALPHA] for path in result.files)
     rmsd = float((original - reconstruction).square().sum(dim=-1).mean().sqrt())
     assert rmsd == pytest.approx(result.figures.quality["ca_rmsd"], abs=0.01)
 
 
-def test_own_files_are_taken_besides_the_samples(tiny, tmp_path):
+def test_own_files_are_taken_besides_the_samples(tiny_wetok, tiny_wavtokenizer, tiny_cosmos, tiny_dplm2, tmp_path):
     own = tmp_path / "own"
     own.mkdir()
     Image.new("RGB", (300, 400), "teal").save(own / "lake.png")
@@ -118,15 +104,14 @@ def test_own_files_are_taken_besides_the_samples(tiny, tmp_path):
     media.write_structure(own / "chain.cif", chain, chain="A")
     result = CliRunner().invoke(app, ["demo", str(own), "--out", str(tmp_path / "out"), "--json"])
     assert result.exit_code == 1
-    *messages, count = result.stderr.splitlines()
-    assert len(messages) == 2
-    assert all("broken" in message for message in messages)
-    assert count == "2 of 17 failed"
+    message, count = result.stderr.splitlines()
+    assert "broken" in message
+    assert count == "1 of 12 failed"
     entries = {(entry["variant"], entry["input"]): entry for entry in json.loads(result.stdout)["results"]}
     assert entries["tiny-wetok", "lake-2"]["tokens"] == entries["tiny-wetok", "lake"]["tokens"]
     assert entries["tiny-wavtokenizer", "long"]["tokens"] == 10 * 75
     assert entries["tiny-dplm2", "chain"]["tokens"] == 256
-    ((clip, frame_rate),) = media.read_video(entries["tiny-cosmos", "wide"]["files"][2], 100)
+    ((clip, frame_rate),) = media.read_video(entries["tiny-cosmos", "wide"]["files"][1], 100)
     assert (tuple(clip.shape), frame_rate) == ((3, 33, 128, 128), 30)
 
 
@@ -154,17 +139,16 @@ def test_only_images_audio_video_and_structures_are_taken(tiny, tmp_path):
         assert message in result.stderr
 
 
-def test_a_second_demo_has_a_folder_of_its_own_and_a_named_one_is_kept(tiny, tmp_path, monkeypatch):
+def test_a_second_demo_has_a_folder_of_its_own_and_a_named_one_is_kept(tiny_dplm2, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, ["demo"])
     assert result.exit_code == 0, result.output
-    assert result.stdout.endswith("The files to look at and listen to are in zoo-demo\n")
-    tables = [line.split() for line in result.stdout.splitlines() if line.startswith("variant")]
-    images, sounds, clips, structures = tables
-    assert images == ["variant", "input", "tokens", "bits", "ratio", "PSNR", "(dB)", "SSIM", "seconds"]
-    assert sounds == ["variant", "input", "tokens", "bits", "ratio", "Mel", "distance", "STOI", "seconds"]
-    assert clips == images
-    assert " ".join(structures) == "variant input tokens bits ratio CA RMSD (Å) Backbone RMSD (Å) seconds"
+    assert result.stderr == ""
+    opening, *_, last = result.stdout.splitlines()
+    assert opening.startswith("zoo turns images, sound, video and proteins into integers")
+    assert last == "Open zoo-demo/index.html in a browser: it shows and plays everything."
+    (header,) = [line.split() for line in result.stdout.splitlines() if line.startswith("input")]
+    assert header == ["input", "tokenizer", "license", "of", "the", "weights", "tokens", "bytes", "size", "closeness"]
     assert str(Demo().folder) == "zoo-demo-2"
     assert all(isinstance(result.error, zoo.MediaError) for result in Demo(out="zoo-demo"))
     assert next(iter(Demo(out="zoo-demo", overwrite=True))).error is None
@@ -174,7 +158,8 @@ def test_the_demo_of_the_shipped_weights_is_quick_and_close_to_the_originals(tmp
     start = time.process_time()
     result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "out"), "--json"])
     assert result.exit_code == 0, result.output
-    assert time.process_time() - start < 60
+    assert result.stderr == ""  # no warnings of licenses, which are a column
+    assert time.process_time() - start < 30  # with torch imported: about 10 where nothing else runs
     entries = json.loads(result.stdout)["results"]
     shipped = {name for name in zoo.list_tokenizers() if zoo.info(name).shipped is not None}
     decoding = {name for name in shipped if zoo.info(name).builder.encode_only is None}

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from tests.support.media import helix
-from zoo.pictures.structures import ca_atoms, distance_map, superposed, trace_bonds
+from zoo.pictures.structures import ca_atoms, superposed, trace_bonds, trace_image
 
 
 def turned(structure: torch.Tensor) -> torch.Tensor:
@@ -29,14 +29,6 @@ def test_too_few_common_atoms_leave_a_structure_where_it_is():
     other = structure.clone()
     other[2:] = torch.nan
     assert torch.equal(superposed(structure, other), structure)
-
-
-def test_distances_are_the_originals_above_and_the_reconstructions_below_the_diagonal():
-    original = ca_atoms(helix(6))
-    distances = distance_map(original, 2 * original)
-    expected = torch.cdist(original, original)
-    torch.testing.assert_close(distances.triu(), expected.triu())
-    torch.testing.assert_close(distances.tril(), 2 * expected.tril())
 
 
 def test_curves_go_through_the_atoms_without_a_break():
@@ -76,3 +68,12 @@ def test_the_original_is_a_band_below_a_reconstruction_in_the_same_place():
 
 def test_chains_without_atoms_have_no_trace():
     assert trace_bonds([torch.full((5, 3), torch.nan, dtype=torch.float64)]) == []
+
+
+def test_an_image_of_traces_has_the_colours_of_the_rainbow_from_the_first_residue_to_the_last():
+    chain = ca_atoms(helix(30))
+    pixels = np.asarray(trace_image([chain, chain], 200)).astype(int)
+    assert pixels.shape == (200, 200, 3)
+    red, blue = pixels[..., 0] - pixels[..., 2] > 100, pixels[..., 2] - pixels[..., 0] > 100
+    (red_columns, blue_columns) = (np.nonzero(mask)[1].mean() for mask in (red, blue))
+    assert abs(red_columns - blue_columns) > 80

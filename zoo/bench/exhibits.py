@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,8 +17,9 @@ from zoo.bench.verdict import points_by_method, rate_text
 from zoo.errors import ZooError
 from zoo.modalities import Signal
 from zoo.pictures.images import image_grid, shrunk, still_indices, to_image
-from zoo.pictures.markup import JPEG_QUALITY, PNG_BYTES, Markup, data_uri, element, image_element, joined
+from zoo.pictures.markup import JPEG_QUALITY, PNG_BYTES, Markup, element, image_element, joined
 from zoo.pictures.plots import Palette, trace_plot
+from zoo.pictures.sounds import FLAC_BYTES, player
 from zoo.pictures.spectrograms import DYNAMIC_RANGE, spectrogram
 from zoo.pictures.structures import ca_atoms, superposed
 
@@ -27,7 +27,6 @@ MOST_METHODS = 6  # shown; a page has to be opened, too
 MOST_RATES = 5  # of one method, for the median item
 SIDE = 512  # pixels at most
 SECONDS = 10.0  # of sound at most
-FLAC_BYTES = 400_000  # longer sound becomes an MP3
 STILLS, STILL_SIDE = 3, 256
 SPECTROGRAM_SIZE = (640, 200)
 
@@ -180,11 +179,7 @@ def audio_panel(shown: Exhibits, exhibit: Exhibit, title: str) -> Markup:
     reference = shown.original(exhibit.item.source).values[:, :length]
     description = f"Spectrogram of {title}: 0 to {rate / 2000:g} kHz, {sound.shape[1] / rate:.1f} seconds"
     image = image_element(spectrogram(sound, reference, SPECTROGRAM_SIZE), description, png_bytes=math.inf)
-    content, media_type = compressed_sound(sound, rate)
-    player = element(
-        "audio", controls=True, preload="metadata", src=data_uri(content, media_type), aria_label=f"Play {title}"
-    )
-    return joined(image, player)
+    return joined(image, player(sound, rate, title))
 
 
 def structure_panel(shown: Exhibits, exhibit: Exhibit, title: str) -> Markup | None:
@@ -219,21 +214,3 @@ CLASSES: dict[str, str] = {"image": "pictures"}  # of the style, where panels ar
 
 def _item(point: Point, source: str) -> Item | None:
     return next((item for item in point.items if item.source == source), None)
-
-
-def compressed_sound(sound: Tensor, sample_rate: int) -> tuple[bytes, str]:
-    """Encode float `[channels, samples]` as FLAC (16 bits), or as MP3 where that is too large.
-
-    Returns:
-        The file's content and its media type.
-    """
-    import soundfile
-
-    samples = sound.clamp(-1, 1).T.numpy()
-    encoded = io.BytesIO()
-    soundfile.write(encoded, samples, sample_rate, "PCM_16", format="FLAC", compression_level=1.0)
-    if len(encoded.getvalue()) <= FLAC_BYTES or sample_rate > 48000 or sound.shape[0] > 2:
-        return encoded.getvalue(), "audio/flac"
-    encoded = io.BytesIO()
-    soundfile.write(encoded, samples, sample_rate, "MPEG_LAYER_III", format="MP3", compression_level=0.0)
-    return encoded.getvalue(), "audio/mpeg"

@@ -1,26 +1,40 @@
-"""The frame of the report: the HTML document, its tables and its style, besides that of the drawings."""
+"""The frame of a report: the HTML document, its tables and its style, besides that of the drawings."""
 
 from __future__ import annotations
+
+import base64
+import hashlib
 
 from zoo.pictures.markup import Markup, element
 from zoo.pictures.plots import STYLE as DRAWING_STYLE
 
-# Nothing is fetched and no script runs: a browser refuses whatever the page does not hold itself.
+# Nothing is fetched, and no script runs but the page's own: a browser refuses whatever the page does not hold itself.
 POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
 
 
-def document(title: str, *body: str) -> str:
-    """Write a whole page that loads nothing from outside."""
+def document(title: str, *body: str, style: str = "", script: str = "") -> str:
+    """Write a whole page that loads nothing from outside.
+
+    Args:
+        title: title of the page.
+        body: its elements.
+        style: rules besides those of reports and drawings.
+        script: a script that runs after the body; "": none may run.
+    """
+    policy, ran = POLICY, []
+    if script:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+        policy, ran = f"{POLICY}; script-src 'sha256-{digest}'", [element("script", Markup(script))]
     head = element(
         "head",
         element("meta", charset="utf-8"),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="color-scheme", content="light dark"),
-        element("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        element("meta", http_equiv="Content-Security-Policy", content=policy),
         element("title", title),
-        element("style", Markup(DRAWING_STYLE + STYLE)),
+        element("style", Markup(DRAWING_STYLE + STYLE + style)),
     )
-    return f'<!doctype html>\n<html lang="en">\n{head}\n{element("body", *body)}\n</html>\n'
+    return f'<!doctype html>\n<html lang="en">\n{head}\n{element("body", *body, *ran)}\n</html>\n'
 
 
 def table(caption: str, columns: list[str], rows: list[list[str]], *, numeric_from: int = 1) -> Markup:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from zoo.cli.options import ChainOption, JsonOption
-from zoo.cli.terminal import figures_as_json, print_failure, print_figures, print_json, progress_bar
+from zoo.cli.terminal import figures_as_json, print_failure, print_json, print_table, progress_bar
 
 
 def demo(
@@ -23,14 +23,18 @@ def demo(
 ) -> None:
     """Encode and decode samples with the shipped weights.
 
-    The demo prints what the codes cost and what is lost, and writes images, audio, video and structures to compare. It
-    needs no network.
+    The demo prints what the codes cost and what is lost, and writes a page to look at and listen to, index.html, beside
+    the images, audio, video and structures that it shows. It needs no network.
     """
-    from zoo import modalities
+    from zoo import registry
     from zoo.demo import Demo
+    from zoo.demo.page import ABOUT
+    from zoo.demo.table import COLUMNS, NUMERIC_COLUMNS, table_cells
 
     work = Demo(paths or (), out, chain=chain, overwrite=overwrite)
     results = []
+    if not json:
+        typer.echo(f"{ABOUT}\n")
     with progress_bar("encoding and decoding", total=len(work)) as advance:
         for result in work:
             results.append(result)
@@ -42,6 +46,7 @@ def demo(
         print_json(
             {
                 "folder": str(work.folder),
+                "page": str(work.page),
                 "results": [
                     {
                         "input": result.input,
@@ -53,13 +58,11 @@ def demo(
                 ],
             }
         )
-    else:
-        for modality in modalities.NAMES:
-            rows = [([r.variant, r.input], figures) for r, figures in good if r.modality == modality]
-            if rows:
-                print_figures(["variant", "input"], rows, modality)
-                typer.echo()
-        typer.echo(f"The files to look at and listen to are in {work.folder}")
+    elif good:
+        rows = [table_cells(result.input, registry.info(result.variant).spec, figures) for result, figures in good]
+        print_table(COLUMNS, rows, NUMERIC_COLUMNS)
+        typer.echo("\n(NC): the license of these weights forbids commercial use.")
+        typer.echo(f"Open {work.page} in a browser: it shows and plays everything.")
     if len(good) < len(results):
         typer.echo(f"{len(results) - len(good)} of {len(results)} failed", err=True)
         raise typer.Exit(1)

@@ -60,14 +60,8 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: 
     console.print(table, crop=False)
 
 
-def print_figures(columns: Sequence[str], rows: Sequence[tuple[list[str], Figures]], modality: str) -> None:
-    """Print a table of the cost and loss of signals of one modality, after the cells of `columns`."""
-    titles = figure_titles(rows[0][1], modality)
-    print_table([*columns, *titles], [[*labels, *figure_cells(figures, modality)] for labels, figures in rows], titles)
-
-
 class FigureRows:
-    """The table of `print_figures` whose rows are printed one by one, as their signals are done.
+    """A table of the cost and loss of signals of one modality, whose rows are printed one by one, as they are done.
 
     Args:
         column: title of the first column. labels: all its possible entries, which decide its width.

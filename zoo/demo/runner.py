@@ -1,27 +1,25 @@
-"""The demo, which works offline and writes files to look at and listen to.
-
-Each original is shown beside its reconstruction, as images, spectrograms, frames, or traces and distances of a protein;
-sound, clips and proteins are written as files too.
-"""
+"""The demo, which works offline and writes a page to look at and listen to."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from torch import Tensor
 
-from zoo import loading, modalities, registry
-from zoo.demo.comparisons import COMPARISONS, partial_counts, partial_reconstructions
+from zoo import modalities, registry, saved
+from zoo.demo.exhibits import exhibit, partial_counts
+from zoo.demo.page import DemoPage
 from zoo.demo.samples import samples
 from zoo.errors import InputError, MediaError, ZooError, as_zoo_error
 from zoo.files import atomic_path
 from zoo.modalities import Signal
-from zoo.pictures.structures import superposed
 from zoo.spec import TokenizerSpec
 from zoo.tokenizer import Tokenizer
 from zoo.transcode import Figures, reconstruct
@@ -37,6 +35,8 @@ LIMITS: dict[str, dict[str, float]] = {
     "video": {"resolution": 128, "frames": 33},
     "structure": {"residues": 256},
 }
+# Tokenizers that only encode, and write their codes as letters.
+LETTERS = {"structure": "foldseek-3di"}
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class DemoResult:
         modality: modality of the input.
         variant: name of the variant.
         figures: cost of the codes and loss; None where there is an `error`.
-        files: the files that were written: the comparison, then, unless it shows the whole signals, the original and
-            its reconstructions; empty where there is an `error`.
+        files: the files that were written: the original, what its first few codes decode to where they do, and what
+            all decode to; empty where there is an `error`.
         error: why there is no result; None: there is one.
     """
 
@@ -81,6 +81,8 @@ class DemoResult:
 class Demo:
     """Iterates over the results in order, each made when it is asked for; `len` is their number.
 
+    After the last, the page and the poster, its summary as one image, are written.
+
     Args:
         paths: images, audio, video and structures, and folders of them, to take besides the samples. Images become
             256x256 and clips 128x128 where the network takes any size. Of audio the first ten seconds are taken, of
@@ -90,7 +92,8 @@ class Demo:
         overwrite: whether existing files are replaced.
 
     Attributes:
-        folder: where everything is written, in a subfolder for each variant.
+        folder: where everything is written: the page, and files in a subfolder for each variant.
+        page, poster: where these two are written.
 
     Raises:
         InputError: a file of another kind, or of a kind that no variant with shipped weights decodes.
@@ -106,6 +109,7 @@ class Demo:
         overwrite: bool = False,
     ):
         self.folder = Path(out) if out is not None else next(name for name in numbered("zoo-demo") if not name.exists())
+        self.page, self.poster = self.folder / "index.html", self.folder / "poster.jpg"
         self.overwrite = overwrite
         inputs = [
             DemoInput(name, modality, source)
@@ -130,42 +134,50 @@ class Demo:
         return len(self._work)
 
     def __iter__(self) -> Iterator[DemoResult]:
-        load = cache(loading.load)
+        load, page = cache(load_quietly), DemoPage()
         for item, spec in self._work:
             try:
-                files = self._files(item.name, spec)
-                tokenizer = load(spec.name)
-                signal = load_input(tokenizer, item)
-                result = reconstruct(tokenizer, signal.values[None])
-                original, signals = result.original[0], partial_reconstructions(tokenizer, result)
-                if spec.modality in ALIGNMENTS:
-                    align = ALIGNMENTS[spec.modality]
-                    signals = {label: align(values, original) for label, values in signals.items()}
-                comparison, *others = files
-                figure = COMPARISONS[spec.modality](f"{item.name}, {spec.name}", spec, result, signals)
-                with atomic_path(comparison, self.overwrite) as temporary:
-                    figure.savefig(temporary)
-                for path, values in zip(others, (original, *signals.values()), strict=bool(others)):
-                    tokenizer.modality.write(
-                        path,
-                        values,
-                        spec,
-                        frame_rate=signal.frame_rate,
-                        pixel_aspect=signal.pixel_aspect,
-                        overwrite=self.overwrite,
-                    )
-                yield DemoResult(item.name, spec.modality, spec.name, result.figures, files)
+                with one_thread():
+                    result = self._result(item, spec, load, page)
             except Exception as error:
-                yield DemoResult(item.name, spec.modality, spec.name, error=as_zoo_error(error))
+                result = DemoResult(item.name, spec.modality, spec.name, error=as_zoo_error(error))
+            yield result
+        if page.is_empty:
+            return
+        with atomic_path(self.poster, self.overwrite) as temporary:
+            page.poster().save(temporary, "JPEG", quality=90, subsampling=0)
+        with atomic_path(self.page, self.overwrite) as temporary:
+            temporary.write_text(page.html(), encoding="utf-8")
+
+    def _result(
+        self, item: DemoInput, spec: TokenizerSpec, load: Callable[[str], Tokenizer], page: DemoPage
+    ) -> DemoResult:
+        """Encode and decode an input, write its files, and add it to the page."""
+        files = self._files(item.name, spec)
+        tokenizer = load(spec.name)
+        signal = load_input(tokenizer, item)
+        result = reconstruct(tokenizer, signal.values[None])
+        letters = to_letters(load(LETTERS[spec.modality]), result.original) if spec.modality in LETTERS else ""
+        shown = exhibit(tokenizer, item.name, result, signal.frame_rate, letters)
+        for path, values in zip(files, (shown.original, *(part.signal for part in shown.parts)), strict=True):
+            tokenizer.modality.write(
+                path,
+                values,
+                spec,
+                frame_rate=signal.frame_rate,
+                pixel_aspect=signal.pixel_aspect,
+                overwrite=self.overwrite,
+            )
+        page.add(shown)
+        return DemoResult(item.name, spec.modality, spec.name, result.figures, files)
 
     def _files(self, name: str, spec: TokenizerSpec) -> tuple[Path, ...]:
-        """Return the files to write, the comparison first, and make their folder."""
+        """Return the files to write, the original first, and make their folder."""
         folder, suffix = self.folder / spec.name, modalities.get(spec.modality).signal_suffix
         fewer = [label.replace(" ", "-") for label in partial_counts(spec.partial)][:-1]
-        marks = [f".{mark}{suffix}" for mark in ("original", *fewer)]
-        suffixes = [".png"] if spec.modality in SHOWN_WHOLE else [".png", *marks, suffix]
+        suffixes = [*(f".{mark}{suffix}" for mark in ("original", *fewer)), suffix]
         files = tuple(folder / f"{name}{suffix}" for suffix in suffixes)
-        for path in files:
+        for path in (self.page, self.poster, *files):
             if path.exists() and not self.overwrite:
                 raise MediaError(f"{path}: exists already; choose another folder, or overwrite")
         try:
@@ -198,9 +210,26 @@ def load_input(tokenizer: Tokenizer, item: DemoInput) -> Signal:
     return tokenizer.modality.load(item.source, tokenizer.spec, **tokenizer.file_options(chain=item.chain), **limits)
 
 
-# How a reconstruction is moved onto the original before it is shown and written, where it can lie anywhere.
-ALIGNMENTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"structure": superposed}
-SHOWN_WHOLE = ("image",)  # the comparison shows the whole signal, so no other file is written
+def load_quietly(name: str) -> Tokenizer:
+    """Load a shipped variant without the warning of its license, which the demo shows beside its results."""
+    return saved.load_variant(registry.info(name), None, None).eval()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run networks on one thread: small ones are no faster on several, which then only wait for one another."""
+    number = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(number)
+
+
+def to_letters(tokenizer: Tokenizer, signal: Tensor) -> str:
+    """Return a batch of one in the letters of a tokenizer that has some."""
+    (letters,) = cast(Any, tokenizer).to_letters(tokenizer.encode(signal))
+    return letters
 
 
 def numbered(name: str) -> Iterator[Path]:

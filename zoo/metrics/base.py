@@ -44,6 +44,10 @@ class Metric:
     def text(self, value: float | None) -> str:
         return "-" if value is None else f"{value:.{self.digits}f}"
 
+    def phrase(self, value: float | None) -> str:
+        """Return a value with its label and unit, such as "PSNR 24.10 dB"."""
+        return f"{self.label} {self.text(value)} {self.unit}".rstrip()
+
     def streaming(self, spec: TokenizerSpec) -> torchmetrics.Metric:
         """Return the metric in constant memory: `update(reconstruction, original)`, `merge_state`, `compute`."""
         if self.of_set is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from html import escape
 
 from PIL import Image
@@ -57,9 +58,29 @@ def image_element(image: Image.Image, alt: str, *, png_bytes: float = PNG_BYTES)
         png_bytes: 0 always gives a JPEG, infinity a PNG.
     """
     encoded, media_type = io.BytesIO(), "image/png"
-    image.save(encoded, "PNG", optimize=True)
+    image.save(encoded, "PNG")
     if len(encoded.getvalue()) > png_bytes:
         encoded, media_type = io.BytesIO(), "image/jpeg"
         image.save(encoded, "JPEG", quality=JPEG_QUALITY, subsampling=0)
-    width, height = image.size
-    return element("img", src=data_uri(encoded.getvalue(), media_type), alt=alt, width=width, height=height)
+    return _img(encoded.getvalue(), media_type, alt, image.size)
+
+
+def clip_element(frames: Sequence[Image.Image], frame_rate: float, alt: str) -> Markup:
+    """Write a clip that repeats without end, as an animated WebP, which every browser plays.
+
+    Args:
+        frames: images of one size.
+        frame_rate: frames per second.
+        alt: what the clip shows, for readers who cannot see it.
+    """
+    encoded = io.BytesIO()
+    duration = max(1, round(1000 / frame_rate))
+    frames[0].save(
+        encoded, "WEBP", save_all=True, append_images=frames[1:], duration=duration, loop=0, quality=90, method=2
+    )
+    return _img(encoded.getvalue(), "image/webp", alt, frames[0].size)
+
+
+def _img(content: bytes, media_type: str, alt: str, size: tuple[int, int]) -> Markup:
+    width, height = size
+    return element("img", src=data_uri(content, media_type), alt=alt, width=width, height=height)

@@ -1,15 +1,17 @@
-"""Protein structures for figures: superposition, the trace of the CA atoms as curves, and their distances.
+"""Protein structures for figures: superposition, and the trace of the CA atoms as curves and as an image.
 
 A chain is float `[residues, 3]`, its CA atoms in angstrom, NaN where one is absent.
 """
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from zoo.modalities.structure import ATOMS
@@ -19,6 +21,9 @@ BAND_SHIFT = 2.0  # angstrom by which the first chain is moved away from the vie
 FEWEST_FOR_SUPERPOSITION = 3
 # Widths of lines in a drawing that is 400 units wide: of the first chain, and of the others.
 BAND_WIDTH, LINE_WIDTH = 8.0, 3.0
+BAND_COLOR = (208, 208, 202)
+RAINBOW_HUE = 2 / 3  # of the start of a chain
+OVERSAMPLING, POINTS_PER_BOND = 3, 8  # of images of traces
 
 
 def ca_atoms(structure: Tensor) -> Tensor:
@@ -48,17 +53,10 @@ def superposed(structure: Tensor, fixed: Tensor) -> Tensor:
     return moved
 
 
-def distance_map(original: Tensor, reconstruction: Tensor) -> Tensor:
-    """Return CA distances in angstrom: of the original above the diagonal, of the reconstruction below it.
-
-    Args:
-        original, reconstruction: chains of the same length.
-
-    Returns:
-        `[residues, residues]`, NaN where an atom is absent.
-    """
-    above, below = torch.cdist(original, original), torch.cdist(reconstruction, reconstruction)
-    return torch.where(torch.ones_like(above, dtype=torch.bool).triu(), above, below)
+def rainbow(share: float) -> tuple[int, int, int]:
+    """Return the red, green and blue of a place in a chain: blue at its start (0), red at its end (1)."""
+    red, green, blue = colorsys.hls_to_rgb(RAINBOW_HUE * (1 - share), 0.5, 0.75)
+    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,7 @@ def trace_bonds(chains: Sequence[Tensor]) -> list[Bond]:
     found: list[tuple[float, int, int, np.ndarray]] = []
     for number, chain in enumerate(chains):
         turned = (chain - center) @ turn
-        curves = _bezier_curves(turned)
+        curves = bezier_curves(turned)
         lengths = turned.diff(dim=0).norm(dim=-1)
         for residue in torch.nonzero(lengths < LONGEST_BOND).flatten().tolist():  # NaN is not less
             middle = float(turned[residue : residue + 2, 2].mean())
@@ -118,7 +116,38 @@ def trace_bonds(chains: Sequence[Tensor]) -> list[Bond]:
     ]
 
 
-def _bezier_curves(points: Tensor) -> Tensor:
+def trace_image(chains: Sequence[Tensor], side: int) -> Image.Image:
+    """Draw chains on one another in a white square of `side` pixels, from the side where the first is broadest.
+
+    Args:
+        chains: as in `trace_bonds`; the first is a wide grey band, the others have the colours of `rainbow`.
+        side: width and height in pixels.
+    """
+    bonds = trace_bonds(chains)
+    size = side * OVERSAMPLING
+    image = Image.new("RGB", (size, size), "white")
+    draw = ImageDraw.Draw(image)
+    corners = np.concatenate([bond.points for bond in bonds]) if bonds else np.zeros((1, 2))
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    scale = 0.92 * size / max(float((high - low).max()), 1.0)
+    for bond in bonds:
+        places = (curve_points(bond.points, POINTS_PER_BOND) - (low + high) / 2) * (scale, -scale) + size / 2
+        color = rainbow(bond.residue / max(len(chains[0]) - 2, 1)) if bond.chain else BAND_COLOR
+        width = bond.width * size / 400
+        draw.line([(x, y) for x, y in places.tolist()], fill=color, width=max(1, round(width)), joint="curve")
+        for x, y in places[[0, -1]].tolist():
+            draw.ellipse((x - width / 2, y - width / 2, x + width / 2, y + width / 2), fill=color)
+    return image.resize((side, side), Image.Resampling.LANCZOS)
+
+
+def curve_points(curves: np.ndarray, count: int) -> np.ndarray:
+    """Return `count` points from the start to the end of each cubic Bézier curve `[..., 4, axes]`."""
+    times = np.linspace(0, 1, count)[:, None]
+    rest = 1 - times
+    return np.concatenate([rest**3, 3 * times * rest**2, 3 * times**2 * rest, times**3], axis=1) @ curves
+
+
+def bezier_curves(points: Tensor) -> Tensor:
     """Return Catmull-Rom curves through points `[n, 3]` as cubic Bézier curves `[n - 1, 4, 3]`.
 
     At an end and beside an absent point the tangent is the one towards the neighbour that is there.
