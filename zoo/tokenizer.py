@@ -369,12 +369,8 @@ class Tokenizer(HubMixin):
                     f"{self.spec.name} takes {self.modality.noun[1]}: preprocessing has no option {name!r}; "
                     f"it takes: {takes}"
                 )
-        own = {
-            "interpolation": self.interpolation,
-            "margin": self.margin,
-            "stretch": self.stretches,
-            "target_size": self.target_size,
-        }
+        own: dict[str, Any] = {"interpolation": self.interpolation, "margin": self.margin, "stretch": self.stretches}
+        own["target_size"] = self.target_size
         options |= {key: value for key, value in own.items() if key in self.modality.options and value is not None}
         return options
 
