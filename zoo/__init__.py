@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zoo.corpus import tokenize as tokenize
     from zoo.discretization import discretize as discretize
     from zoo.errors import CheckpointError as CheckpointError
     from zoo.errors import InputError as InputError
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _EXPORTS = {
+    "zoo.corpus": "tokenize",
     "zoo.discretization": "discretize",
     "zoo.errors": (
         "ZooError InputError MediaError UnknownTokenizerError CheckpointError WeightsUnavailableError PublishError"

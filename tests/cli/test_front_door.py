@@ -31,6 +31,7 @@ RENAMED = {
     ("reconstruct", "name"): "tokenizer",
     ("export", "out"): "path",
     ("export-onnx", "name"): "tokenizer",
+    ("tokenize", "name"): "tokenizer",
     ("train", "out"): "run_dir",
     ("train", "restart"): "resume",
 }

@@ -210,7 +210,8 @@ def test_codes_of_another_tokenizer_are_left_out(tiny_wetok, tiny_one_d_piece, t
         ({"num_codebooks": 1}, "num_codebooks"),
         ({"seconds": 1.0}, "takes images: preprocessing has no option 'seconds'"),
         ({"chunk_seconds": 1.0}, "no option 'chunk_seconds'"),
-        ({"sink_options": {"media": True}}, "media"),
+        ({"media": True}, "media"),
+        ({"push_to": "owner/name"}, "expected push_to with format='huggingface'"),
     ],
 )
 def test_options_that_do_not_apply_are_refused_before_anything_is_written(

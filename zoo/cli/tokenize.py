@@ -60,8 +60,9 @@ def tokenize(
     pattern: Annotated[
         str | None, typer.Option(help="Megatron: order of the ids: frame_first, coarse_first, parallel or delay.")
     ] = None,
-    marker: Annotated[
-        list[str] | None, typer.Option(help="Megatron: begin, end, row or frame; may be given several times.")
+    markers: Annotated[
+        list[str] | None,
+        typer.Option("--marker", help="Megatron: begin, end, row or frame; may be given several times."),
     ] = None,
     offset: Annotated[int | None, typer.Option(min=0, help="Megatron: the first id.")] = None,
     push_to: Annotated[
@@ -110,16 +111,17 @@ def tokenize(
     resolve(name)  # a mistyped name is reported before torch is imported
     from zoo import corpus
 
-    if push_to is not None and format is not Format.huggingface:
-        raise typer.BadParameter("--push-to takes --format huggingface")
-    sink_options = {"pattern": pattern, "markers": marker, "offset": offset, "media": media or None}
     with status_line() as show:
         result = corpus.tokenize(
             name,
             source if len(source) > 1 else source[0],
             out,
             format=format.value,
-            sink_options={option: value for option, value in sink_options.items() if value is not None},
+            pattern=pattern,
+            markers=markers or None,
+            offset=offset,
+            media=media or None,
+            push_to=push_to,
             resolution=resolution,
             crop=crop,
             seconds=seconds,
@@ -150,8 +152,6 @@ def tokenize(
         print_result(result)
     if result.failed_shards:
         raise typer.Exit(1)
-    if push_to is not None and result.is_complete:
-        typer.echo(corpus.push_to_hub(out, push_to), err=json)
 
 
 def line_of(progress: Progress) -> str:

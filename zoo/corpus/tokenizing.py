@@ -78,7 +78,11 @@ def tokenize(
     out: str | Path,
     *,
     format: str = "parquet",
-    sink_options: dict[str, Any] | None = None,
+    pattern: str | None = None,
+    markers: Sequence[str] | None = None,
+    offset: int | None = None,
+    media: bool | None = None,
+    push_to: str | None = None,
     weights: str | Path | None = None,
     resolution: int | None = None,
     crop: int | None = None,
@@ -114,7 +118,10 @@ def tokenize(
         source: folder of media files, WebDataset shards, table, manifest or code files, as `zoo.sources.open_source`
             takes it; several folders and files are one source.
         out: folder of the corpus.
-        format: format of the corpus, one of `zoo.corpus.sinks.FORMATS`. sink_options: options of the format.
+        format: format of the corpus, one of `zoo.corpus.sinks.FORMATS`.
+        pattern, markers, offset: ids of the format "megatron", as `zoo.codes.Pattern` takes them.
+        media: whether the format "webdataset" keeps each item's file beside its codes.
+        push_to: repository `owner/name` of the Hub that gets the finished folder of the format "huggingface".
         weights: as in `zoo.load`.
         resolution, crop, seconds, resample, chain: as in `Tokenizer.preprocess`.
         num_codebooks, num_tokens, num_scales, chunk_seconds: as in `Tokenizer.encode`.
@@ -135,6 +142,7 @@ def tokenize(
         InputError: an option that does not apply, a folder that holds another corpus, or a tokenizer whose codes need a
             codebook of their signal's own.
         MediaError: a source that is not there, or a folder that cannot be written.
+        PublishError: a finished folder that cannot be pushed.
         ZooError: processes that were killed again and again, or a package that is missing.
     """
     for name, value, least in (("readers", readers, 0), ("rank", rank, 0), ("world_size", world_size, 1)):
@@ -144,6 +152,8 @@ def tokenize(
             check_number(name, number, 1)
     if rank >= world_size:
         raise InputError(f"expected rank below world_size, {world_size}, got {rank}")
+    if push_to is not None and format != "huggingface":
+        raise InputError(f"expected push_to with format='huggingface', got it with {format!r}")
     run = engines.get(engine)
     network = loading.load(tokenizer, weights=weights, dtype=dtype)
     network.check_stands_alone()
@@ -157,6 +167,7 @@ def tokenize(
             raise InputError(f"{network.spec.name} has no option 'chunk_seconds'; its encoder takes a signal whole")
         encode_options["chunk_seconds"] = chunk_seconds
     network.file_options(**given)
+    of_format = {"pattern": pattern, "markers": markers, "offset": offset, "media": media}
     facts = facts_of(network, {**given, **encode_options})
     workers = workers or workers_on(device)
     plan = Plan(
@@ -165,7 +176,7 @@ def tokenize(
         facts=facts,
         folder=Path(out),
         format=format,
-        sink_options=sink_options or {},
+        sink_options={name: value for name, value in of_format.items() if value is not None},
         given=given,
         encode_options=encode_options,
         dtype=dtype,
@@ -189,7 +200,10 @@ def tokenize(
             failed.append(ShardFailure(one.shard, one.error))
         pace.add(one)
     totals = job.finish(sink, unit)
-    return result_of(job, totals, unit, tuple(failed))
+    result = result_of(job, totals, unit, tuple(failed))
+    if push_to is not None and result.is_complete:
+        sinks.push_to_hub(plan.folder, push_to)
+    return result
 
 
 class Pace:
