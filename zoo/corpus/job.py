@@ -8,7 +8,7 @@ import platform
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -24,14 +24,23 @@ from zoo.sources.items import Shard
 FORMAT = "zoo-corpus-1"
 
 
+class DoneShard(NamedTuple):
+    """What `manifest.json` says of a shard."""
+
+    source: str
+    items: int
+    files: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Totals:
     """What a corpus holds so far.
 
-    amount: pixels, seconds or residues of its items. seconds: time of all workers together.
+    shards: of each one that is done, in order, its name in the source, the number of its items, and its files.
+    amount: pixels, seconds or residues of all items. seconds: time of all workers together.
     """
 
-    shards: int
+    shards: tuple[DoneShard, ...]
     items: int
     amount: float
     failures: tuple[Failure, ...]
@@ -116,10 +125,9 @@ class Job:
 
         unit: what amounts are counted in.
         """
-        records = list(self.records())
-        totals = summed(records, len(self.facts.codebook_sizes))
-        if len(records) == len(self):
-            sink.finish([record.files for record in records])
+        totals = summed(self.records(), len(self.facts.codebook_sizes))
+        if len(totals.shards) == len(self):
+            sink.finish([shard.files for shard in totals.shards])
             lines = "".join(json.dumps(failure._asdict(), ensure_ascii=False) + "\n" for failure in totals.failures)
             with atomic_path(self.folder / "failures.jsonl", overwrite=True) as temporary:
                 temporary.write_text(lines)
@@ -140,9 +148,7 @@ class Job:
                 "entropy_bits": totals.counts.entropy(),
                 "worker_seconds": round(totals.seconds, 1),
                 "versions": {"zoo": zoo.__version__, "torch": torch.__version__, "python": platform.python_version()},
-                "shards": [
-                    {"source": record.shard, "items": record.items, "files": record.files} for record in records
-                ],
+                "shards": [shard._asdict() for shard in totals.shards],
             }
             with atomic_path(self.folder / "manifest.json", overwrite=True) as temporary:
                 temporary.write_text(json.dumps(manifest, indent=2, ensure_ascii=False))
@@ -150,13 +156,14 @@ class Job:
 
 
 def summed(records: Iterable[Record], num_codebooks: int) -> Totals:
-    """Return the sums over `records`."""
-    shards, items, amount, seconds = 0, 0, 0.0, 0.0
+    """Return the sums over `records`, of which one at a time is in memory."""
+    shards: list[DoneShard] = []
+    items, amount, seconds = 0, 0.0, 0.0
     failures: list[Failure] = []
     counts = CodeCounts.empty(num_codebooks)
     for record in records:
-        shards, items, amount = shards + 1, items + record.items, amount + record.amount
-        seconds += record.seconds
+        shards.append(DoneShard(record.shard, record.items, record.files))
+        items, amount, seconds = items + record.items, amount + record.amount, seconds + record.seconds
         failures += record.failures
         counts.merge(record.counts)
-    return Totals(shards, items, amount, tuple(failures), counts, seconds)
+    return Totals(tuple(shards), items, amount, tuple(failures), counts, seconds)

@@ -264,8 +264,8 @@ def workers_on(device: str) -> int:
 def result_of(job: Job, totals: Totals, unit: str, failed: tuple[ShardFailure, ...]) -> CorpusResult:
     return CorpusResult(
         folder=job.folder,
-        is_complete=totals.shards == len(job),
-        shards=totals.shards,
+        is_complete=len(totals.shards) == len(job),
+        shards=len(totals.shards),
         items=totals.items,
         tokens=totals.counts.tokens,
         amount=totals.amount,
