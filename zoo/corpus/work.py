@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -147,7 +148,9 @@ class Tally:
 
 def load(plan: Plan, device: str) -> Tokenizer:
     """Load the plan's network; InputError if this machine has other weights than those that the plan is of."""
-    tokenizer = loading.load(plan.name, weights=plan.weights_file, device=device, dtype=plan.dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # whoever made the plan was told of the license
+        tokenizer = loading.load(plan.name, weights=plan.weights_file, device=device, dtype=plan.dtype)
     found = weights_sha256(tokenizer)
     if found != plan.facts.weights:
         raise InputError(
