@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +12,7 @@ from torch import Tensor, nn
 
 import zoo
 from zoo.errors import MediaError, ZooError
+from zoo.files import atomic_folder
 from zoo.layers import lstm  # noqa: F401 - defines the operator `zoo::lstm`
 from zoo.loading import load
 from zoo.tokenizer import Tokenizer
@@ -88,7 +84,8 @@ def export_onnx(tokenizer: Tokenizer | str | Path, out: str | Path) -> Path:
     (signal, codes), (signal_axes, codes_axes) = example(tokenizer), dynamic_axes(tokenizer)
     tokenizer.eval()
     try:
-        with _new_folder(out) as folder:
+        _check_is_new(out)
+        with atomic_folder(out) as folder:
             _write(Encode(tokenizer), signal, signal_axes, folder / ENCODER, ("signal", "codes"))
             if tokenizer.encode_only is None:
                 _write(Decode(tokenizer), codes, codes_axes, folder / DECODER, ("codes", "signal"))
@@ -147,17 +144,7 @@ def _write(module: nn.Module, given: Tensor, axes: dict[int, str], path: Path, n
     program.save(path)
 
 
-@contextmanager
-def _new_folder(path: Path) -> Iterator[Path]:
-    """Yield a folder to write to, which becomes `path` when the block ends without an error, and is removed if not."""
+def _check_is_new(path: Path) -> None:
+    """Raise MediaError unless a folder does not exist yet, or is empty."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise MediaError(f"{path}: exists already; choose a new folder")
-    temporary = path.with_name(f".{secrets.token_hex(8)}")
-    try:
-        temporary.mkdir()
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        raise MediaError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
