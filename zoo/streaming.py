@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from zoo.tokenizer import Tokenizer
 
 
+IN_WINDOWS = (  # why a system of video cannot stream
+    "a clip is encoded in windows of spec.chunk_frames frames, which do not see each other; encode each window when "
+    "its frames are there"
+)
+
+
 class Stream:
     """A stream of one signal, or of several of equal length, in each direction; `Tokenizer.stream` makes it.
 

@@ -23,6 +23,7 @@ from zoo.layers.haar import haar, inverse_haar
 from zoo.quantizers import FSQ
 from zoo.registry import HubSource, alias, register, replace
 from zoo.spec import TokenizerSpec
+from zoo.streaming import IN_WINDOWS
 from zoo.tokenizer import Tokenizer
 
 WAVELET_LEVELS = 2
@@ -266,10 +267,7 @@ class CosmosDV(Tokenizer):
 
     input_mean = 0.5
     input_std = 0.5
-    cannot_stream = (
-        "a clip is encoded in windows of spec.chunk_frames frames, which do not see each other; encode each window "
-        "when its frames are there"
-    )
+    cannot_stream = IN_WINDOWS
     small: ClassVar = {"width": 24, "num_blocks": 1}
 
     def __init__(

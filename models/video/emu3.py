@@ -29,6 +29,7 @@ from zoo.modalities.image import Interpolation
 from zoo.quantizers import VectorQuantizer
 from zoo.registry import FileSource, HubSource, register
 from zoo.spec import TokenizerSpec
+from zoo.streaming import IN_WINDOWS
 from zoo.tokenizer import Tokenizer
 
 TIME, STEP = 4, 8  # frames and pixels a side of a code
@@ -242,10 +243,7 @@ class Emu3Video(Tokenizer):
     input_mean = 0.5
     input_std = 0.5
     interpolation: Interpolation = "bicubic"
-    cannot_stream = (
-        "a clip is encoded in windows of spec.chunk_frames frames, which do not see each other; encode each window "
-        "when its frames are there"
-    )
+    cannot_stream = IN_WINDOWS
     small: ClassVar = {"width": 8, "num_blocks": 1}
 
     def __init__(

@@ -35,6 +35,7 @@ from zoo.models.video.vidtok.blocks import (
 from zoo.quantizers import FSQ
 from zoo.registry import FileSource, HubSource, alias, register, replace
 from zoo.spec import TokenizerSpec
+from zoo.streaming import IN_WINDOWS
 from zoo.tokenizer import Tokenizer
 
 
@@ -140,10 +141,7 @@ class VidTok(Tokenizer):
 
     input_mean = 0.5
     input_std = 0.5
-    cannot_stream = (
-        "a clip is encoded in windows of spec.chunk_frames frames, which do not see each other; encode each window "
-        "when its frames are there"
-    )
+    cannot_stream = IN_WINDOWS
     small: ClassVar = {"width": 8, "num_blocks": 1}
 
     def __init__(
