@@ -99,7 +99,7 @@ def test_ctrl_c_ends_the_processes_as_well(source, whole, tmp_path):
 
 
 def test_a_worker_that_cannot_start_says_why(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(local, "device_of", lambda device, number: "cuda:99")
+    monkeypatch.setattr(local, "devices_of", lambda device: ["cuda:99"])
     found = corpus.tokenize(NAME, source, tmp_path, workers=2)
     assert not found.is_complete and found.items == 0
     assert "cuda:99" in str(found.failed_shards[0].error)

@@ -14,6 +14,8 @@ from tests.support.media import write_pictures
 from tests.support.tokenized import digest, rows_of, write_media
 from tests.support.tokenizers import NANO
 from zoo import corpus
+from zoo.cli.tokenize import Engine, Format
+from zoo.corpus import engines, sinks
 from zoo.errors import InputError, MediaError, ZooError
 
 
@@ -58,6 +60,14 @@ def test_options_of_preprocessing_and_of_codes_hold(tiny_residual, tmp_path):
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["codebook_sizes"] == [16, 16]
     assert manifest["options"] == {"seconds": 0.001, "num_codebooks": 2}
+
+
+def test_an_excerpt_of_a_manifest_has_its_own_start_and_length(tiny_residual, tmp_path):
+    write_media(tmp_path / "in", tiny_residual, 1)
+    lines = [{"path": "in/part 0/item 0.wav"}, {"path": "in/part 0/item 0.wav", "start": 0.001, "duration": 0.001}]
+    (tmp_path / "list.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    corpus.tokenize("tiny-residual", tmp_path / "list.jsonl", tmp_path / "out", start=0.0005, seconds=0.002)
+    assert [row["size"] for row in rows_of(tmp_path / "out")] == [[16], [8]]
 
 
 def test_a_long_video_is_encoded_window_by_window(tmp_path):
@@ -206,6 +216,8 @@ def test_codes_of_another_tokenizer_are_left_out(tiny_wetok, tiny_one_d_piece, t
         ({"format": "csv"}, "expected format"),
         ({"workers": 0}, "expected workers as an integer of at least 1, got 0"),
         ({"max_batch": 1.5}, "expected max_batch"),
+        ({"device": "nonsense"}, "device 'nonsense' cannot be used"),
+        ({"items_per_shard": 0}, "expected items_per_shard of at least 1, got 0"),
         ({"rank": 2, "world_size": 2}, "expected rank below world_size"),
         ({"num_codebooks": 1}, "num_codebooks"),
         ({"seconds": 1.0}, "takes images: preprocessing has no option 'seconds'"),
@@ -232,6 +244,11 @@ def test_a_damaged_job_or_record_is_named(tiny_wetok, pictures, tmp_path):
     (tmp_path / "out" / ".zoo" / "job.json").write_text("{")
     with pytest.raises(ZooError, match=r"job\.json"):
         corpus.tokenize("tiny-wetok", pictures, tmp_path / "out", items_per_shard=4)
+
+
+def test_the_command_offers_the_formats_and_engines_that_there_are():
+    assert [choice.value for choice in Format] == list(sinks.FORMATS)
+    assert [choice.value for choice in Engine] == list(engines.NAMES)
 
 
 def test_no_thread_is_left_when_a_shard_ends_early(tiny_wetok, pictures, tmp_path):

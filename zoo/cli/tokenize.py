@@ -23,6 +23,7 @@ from zoo.cli.options import (
     ResampleOption,
     ResolutionOption,
     SecondsOption,
+    StartOption,
 )
 from zoo.cli.terminal import parse_device, parse_dtype, print_error, print_json, status_line
 
@@ -71,6 +72,7 @@ def tokenize(
     media: Annotated[bool, typer.Option("--media", help="WebDataset: keep each item's file beside its codes.")] = False,
     resolution: ResolutionOption = None,
     crop: CropOption = None,
+    start: StartOption = None,
     seconds: SecondsOption = None,
     resample: ResampleOption = None,
     chain: ChainOption = None,
@@ -124,6 +126,7 @@ def tokenize(
             push_to=push_to,
             resolution=resolution,
             crop=crop,
+            start=start,
             seconds=seconds,
             resample=resample,
             chain=chain,

@@ -65,7 +65,6 @@ class Batches:
     def __init__(self, encode: Callable[[Tensor], Tensor], size_of: Callable[[Tensor], tuple[int, ...]], most: int):
         self._encode, self._size_of, self._most = encode, size_of, most
         self._waiting: dict[tuple[Any, ...], list[Waiting]] = {}
-        self._amounts: dict[tuple[Any, ...], int] = {}
 
     def __call__(self, pieces: Iterable[Piece]) -> Iterator[Encoded]:
         """Yield the items of `pieces` in their order, as soon as they and all before them are encoded."""
@@ -78,11 +77,11 @@ class Batches:
             self._add(current, piece)
             if piece.is_last:
                 current.is_read, current = True, None
-            while sum(self._amounts.values()) > BATCHES_AHEAD * self._most:
-                self._run(next(iter(self._waiting)))  # the batch that was begun first
+            while sum(map(self._amount, self._waiting.values())) > BATCHES_AHEAD * self._most:
+                self._run_first()
             yield from finished(unfinished)
         while self._waiting:
-            self._run(next(iter(self._waiting)))
+            self._run_first()
             yield from finished(unfinished)
         yield from finished(unfinished)
 
@@ -95,21 +94,22 @@ class Batches:
     def _wait(self, encoded: Encoded, signal: Signal) -> None:
         values = signal.values[None]
         encoded.frame_rate, encoded.pixel_aspect = signal.frame_rate, signal.pixel_aspect
-        size = self._size_of(values)
-        encoded.sizes.append(size)
+        encoded.sizes.append(self._size_of(values))
         encoded.codes.append(None)
-        key, amount = (values.shape[1:], values.dtype), math.prod(size)
-        if key in self._amounts and self._amounts[key] + amount > self._most:
-            self._run(key)
-        self._waiting.setdefault(key, []).append(Waiting(encoded, len(encoded.codes) - 1, values))
-        self._amounts[key] = self._amounts.get(key, 0) + amount
-        if self._amounts[key] >= self._most:
-            self._run(key)
+        key = (values.shape[1:], values.dtype)
+        batch = self._waiting.setdefault(key, [])
+        batch.append(Waiting(encoded, len(encoded.codes) - 1, values))
+        amount = self._amount(batch)
+        if amount + amount // len(batch) > self._most:  # another signal of this size has no room
+            self._encode_batch(self._waiting.pop(key))
 
-    def _run(self, key: tuple[Any, ...]) -> None:
-        batch = self._waiting.pop(key)
-        del self._amounts[key]
-        self._encode_batch(batch)
+    def _amount(self, batch: list[Waiting]) -> int:
+        """Return the samples, pixels or residues of signals of one size."""
+        return len(batch) * math.prod(self._size_of(batch[0].signal))
+
+    def _run_first(self) -> None:
+        """Encode the batch that was begun first."""
+        self._encode_batch(self._waiting.pop(next(iter(self._waiting))))
 
     def _encode_batch(self, batch: list[Waiting]) -> None:
         """Encode signals of one size; one that is refused does not stop the others."""

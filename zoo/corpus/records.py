@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -99,15 +100,7 @@ class Record:
 
     def save(self, path: Path) -> None:
         """Write the record, whole or not at all, in place of an older one."""
-        fields: dict[str, Any] = {
-            "name": self.name,
-            "shard": self.shard,
-            "files": self.files,
-            "items": self.items,
-            "amount": self.amount,
-            "failures": self.failures,
-            "seconds": self.seconds,
-        }
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "counts"}
         arrays = {f"values_{n}": values for n, values in enumerate(self.counts.values)}
         arrays |= {f"counts_{n}": counts for n, counts in enumerate(self.counts.counts)}
         content = io.BytesIO()

@@ -86,6 +86,7 @@ def tokenize(
     weights: str | Path | None = None,
     resolution: int | None = None,
     crop: int | None = None,
+    start: float | None = None,
     seconds: float | None = None,
     resample: bool | None = None,
     chain: str | None = None,
@@ -123,7 +124,8 @@ def tokenize(
         media: whether the format "webdataset" keeps each item's file beside its codes.
         push_to: repository `owner/name` of the Hub that gets the finished folder of the format "huggingface".
         weights: as in `zoo.load`.
-        resolution, crop, seconds, resample, chain: as in `Tokenizer.preprocess`.
+        resolution, crop, start, seconds, resample, chain: as in `Tokenizer.preprocess`. An item of a manifest that has
+            a start or a length has its own instead.
         num_codebooks, num_tokens, num_scales, chunk_seconds: as in `Tokenizer.encode`.
         device: where networks run. "cuda" stands for all GPUs of this machine, one a worker.
         dtype: data type of the weights.
@@ -147,7 +149,7 @@ def tokenize(
     """
     for name, value, least in (("readers", readers, 0), ("rank", rank, 0), ("world_size", world_size, 1)):
         check_number(name, value, least)
-    for name, number in (("workers", workers), ("max_batch", max_batch), ("items_per_shard", items_per_shard)):
+    for name, number in (("workers", workers), ("max_batch", max_batch)):
         if number is not None:
             check_number(name, number, 1)
     if rank >= world_size:
@@ -157,7 +159,8 @@ def tokenize(
     run = engines.get(engine)
     network = loading.load(tokenizer, weights=weights, dtype=dtype)
     network.check_stands_alone()
-    given = {"resolution": resolution, "crop": crop, "seconds": seconds, "resample": resample, "chain": chain}
+    excerpt = {"start": start, "seconds": seconds}
+    given = {"resolution": resolution, "crop": crop, **excerpt, "resample": resample, "chain": chain}
     given = {name: value for name, value in given.items() if value is not None}
     encode_options: dict[str, Any] = network.partial_options(
         num_codebooks=num_codebooks, num_tokens=num_tokens, num_scales=num_scales
@@ -169,7 +172,7 @@ def tokenize(
     network.file_options(**given)
     of_format = {"pattern": pattern, "markers": markers, "offset": offset, "media": media}
     facts = facts_of(network, {**given, **encode_options})
-    workers = workers or workers_on(device)
+    workers = workers or len(engines.devices_of(device))
     plan = Plan(
         name=str(tokenizer),
         weights_file=None if weights is None else Path(weights),
@@ -192,10 +195,11 @@ def tokenize(
     shards = open_source(source, facts.modality, items_per_shard=items_per_shard)
     job = Job(plan.folder, facts, format, options, shards)
     unit = network.modality.amount_unit
-    del network  # workers have their own
     failed = []
     pace = Pace(job.todo(rank, world_size), len(job), len(job) - len(job.todo()), progress)
-    for one in run(plan, pace.todo, workers, device) if pace.todo else ():
+    outcomes = run(plan, pace.todo, workers, device, network) if pace.todo else ()
+    del network  # engines keep it or let it go
+    for one in outcomes:
         if one.error is not None:
             failed.append(ShardFailure(one.shard, one.error))
         pace.add(one)
@@ -251,14 +255,6 @@ def facts_of(network: Tokenizer, options: dict[str, Any]) -> Facts:
         license=spec.weights_license,
         options=options,
     )
-
-
-def workers_on(device: str) -> int:
-    """The number of GPUs that `device` stands for; 1 for any other device."""
-    place = torch.device(device)
-    if place.type == "cpu" or place.index is not None:
-        return 1
-    return max(1, torch.get_device_module(place.type).device_count())
 
 
 def result_of(job: Job, totals: Totals, unit: str, failed: tuple[ShardFailure, ...]) -> CorpusResult:

@@ -56,11 +56,11 @@ class Plan:
 class Worker:
     """A network and a sink, which turn shards into files."""
 
-    def __init__(self, plan: Plan, device: str, tokenizer: Tokenizer | None = None):
+    def __init__(self, plan: Plan, tokenizer: Tokenizer):
         if plan.threads is not None:
             torch.set_num_threads(plan.threads)
         self.plan = plan
-        self.tokenizer = tokenizer or load(plan, device)
+        self.tokenizer = tokenizer
         self._options = self.tokenizer.file_options(**plan.given)
         self._encode = torch.compile(self.tokenizer.encode) if plan.is_compiled else self.tokenizer.encode
         self._sink = sinks.create(plan.format, plan.folder, plan.facts, **plan.sink_options)
@@ -87,7 +87,8 @@ class Worker:
             raise MediaError(item.problem)
         if isinstance(item.content, CodeFile):
             return
-        yield from self.tokenizer.modality.stream(item.content, self.tokenizer.spec, **self._options, **item.options)
+        options = {**self._options, **item.options}
+        yield from self.tokenizer.modality.stream(item.content, self.tokenizer.spec, **options)
 
     def _codes_of(self, signals: Tensor) -> Tensor:
         return self._encode(signals.to(self.tokenizer.device), **self.plan.encode_options).cpu()

@@ -10,24 +10,27 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from itertools import cycle, islice
 from multiprocessing.connection import wait as wait_for_end
 from typing import Any
 
-import torch
-
-from zoo.corpus.engines import Named, Outcome, outcome, prepared
+from zoo.corpus.engines import Named, Outcome, devices_of, outcome, prepared
 from zoo.corpus.work import Plan, Worker
 from zoo.errors import ZooError
+from zoo.loading import check_placement
+from zoo.tokenizer import Tokenizer
 
 worker: Worker | ZooError  # of a process that `start` has made one
 
 
-def run(plan: Plan, todo: Sequence[Named], workers: int, device: str) -> Iterator[Outcome]:
+def run(plan: Plan, todo: Sequence[Named], workers: int, device: str, network: Tokenizer) -> Iterator[Outcome]:
     if workers == 1:
-        here = Worker(plan, device)
+        check_placement(device, plan.dtype)
+        here = Worker(plan, network.to(device))
         for name, shard in todo:
             yield outcome(here, name, shard)
         return
+    del network
     left = dict(todo)
     while left:
         before = len(left)
@@ -46,8 +49,8 @@ def run_pool(plan: Plan, todo: Sequence[Named], workers: int, device: str) -> It
     """Yield the outcomes of shards until all are done or a process is killed; the rest of them are then lost."""
     context = multiprocessing.get_context("spawn")
     devices = context.SimpleQueue()
-    for number in range(workers):
-        devices.put(device_of(device, number))
+    for place in islice(cycle(devices_of(device)), workers):  # of several GPUs each worker has the next one
+        devices.put(place)
     others = set(multiprocessing.active_children())
     with ProcessPoolExecutor(workers, context, start, (plan, devices)) as pool:
         queue, running = deque(todo), set[Future[Outcome]]()
@@ -64,14 +67,6 @@ def run_pool(plan: Plan, todo: Sequence[Named], workers: int, device: str) -> It
             for process in set(multiprocessing.active_children()) - others:
                 process.terminate()
             raise
-
-
-def device_of(device: str, number: int) -> str:
-    """Return the device of a worker: of several GPUs each worker has the next one."""
-    place = torch.device(device)
-    if place.type == "cpu" or place.index is not None:
-        return device
-    return f"{place.type}:{number % torch.get_device_module(place.type).device_count()}"
 
 
 def start(plan: Plan, devices: Any) -> None:

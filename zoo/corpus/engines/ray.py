@@ -13,14 +13,14 @@ import torch
 
 from zoo.corpus.engines import Named, Outcome, outcome, prepared
 from zoo.corpus.work import Plan
-from zoo.errors import ZooError
+from zoo.extras import extra
+from zoo.tokenizer import Tokenizer
 
 
-def run(plan: Plan, todo: Sequence[Named], workers: int, device: str) -> Iterator[Outcome]:
-    try:
+def run(plan: Plan, todo: Sequence[Named], workers: int, device: str, network: Tokenizer) -> Iterator[Outcome]:
+    del network
+    with extra("scale", "engine='ray'"):
         import ray.data
-    except ModuleNotFoundError as error:
-        raise ZooError("engine='ray' needs ray: pip install 'tokenizer-zoo[scale]'") from error
     if not ray.is_initialized():
         ray.init(log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
