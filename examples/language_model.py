@@ -19,6 +19,7 @@ from pathlib import Path
 import datasets
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import zoo
@@ -44,7 +45,8 @@ def batch_of(stream: Tensor, size: int, generator: torch.Generator) -> Tensor:
 
 def loss_of(model: GPT2LMHeadModel, ids: Tensor) -> Tensor:
     """Mean negative log-likelihood of the next token, in nats."""
-    return model(ids, labels=ids).loss
+    logits = model(ids).logits[:, :-1]
+    return functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
 
 
 def train(model: GPT2LMHeadModel, stream: Tensor, held_out: Tensor, minutes: float) -> None:
