@@ -90,6 +90,7 @@ def test_the_spec_counts_the_codes_of_all_scales():
         ({"other_scales": (WIDE, WIDE)}, "one other size each"),
         ({"other_scales": (SCALES,)}, "one other size each"),
         ({"residual": True}, "expected one of residual, tail_drop and scales, got residual and scales"),
+        ({"scales": ((1, 1), (10**7, 2), (4, 4))}, r"from coarse to fine, got \(10000000, 2\) before \(4, 4\)"),
         ({"scales": ((1, 1), (4, 4, 4))}, "expected scales as a sequence"),
     ],
 )

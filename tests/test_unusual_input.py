@@ -2,6 +2,7 @@
 
 import warnings
 
+import numpy as np
 import pytest
 import torch
 
@@ -70,7 +71,7 @@ def test_a_signal_that_overflows_in_the_decoder_is_refused():
     with torch.no_grad():
         for parameter in tokenizer.decoder.parameters():
             parameter.fill_(3e38)
-    with pytest.raises(zoo.InputError, match=r"decodes to values that are not finite.*weights are damaged"):
+    with pytest.raises(zoo.InputError, match=r"decodes to values that are not finite.*damaged weights"):
         tokenizer.decode(codes)
 
 
@@ -151,3 +152,29 @@ def test_a_generator_that_is_none_is_refused(generator):
     tokenizer = zoo.create("tokenbridge", small=True)
     with pytest.raises(zoo.InputError, match=r"expected generator as a torch\.Generator"):
         tokenizer.encode(torch.rand(1, 3, 64, 64), generator=generator)
+
+
+def test_sound_that_no_ear_could_hear_is_not_decoded():
+    tokenizer = zoo.create("speechtokenizer-nano", small=True)
+    codes = tokenizer.encode(AUDIO)
+    with torch.no_grad():
+        for parameter in tokenizer.decoder.parameters():
+            parameter.mul_(1e8)
+    with pytest.raises(zoo.InputError, match="beyond any audio"):
+        tokenizer.decode(codes)
+
+
+@pytest.mark.parametrize("memory", [-2.5, (), "state"])
+def test_the_state_of_a_stream_is_checked(memory):
+    mimi = zoo.create("mimi-nano", small=True)
+    audio = torch.zeros(1, 1, 2 * mimi.spec.hop_length)
+    with pytest.raises(zoo.InputError, match=r"state that stream\(\) keeps"):
+        mimi.encode(audio, memory=memory)
+    with pytest.raises(zoo.InputError, match=r"state that stream\(\) keeps"):
+        mimi.decode(mimi.encode(audio), memory=memory)
+
+
+@pytest.mark.parametrize("sample_rate", [np.array([None, 1]), "24000", torch.ones(2)])
+def test_a_sample_rate_is_one_number(sample_rate):
+    with pytest.raises(zoo.InputError, match="takes 24000 Hz, got"):
+        zoo.create("wavtokenizer-nano", small=True).encode(AUDIO, sample_rate=sample_rate)

@@ -56,8 +56,8 @@ class TokenizerSpec:
         InputError: a field of another type, a size below 1, an unknown modality, a `downsample` that does not have one
             number for each axis of the modality, a single size without a `resolution`, `channels` that are not a
             multiple of `tracks`, several of `residual`, `tail_drop` and `scales`, scales that do not end in the grid of
-            `resolution` or come with a `variable_size`, `other_scales` without `scales`, or a `default_codebooks` that
-            is not a number of residual codebooks.
+            `resolution`, have a larger grid before it or come with a `variable_size`, `other_scales` without `scales`,
+            or a `default_codebooks` that is not a number of residual codebooks.
     """
 
     name: str = ""
@@ -120,6 +120,10 @@ class TokenizerSpec:
         grid = tuple(length // step for length, step in zip(self.sizes[0], self.downsample, strict=True))
         if self.scales[-1] != grid:
             raise InputError(f"{source}: expected scales that end in the grid {grid}, got {self.scales[-1]}")
+        for scales in self.pyramids:
+            for scale in scales:
+                if any(side > last for side, last in zip(scale, scales[-1], strict=True)):
+                    raise InputError(f"{source}: expected scales from coarse to fine, got {scale} before {scales[-1]}")
 
     @property
     def allows_commercial_use(self) -> bool:

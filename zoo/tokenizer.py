@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from zoo import modalities, registry
 from zoo.codes.checks import check_layout
-from zoo.errors import InputError
+from zoo.errors import InputError, shown
 from zoo.hub import HubMixin
 from zoo.memory import check_room
 from zoo.modalities import Batch, Modality
@@ -168,7 +169,7 @@ class Tokenizer(HubMixin):
 
         Raises:
             InputError: shape, dtype or range of the codes, a `size` beyond what they stand for, an unknown
-                option, a system that only encodes, or a decoded signal that is not finite.
+                option, a system that only encodes, or a decoded signal that is not finite, or far beyond any real one.
         """
         self.check_decodes()
         window = self._take_options(options, self.decode_options, "decode")
@@ -184,11 +185,10 @@ class Tokenizer(HubMixin):
         parts = [signal_of(part)[:, :, :window] for part in windows]
         signal = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
         absent = signal.isnan() if options.get("mask") is not None else False  # what a mask leaves out is NaN
-        if values_are_readable(signal) and not bool((signal.isfinite() | absent).all()):
-            raise InputError(
-                f"{self.spec.name} decodes to values that are not finite (NaN or infinite): they are too large for "
-                f"{self.dtype}, or the weights are damaged"
-            )
+        largest = self.modality.largest_decoded
+        if values_are_readable(signal) and not bool(((signal.abs() < largest) | absent).all()):
+            what = f"values that are not finite or beyond any {self.spec.modality}"
+            raise InputError(f"{self.spec.name} decodes to {what}: too large for {self.dtype}, or of damaged weights")
         return self.modality.crop(self.modality.finish(signal), size)
 
     def embed(self, codes: Tensor, size: int | tuple[int, ...] | None = None) -> Tensor:
@@ -470,9 +470,9 @@ class Tokenizer(HubMixin):
             return
         if "sample_rate" not in self.modality.options:
             raise InputError(f"{self.spec.name} takes {self.modality.noun[1]}, which have no sample_rate")
-        if sample_rate != self.spec.sample_rate:
+        if not isinstance(sample_rate, Real) or sample_rate != self.spec.sample_rate:
             raise InputError(
-                f"{self.spec.name} takes {self.spec.sample_rate} Hz, got {sample_rate} Hz; "
+                f"{self.spec.name} takes {self.spec.sample_rate} Hz, got {shown(sample_rate)} Hz; "
                 "preprocess(audio, sample_rate=...) resamples"
             )
 
@@ -485,6 +485,8 @@ class Tokenizer(HubMixin):
     def _take_options(self, options: dict[str, Any], accepted: tuple[str, ...], method: str) -> int | None:
         """Check the options, and remove from them the length of the windows that a signal is encoded in."""
         self._check_names(options, accepted, method)
+        if not isinstance(options.get("memory"), dict | None):
+            raise InputError(f"memory is the state that stream() keeps, got {shown(options['memory'])}")
         return self.modality.window(self.spec, options)
 
     def _check_names(self, names: Iterable[str], accepted: tuple[str, ...], method: str) -> None:

@@ -47,6 +47,7 @@ class AudioModality(Modality):
     lossless_suffix = ".flac"
     options = ("sample_rate", "resample", "start", "seconds")
     networks_pad = True
+    largest_decoded = 1e6
     network_range = (0.0, 1.0)
     raw_bits = 16
     unit = "/s"

@@ -64,6 +64,7 @@ class Modality(ABC):
         keeps_float32: whether signals stay float32 whatever the network's dtype.
         batches_have_lengths: whether signals of unequal size can share a padded batch.
         network_range: mean and deviation that turn the public range into [-1, 1]; None if there is no such range.
+        largest_decoded: absolute value from which on a decoded signal is refused, since nothing real comes near it.
         raw_bits: bits of one uncompressed value.
         unit, reference, reference_size: what tokens and bits are counted for: the unit's short form, its name, and
             the size of such a signal; a size of None stands for a second.
@@ -87,6 +88,7 @@ class Modality(ABC):
     is_sampled = True
     networks_pad = False
     keeps_float32 = False
+    largest_decoded = math.inf
     batches_have_lengths = True
     network_range: tuple[float, float] | None
     raw_bits: int

@@ -55,6 +55,7 @@ class StructureModality(Modality):
     is_sampled = False
     networks_pad = True
     keeps_float32 = True
+    largest_decoded = 1e6
     network_range = None
     raw_bits = 32
     unit = "/residue"
