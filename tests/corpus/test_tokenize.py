@@ -92,6 +92,15 @@ def test_damaged_items_are_left_out_counted_and_named(tiny_wetok, pictures, tmp_
     assert all(str(pictures) in line["source"] and line["error"] for line in lines)
 
 
+@pytest.mark.parametrize(("format", "lines"), [("npz", "tokens-00000/items.jsonl"), ("megatron", "tokens-00000.jsonl")])
+def test_a_shard_that_has_lost_items_is_not_read_as_if_it_were_whole(tiny_wetok, pictures, tmp_path, format, lines):
+    corpus.tokenize("tiny-wetok", pictures, tmp_path / "out", format=format)
+    file = tmp_path / "out" / lines
+    file.write_bytes(file.read_bytes()[: file.read_bytes().rindex(b"\n", 0, -1) + 1])
+    with pytest.raises(MediaError, match=r"tokens-00000.*damaged"):
+        list(corpus.read(tmp_path / "out"))
+
+
 def test_strict_stops_a_shard_at_a_damaged_item_and_leaves_nothing_of_it(tiny_wetok, pictures, tmp_path):
     (pictures / "a" / "broken.png").write_bytes(b"no picture")
     found = corpus.tokenize("tiny-wetok", pictures, tmp_path / "out", items_per_shard=6, strict=True)

@@ -6,6 +6,7 @@
 from tests.fuzz.checkpoints import Checkpoints
 from tests.fuzz.code_files import CodeFiles
 from tests.fuzz.codes import Codes
+from tests.fuzz.corpora import Corpora
 from tests.fuzz.folders import Folders
 from tests.fuzz.ids import Ids
 from tests.fuzz.media import Media
@@ -16,5 +17,5 @@ from tests.support.fuzz import Boundary
 
 BOUNDARIES: dict[str, type[Boundary]] = {
     boundary.name: boundary
-    for boundary in (Signals, Codes, Ids, CodeFiles, Media, Checkpoints, Folders, Recipes, Names)
+    for boundary in (Signals, Codes, Ids, CodeFiles, Media, Checkpoints, Folders, Recipes, Names, Corpora)
 }

@@ -16,7 +16,7 @@ from tests.fuzz import BOUNDARIES
 from tests.support.fuzz import OUTCOMES, outcome
 from zoo import registry
 
-MEMORY = int(4.5 * 2**30)
+MEMORY = 2**30  # bytes that the cases of a boundary may take beside what it made
 STUCK = 60.0  # seconds after which a case that nothing interrupts ends its process
 
 
@@ -25,7 +25,8 @@ def run_cases(name: str, first: int, last: int) -> Counter[str]:
     counts: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder, registry.temporary():
         boundary = BOUNDARIES[name](Path(folder))
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
         for seed in range(first, last + 1):
             faulthandler.dump_traceback_later(STUCK, exit=True)
             found = outcome(boundary, seed)

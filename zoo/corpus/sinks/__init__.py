@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.arguments import check_types, hints_of
+from zoo.corpus.records import Record, record_file
 from zoo.corpus.rows import Facts, StoredRow
 from zoo.corpus.sinks.base import Sink
 from zoo.corpus.sinks.huggingface import HuggingFaceSink, push_to_hub
@@ -64,18 +65,25 @@ def read(folder: str | os.PathLike[str]) -> Iterator[StoredRow]:
     """Yield the rows of a corpus in any format, shard by shard in the order of their names, without the media.
 
     Raises:
-        MediaError: a folder without a corpus, or a damaged file.
+        MediaError: a folder without a corpus, or a damaged file, also one that has lost items.
     """
     for sink in SINKS.values():
         if paths := sorted(Path(folder).glob(sink.pattern)):
-            return _rows(sink, paths)
+            return _rows(Path(folder), sink, paths)
     raise MediaError(f"{folder}: holds no corpus ({', '.join(sink.pattern for sink in SINKS.values())})")
 
 
-def _rows(sink: type[Sink], paths: list[Path]) -> Iterator[StoredRow]:
+def _rows(folder: Path, sink: type[Sink], paths: list[Path]) -> Iterator[StoredRow]:
+    kept = [Record.load(path) for path in sorted(record_file(folder, "*").parent.glob("*.npz"))]  # if they came along
+    written = {folder / file: record.items for record in kept for file in record.files}
     for path in paths:
+        count, expected = 0, written.get(path, written.get(path.parent))
         try:
-            yield from sink.read_shard(path)
+            for row in sink.read_shard(path):
+                count += 1
+                yield row
+            if expected not in (None, count):
+                raise InputError(f"{count} items, of {expected} that were written")
         except Exception as error:  # a damaged file makes the readers raise nearly anything
             reason = str(error) or type(error).__name__
             raise MediaError(f"{path}: not a shard of a corpus, or a damaged one: {reason}") from error
