@@ -1,7 +1,9 @@
 """Training through its front door, on tiny networks and synthetic data."""
 
 import io
+import os
 import re
+import signal
 
 import numpy as np
 import pytest
@@ -16,9 +18,11 @@ from zoo.checkpoints import read_checkpoint
 from zoo.errors import ZooError
 from zoo.media import center_crop, read_image
 from zoo.trainers import create_tokenizer, load_recipe, train
+from zoo.trainers.data.batches import Crops
 from zoo.trainers.optimizers import learning_rate, make_optimizer
 from zoo.trainers.recipe import AdamW
 from zoo.trainers.run_folder import RunFolder
+from zoo.trainers.trainer import Trainer
 
 
 def test_the_loss_falls_on_a_few_images(images, tmp_path):
@@ -131,3 +135,19 @@ def test_the_learning_rate_warms_up_and_decays_to_its_end():
     assert rates[9] == rates[10] == max(rates) == pytest.approx(2e-3)
     assert rates[55] == pytest.approx((2e-3 + 1e-4) / 2)
     assert rates[100] == pytest.approx(1e-4)
+
+
+def test_a_reader_that_is_killed_is_named_with_what_to_do(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(Crops, "__getitem__", lambda self, index: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(ZooError, match=r"step 1: a process that reads data has died .*data\.workers=0"):
+        train({}, {**IMAGE, "data.workers": 1}, data=images / "train", run_dir=tmp_path / "run")
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_a_step_that_needs_too_much_memory_says_what_needs_less(error, images, tmp_path, monkeypatch):
+    def short_of_memory(self, batches):
+        raise error
+
+    monkeypatch.setattr(Trainer, "advance", short_of_memory)
+    with pytest.raises(ZooError, match=r"step 1: out of memory .*smaller batch_size"):
+        train({}, IMAGE, data=images / "train", run_dir=tmp_path / "run")
