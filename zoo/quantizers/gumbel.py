@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -59,9 +61,8 @@ class GumbelVQ(Quantizer):
             if self.training:
                 noisy = logits - torch.empty_like(logits).exponential_().log()
                 log_probability = functional.log_softmax(logits, dim=-1)
-                probability = log_probability.exp()
-                divergence = (probability * torch.log(len(codebook) * probability + 1e-10)).sum(dim=-1)
-                losses["kl_loss"] = divergence.mean()
+                entropy = -(log_probability.exp() * log_probability).sum(dim=-1)
+                losses["kl_loss"] = math.log(len(codebook)) - entropy.mean()
             codes = noisy.argmax(dim=-1)
             # The gradient of the one-hot vector is the softmax's; its value, which the rows' gradient has, is one-hot.
             mean_row = functional.softmax(noisy / self.temperature, dim=-1) @ codebook.detach()
