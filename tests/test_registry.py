@@ -5,7 +5,7 @@ import json
 import pytest
 
 import zoo
-from zoo import catalog, index, registry
+from zoo import catalog, facts, index, registry
 
 
 def test_the_index_names_every_variant_alias_and_architecture_with_its_module():
@@ -19,7 +19,20 @@ def test_the_index_names_every_variant_alias_and_architecture_with_its_module():
 
 
 def test_the_index_is_what_the_model_files_make_of_it():
-    assert json.loads(index.PATH.read_text(encoding="utf-8")) == json.loads(catalog.make_index())
+    assert json.loads(index.PATH.read_text(encoding="utf-8")) == json.loads(facts.make_index())
+
+
+def test_the_catalog_is_what_the_model_files_make_of_it():
+    assert json.loads(index.CATALOG.read_text(encoding="utf-8")) == json.loads(facts.make_catalog())
+
+
+def test_a_plug_in_is_in_the_catalog_beside_the_variants_of_zoo(registrations):
+    zoo.register(zoo.replace(zoo.info("wetok-nano"), "theirs", package="their_package.models"))
+    zoo.alias("ours-by-another-name", "wetok-nano")
+    entries = {entry.name: entry for entry in catalog.catalog(modality="Image")}
+    assert entries["theirs"].parameters == entries["wetok-nano"].parameters
+    assert entries["wetok-nano"].aliases == ("ours-by-another-name",)
+    assert catalog.facts("ours-by-another-name") == catalog.facts("wetok-nano")
 
 
 @pytest.mark.parametrize("taken", ["wetok-nano", "wetok"])

@@ -9,8 +9,8 @@ import zoo
 from tests.support.cli import error_line, run
 from tests.support.residual import Residual, residual_spec
 from zoo import graphs
-from zoo.catalog import codebooks
 from zoo.codes import load_codes, save_codes
+from zoo.facts import codebooks
 
 
 def residual(**facts) -> Residual:

@@ -1,6 +1,7 @@
 """The index of the models: which file holds which tokenizer and how many parameters it has, without importing any.
 
-`python -m zoo.catalog` writes it, `models/index.json`, from what the model files register.
+`python -m zoo.facts` writes it, `models/index.json`, from what the model files register, and beside it
+`models/catalog.json`, which `zoo.catalog` reads.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 
 PATH = Path(str(files("zoo"))) / "models" / "index.json"
+CATALOG = PATH.with_name("catalog.json")
 
 
 @dataclass(frozen=True)

@@ -355,10 +355,16 @@ def list_tokenizers(*, modality: str | None = None, quantizer: str | None = None
     )
 
 
+def names() -> list[str]:
+    """Return the sorted names of all variants, without importing those of zoo."""
+    _import_plugins()
+    return sorted({*index.read().variants, *_variants})
+
+
 def aliases() -> dict[str, str]:
     """Return all aliases, each with the name of its variant."""
-    import_models()
-    return dict(_aliases)
+    _import_plugins()
+    return {**index.read().aliases, **_aliases}
 
 
 def architectures() -> list[type[Tokenizer]]:
@@ -368,19 +374,31 @@ def architectures() -> list[type[Tokenizer]]:
 
 def is_variant(name: str | Path) -> bool:
     """Return whether `name` is that of a variant or an alias."""
-    return isinstance(name, str) and _find(name) is not None
+    return isinstance(name, str) and _resolved(name) is not None
 
 
-def info(name: str) -> Variant:
-    """Return the variant called `name`; UnknownTokenizerError, with the nearest names, if there is none."""
+def resolve(name: str) -> str:
+    """Return the name of the variant that `name` is, or stands for, without importing it.
+
+    Raises:
+        UnknownTokenizerError: there is none; with the nearest names.
+    """
     if not isinstance(name, str):
         raise InputError(f"expected the name of a tokenizer, got {reprlib.repr(name)}")
-    found = _find(name)
+    found = _resolved(name)
     if found is None:
         known = {**index.read().variants, **index.read().aliases, **_variants, **_aliases}
         near = difflib.get_close_matches(str(name)[:100], known, n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(map(repr, near))}?" if near else "zoo.list_tokenizers() names them all"
         raise UnknownTokenizerError(f"unknown tokenizer {str(name)[:100]!r}; {hint}")
+    return found
+
+
+def info(name: str) -> Variant:
+    """Return the variant called `name`; UnknownTokenizerError, with the nearest names, if there is none."""
+    found = resolve(name)
+    if found not in _variants:
+        importlib.import_module(index.read().variants[found])
     return _variants[found]
 
 
@@ -405,17 +423,14 @@ def create(name: str, *, small: bool = False) -> Tokenizer:
     return info(name).build(small=small)
 
 
-def _find(name: str) -> str | None:
-    """Return the name of the variant that `name` stands for, and import its file; None if there is none."""
-    name = _aliases.get(name, index.read().aliases.get(name, name))
-    if name not in _variants:
-        module = index.read().variants.get(name)
-        if module is not None:
-            importlib.import_module(module)
-        else:
-            _import_plugins()
-            name = _aliases.get(name, name)
-    return name if name in _variants else None
+def _resolved(name: str) -> str | None:
+    known = index.read()
+    for _ in range(2):  # without the plug-ins, which are slow to import, and with them
+        found = _aliases.get(name, known.aliases.get(name, name))
+        if found in _variants or found in known.variants:
+            return found
+        _import_plugins()
+    return None
 
 
 @cache

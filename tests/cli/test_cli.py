@@ -75,6 +75,13 @@ def test_help_and_version_do_without_torch():
     assert run("--version").stdout == f"zoo {zoo.__version__}\n"
 
 
+@pytest.mark.parametrize("command", [["list"], ["list", "--modality", "video", "--json"], ["info", "wetok"]])
+def test_the_table_and_the_facts_do_without_torch(command):
+    program = f"import sys, zoo.cli as c; c.app({command}, standalone_mode=False); print('torch' in sys.modules)"
+    output = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+    assert output.endswith("False\n") and len(output) > 500
+
+
 def test_list_names_every_tokenizer_and_takes_filters():
     names = zoo.list_tokenizers()
     lines = run("list").stdout.splitlines()

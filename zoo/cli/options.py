@@ -37,7 +37,7 @@ def known(name: str) -> str:
     """Return the name of a variant; UnknownTokenizerError for another, before anything heavy is imported."""
     from zoo import registry
 
-    registry.info(name)
+    registry.resolve(name)
     return name
 
 

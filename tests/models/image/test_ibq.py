@@ -12,7 +12,7 @@ from PIL import Image
 import zoo
 from tests.support.paths import GOLDENS
 from tests.support.plain_taming import PlainTaming, image, published_shapes, write_files
-from zoo.catalog import num_parameters
+from zoo.facts import num_parameters
 from zoo.models.image.ibq import MULTIPLIERS
 from zoo.parity import parity, synthetic_checkpoint
 

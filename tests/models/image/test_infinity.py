@@ -10,8 +10,8 @@ from PIL import Image
 
 import zoo
 from tests.support.paths import GOLDENS
-from zoo.catalog import num_parameters
 from zoo.checkpoints import assign, without_storage
+from zoo.facts import num_parameters
 from zoo.parity import synthetic_checkpoint
 from zoo.spec import ends
 

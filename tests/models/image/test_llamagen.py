@@ -9,7 +9,7 @@ import torch
 
 import zoo
 from tests.support.plain_llamagen import NECK, PlainLlamaGen, Shapes
-from zoo.catalog import num_parameters
+from zoo.facts import num_parameters
 from zoo.parity import parity, synthetic_checkpoint
 from zoo.registry import replace as replace_variant
 

@@ -7,7 +7,7 @@ import torch
 
 import zoo
 from tests.support.plain_wetok import DIM, MULTIPLIERS, NUM_BLOCKS, WIDTH, write_golden
-from zoo.catalog import num_parameters
+from zoo.facts import num_parameters
 from zoo.parity import parity
 
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 import zoo
 from tests.support.paths import GOLDENS
 from tests.support.plain_llamagen import Shapes
-from zoo.catalog import num_parameters
+from zoo.facts import num_parameters
 from zoo.metrics.perturbation import perturb_codes
 from zoo.parity import parity, read_golden, read_manifest, synthetic_checkpoint
 from zoo.quantizers import VectorQuantizer

@@ -9,7 +9,7 @@ import torch
 
 import zoo
 from tests.support.paths import GOLDENS
-from zoo.catalog import num_parameters
+from zoo.facts import num_parameters
 from zoo.models.image.tokenflow import resampled
 from zoo.parity import synthetic_checkpoint
 

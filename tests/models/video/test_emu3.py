@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import zoo
-from zoo.catalog import num_parameters
+from zoo.facts import num_parameters
 from zoo.models.video import emu3
 from zoo.testing import small
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import zoo
-from zoo.catalog import num_parameters
+from zoo.facts import num_parameters
 from zoo.models.video.vidtok import blocks
 from zoo.models.video.vidtok import tokenizer as vidtok
 from zoo.testing import small
