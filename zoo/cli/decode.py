@@ -17,6 +17,7 @@ from zoo.cli.options import (
     OverwriteOption,
     Pcm,
     PcmOption,
+    SeedOption,
     StreamOption,
     names,
 )
@@ -41,6 +42,7 @@ def decode(
     num_codebooks: Annotated[
         int | None, typer.Option(min=1, help="With --stream: codes of a frame; default: the model's own.")
     ] = None,
+    seed: SeedOption = None,
     overwrite: OverwriteOption = False,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = Dtype.float32,
@@ -62,6 +64,6 @@ def decode(
         return
     assert inputs and out, "which check_stream asks for"
     results = zoo.decode_files(
-        inputs, out, name=name, device=parse_device(device), dtype=parse_dtype(dtype), overwrite=overwrite
+        inputs, out, name=name, device=parse_device(device), dtype=parse_dtype(dtype), seed=seed, overwrite=overwrite
     )
     run("decoding", results, json)

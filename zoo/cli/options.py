@@ -67,6 +67,10 @@ StreamOption = Annotated[
 ]
 PcmOption = Annotated[Pcm, typer.Option(help="With --stream: format of the samples, as FFmpeg names it.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+SeedOption = Annotated[
+    int | None,
+    typer.Option(min=0, help="Seed of a decoder that draws noise, for each file; default: another each time."),
+]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing files instead of keeping them.")]
 ResolutionOption = Annotated[
     int | None, typer.Option(min=1, help="Images, video: resize the short side to this, and keep the centre square.")

@@ -25,6 +25,7 @@ from zoo.cli.options import (
     ResampleOption,
     ResolutionOption,
     SecondsOption,
+    SeedOption,
     StartOption,
 )
 
@@ -43,6 +44,7 @@ def reconstruct(
     num_codebooks: NumCodebooksOption = None,
     num_tokens: NumTokensOption = None,
     num_scales: NumScalesOption = None,
+    seed: SeedOption = None,
     overwrite: OverwriteOption = False,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = Dtype.float32,
@@ -70,6 +72,7 @@ def reconstruct(
         num_codebooks=num_codebooks,
         num_tokens=num_tokens,
         num_scales=num_scales,
+        seed=seed,
         overwrite=overwrite,
     )
     run("reconstructing", results, json, tokenizer.spec.modality)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from zoo.codes import CodeFile, load_codes
 from zoo.errors import InputError, as_zoo_error
 from zoo.spec import TokenizerSpec
 from zoo.tokenizer import Tokenizer
+from zoo.transcode.drawing import check_seed, drawing_options
 from zoo.transcode.paths import Outputs, check_made_after, code_files, find_sources
 from zoo.transcode.results import FileResult, FileResults
 
@@ -24,6 +26,7 @@ def decode_files(
     name: str | Path | None = None,
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
+    seed: int | None = None,
     overwrite: bool = False,
 ) -> FileResults:
     """Decode code files to signals: PNG, WAV, MP4 or PDB, or, for one file, the format of the suffix of `out`.
@@ -36,11 +39,13 @@ def decode_files(
         name: the tokenizer, as `zoo.load` takes it; codes of another one are an error. None: the one that each file
             names.
         device, dtype: device and data type of the weights.
+        seed: of a decoder that draws noise, anew for each file; None: the noise differs from run to run.
         overwrite: whether existing files are replaced.
 
     Raises:
         As `encode_files`, and as `zoo.load` for `name`.
     """
+    check_seed(seed)
     sources = find_sources(inputs, code_files)
     suffixes = tuple(suffix for modality in modalities.every() for suffix in modality.suffixes)
     outputs = Outputs(sources, Path(out), suffixes)
@@ -59,7 +64,7 @@ def decode_files(
                 if done_before:
                     check_made_after(target, source)
                 else:
-                    decode_file(decoders.load(file), file, target, overwrite)
+                    decode_file(decoders.load(file), file, target, overwrite, seed)
                 yield FileResult(source, target, tuple(file.codes.shape[1:]), done_before=done_before)
             except Exception as error:
                 yield FileResult(source, error=as_zoo_error(error))
@@ -100,19 +105,20 @@ class Decoders:
         return self._last
 
 
-def decode_file(tokenizer: Tokenizer, file: CodeFile, target: Path, overwrite: bool) -> None:
+def decode_file(tokenizer: Tokenizer, file: CodeFile, target: Path, overwrite: bool, seed: int | None) -> None:
     """Decode one code file to a file, window by window if the modality has windows."""
     spec, modality = tokenizer.spec, tokenizer.modality
+    options = drawing_options(tokenizer, seed)
     window = modality.window(spec, {})
     if window is None:
-        signal = tokenizer.decode(file.codes, size=file.size)[0].float().cpu()
+        signal = tokenizer.decode(file.codes, size=file.size, **options)[0].float().cpu()
         modality.write(target, signal, spec, overwrite=overwrite)
         return
     if file.frame_rate is None or file.size is None:
         raise InputError("expected codes of a video with their frame rate and size, as `zoo encode` writes them")
     modality.write(
         target,
-        decoded_windows(tokenizer, file.codes, file.size, window),
+        decoded_windows(tokenizer, file.codes, file.size, window, options),
         spec,
         frame_rate=file.frame_rate,
         pixel_aspect=file.pixel_aspect,
@@ -120,9 +126,11 @@ def decode_file(tokenizer: Tokenizer, file: CodeFile, target: Path, overwrite: b
     )
 
 
-def decoded_windows(tokenizer: Tokenizer, codes: Tensor, size: tuple[int, ...], window: int) -> Iterator[Tensor]:
+def decoded_windows(
+    tokenizer: Tokenizer, codes: Tensor, size: tuple[int, ...], window: int, options: dict[str, Any]
+) -> Iterator[Tensor]:
     """Yield the windows of a signal of `size`, without batch axis, each decoded when it is needed."""
     length, *sides = size
     for number, part in enumerate(codes.split(tokenizer.spec.code_length(window, window), dim=2)):
         part_size = (min(window, length - number * window), *sides)
-        yield tokenizer.decode(part, size=part_size)[0].float().cpu()
+        yield tokenizer.decode(part, size=part_size, **options)[0].float().cpu()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from zoo.errors import as_zoo_error
 from zoo.metrics import METRICS
 from zoo.spec import TokenizerSpec
 from zoo.tokenizer import Tokenizer
+from zoo.transcode.drawing import check_seed, drawing_options
 from zoo.transcode.encoding import loaded
 from zoo.transcode.paths import check_made_after
 from zoo.transcode.results import Figures, FileResult, FileResults, Reconstruction
@@ -37,6 +38,7 @@ def reconstruct_files(
     num_codebooks: int | None = None,
     num_tokens: int | None = None,
     num_scales: int | None = None,
+    seed: int | None = None,
     overwrite: bool = False,
 ) -> FileResults:
     """Encode and decode signals, and measure cost and loss; arguments and files are as in `encode_files`.
@@ -44,11 +46,16 @@ def reconstruct_files(
     An output that exists and is newer than its source is kept and counted as done. It does not record the tokenizer and
     the options that it was made with, so use a different folder for each choice of them.
 
+    Args:
+        seed: as in `decode_files`.
+
     Raises:
-        As `encode_files`; InputError for a system that only encodes.
+        As `encode_files`; InputError for a system that only encodes, or a seed for a decoder that draws nothing.
     """
     tokenizer = loaded(tokenizer)
     tokenizer.check_decodes()
+    check_seed(seed)
+    drawing_options(tokenizer, seed)  # an error before any work
     modality = tokenizer.modality
     tasks = Tasks(
         tokenizer,
@@ -78,25 +85,26 @@ def reconstruct_files(
                 yield task
                 continue
             try:
-                yield reconstruct_file(tokenizer, task, overwrite)
+                yield reconstruct_file(tokenizer, task, overwrite, seed)
             except Exception as error:
                 yield FileResult(task.source, error=as_zoo_error(error))
 
     return FileResults(tasks.sources, results())
 
 
-def reconstruct_file(tokenizer: Tokenizer, task: Task, overwrite: bool) -> FileResult:
+def reconstruct_file(tokenizer: Tokenizer, task: Task, overwrite: bool, seed: int | None) -> FileResult:
     """Encode and decode a file, window by window if the modality has windows."""
     spec, modality = tokenizer.spec, tokenizer.modality
     originals = modality.stream(task.source, spec, **task.options)
     first = next(originals)
+    drawing = drawing_options(tokenizer, seed)
     shapes: list[tuple[int, ...]] = []
     figures: list[Figures] = []
     lengths: list[int] = []
 
     def windows() -> Iterator[Tensor]:
         for original in itertools.chain([first], originals):
-            result = reconstruct(tokenizer, original.values[None], **task.encode_options)
+            result = reconstruct(tokenizer, original.values[None], drawing, **task.encode_options)
             shapes.append(tuple(result.codes.shape[1:]))
             figures.append(result.figures)
             lengths.append(tokenizer.size_of(result.original)[0])
@@ -137,19 +145,21 @@ def joined(windows: Sequence[Figures], lengths: Sequence[int]) -> Figures:
     )
 
 
-def reconstruct(tokenizer: Tokenizer, signal: Tensor, **options: Any) -> Reconstruction:
+def reconstruct(
+    tokenizer: Tokenizer, signal: Tensor, decode_options: Mapping[str, Any] | None = None, **options: Any
+) -> Reconstruction:
     """Encode and decode one signal; a video is one window.
 
     Args:
         signal: a batch of one, as `preprocess` returns it.
-        options: those of `Tokenizer.encode`.
+        decode_options: those of `Tokenizer.decode`. options: those of `Tokenizer.encode`.
 
     Raises:
         InputError: as `Tokenizer.encode`.
     """
     start = time.perf_counter()
     codes = tokenizer.encode(signal, **options)
-    decoded = tokenizer.restore(codes, signal)
+    decoded = tokenizer.restore(codes, signal, **(decode_options or {}))
     original = tokenizer.modality.target(signal, tokenizer.spec).float().cpu()
     reconstruction = decoded.float().cpu()
     seconds = time.perf_counter() - start
