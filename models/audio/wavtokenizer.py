@@ -118,11 +118,16 @@ class Decoder(nn.Module):
                 assert module.bias is not None
                 nn.init.zeros_(module.bias)
 
-    def forward(self, latent: Tensor, chunk_frames: int) -> Tensor:
+    def forward(self, latent: Tensor, chunk_frames: int, window_frames: int | None = None) -> Tensor:
         # All conditions mean the same: training draws one at random, inference uses the first.
         condition = int(torch.randint(self.num_conditions, ())) if self.training else 0
-        x = self.global_blocks(self.embed(latent))
+        x = self.embed(latent)
         frames, halo = x.shape[-1], 3 * len(self.blocks)
+        if window_frames is None:
+            x = self.global_blocks(x)
+        else:
+            windows = overlapping(frames, window_frames, window_frames // 4)
+            x = torch.cat([window.trim(self.global_blocks(window.of(x))) for window in windows], dim=-1)
         parts = (
             (chunk.start, chunk.stop, chunk.trim(self.spectrum(chunk.of(x), condition).mT).mT)
             for chunk in overlapping(frames, chunk_frames, halo)
@@ -142,7 +147,9 @@ class WavTokenizer(Tokenizer):
 
     Audio `[B, 1, samples]` of any length at 24 kHz; codes `[B, 1, frames]`, `frames = ceil(samples / hop_length)`.
     `encode` and `decode` take `chunk_seconds=`, the length that is computed at once (at least one frame); the result
-    does not depend on it.
+    does not depend on it. `decode` also takes `window_seconds=`: the blocks that otherwise normalise and attend over
+    the whole clip then see so much of it and a quarter more on either side, so that the cost grows with the length and
+    not with its square. That changes the signal of a longer clip, as the card says.
 
     Args:
         strides: strides of the encoder's stages, first to last; their product is the hop length.
@@ -156,7 +163,7 @@ class WavTokenizer(Tokenizer):
     """
 
     encode_options = ("chunk_seconds",)
-    decode_options = ("chunk_seconds",)
+    decode_options = ("chunk_seconds", "window_seconds")
     cannot_stream = (
         "a code also depends on what comes after it, and the decoder attends to the whole signal. chunk_seconds= "
         "bounds the memory for a signal that is there as a whole, and changes no code. Encoding windows one by one "
@@ -212,8 +219,9 @@ class WavTokenizer(Tokenizer):
     def to_latent(self, signal: Tensor, chunk_seconds: float = 10.0) -> Tensor:
         return self.encoder(signal, frames_of_chunk(self.spec, chunk_seconds))
 
-    def from_latent(self, latent: Tensor, chunk_seconds: float = 10.0) -> Tensor:
-        return self.decoder(latent, frames_of_chunk(self.spec, chunk_seconds))
+    def from_latent(self, latent: Tensor, chunk_seconds: float = 10.0, window_seconds: float | None = None) -> Tensor:
+        window = None if window_seconds is None else frames_of_chunk(self.spec, window_seconds, "window_seconds")
+        return self.decoder(latent, frames_of_chunk(self.spec, chunk_seconds), window)
 
 
 def quantizer_rules(codebook: str) -> list[tuple[str, str] | tuple[str, str, Callable[[Tensor], Tensor]]]:

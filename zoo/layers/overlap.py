@@ -51,11 +51,11 @@ def overlapping(length: int, chunk: int, halo: int) -> Iterator[Chunk]:
         yield Chunk(start, stop, max(start - halo, 0), min(stop + halo, length), False)
 
 
-def frames_of_chunk(spec: TokenizerSpec, seconds: Any) -> int:
-    """Return the whole frames in `chunk_seconds=` of audio; InputError unless it is a number with at least one."""
+def frames_of_chunk(spec: TokenizerSpec, seconds: Any, option: str = "chunk_seconds") -> int:
+    """Return the whole frames in the seconds of an option; InputError unless it is a number with at least one."""
     assert spec.frame_rate is not None, "audio has a sample rate"
     a_number = isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 < seconds < LONGEST_CHUNK
     if not a_number or seconds * spec.frame_rate < 1:
         least = f"at least one frame, {1 / spec.frame_rate:.3g}"
-        raise InputError(f"expected chunk_seconds as a number of seconds, {least}, got {reprlib.repr(seconds)}")
+        raise InputError(f"expected {option} as a number of seconds, {least}, got {reprlib.repr(seconds)}")
     return int(seconds * spec.frame_rate)

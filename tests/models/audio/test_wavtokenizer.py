@@ -42,6 +42,31 @@ def test_a_chunk_shorter_than_a_frame_is_refused():
         small(NAMES[0]).encode(torch.zeros(1, 1, 600), chunk_seconds=0.001)
 
 
+def test_a_window_of_decoding_that_holds_the_clip_changes_nothing_and_a_shorter_one_little():
+    tokenizer = zoo.load("wavtokenizer-nano")
+    times = torch.arange(24000 * 6) / 24000
+    audio = (0.1 * torch.sin(900 * times * (1 + 0.1 * torch.sin(9 * times))))[None, None]
+    codes = tokenizer.encode(audio)
+    whole = tokenizer.decode(codes)
+    assert torch.equal(tokenizer.decode(codes, window_seconds=6), whole)
+    windows = tokenizer.decode(codes, window_seconds=2)
+    assert windows.shape == whole.shape
+    assert 0 < (windows - whole).square().sum() < 0.1 * whole.square().sum()
+
+
+def test_the_signal_of_a_window_does_not_depend_on_what_is_far_from_it():
+    tokenizer = zoo.load("wavtokenizer-nano")
+    codes = tokenizer.encode(torch.randn(1, 1, 24000 * 4, generator=torch.Generator().manual_seed(0)) * 0.1)
+    changed = torch.cat([codes[..., :225], codes[..., 225:].flip(-1)], dim=-1)  # from 3 seconds on
+    before, after = (tokenizer.decode(each, window_seconds=1)[..., :24000] for each in (codes, changed))
+    assert torch.equal(before, after)
+
+
+def test_a_window_of_decoding_is_a_number_of_seconds():
+    with pytest.raises(zoo.InputError, match=r"expected window_seconds as a number of seconds, .*got 'all'"):
+        small(NAMES[0]).decode(torch.zeros(1, 1, 4, dtype=torch.int64), window_seconds="all")
+
+
 def test_overlapping_frames_add_up():
     frames = torch.randn(2, 5, 12)
     expected = torch.zeros(2, 4 * 3 + 12)
