@@ -57,7 +57,11 @@ class ParityReport:
 
 
 def parity(
-    name: str, manifest: Mapping[str, Any] | str | Path, golden: str | Path, seed: int | None = None
+    name: str,
+    manifest: Mapping[str, Any] | str | Path,
+    golden: str | Path,
+    seed: int | None = None,
+    device: str | torch.device = "cpu",
 ) -> ParityReport:
     """Run a variant on a golden's input, from a synthetic checkpoint converted like the published file.
 
@@ -71,6 +75,7 @@ def parity(
             that the manifest states. With an array `names`, it holds one such group for each name (`NAME.input`, ...).
             The golden of a part holds what that part takes and computes.
         seed: seed of the checkpoint; None: the manifest's.
+        device: where the network runs.
 
     Raises:
         UnknownTokenizerError: no such variant.
@@ -86,11 +91,12 @@ def parity(
         raise InputError(f"{variant.name} was trained for zoo: there is no published file to compare with")
     checkpoint = synthetic_checkpoint(manifest, seed)
     part, tokenizer = network_with_weights(variant, checkpoint, manifest.get("config", {}))
-    tokenizer.eval()
+    tokenizer.to(device).eval()
     run = run_network if part is None else partial(run_part, tokenizer.parts[part])
     agreements: list[float] = []
     differences: dict[str, float] = {}
-    for expected in cases:
+    for case in cases:
+        expected = {key: array.to(device) for key, array in case.items()}
         agreement, found = compare(tokenizer, expected, manifest["axes"], run)
         agreements += [] if agreement is None else [agreement]
         differences = {key: max(value, differences.get(key, 0.0)) for key, value in found.items()}

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from zoo.cli.options import JsonOption, VariantArgument
-from zoo.cli.terminal import print_json, print_table, progress_bar
+from zoo.cli.options import DeviceOption, JsonOption, VariantArgument
+from zoo.cli.terminal import parse_device, print_json, print_table, progress_bar
 
 
 def parity(
@@ -17,6 +17,7 @@ def parity(
     manifest: Annotated[Path, typer.Option(help="JSON file with the published tensors, axes and tolerance.")],
     golden: Annotated[Path, typer.Option(help="NPZ file with an input and the reference's outputs.")],
     seed: Annotated[int | None, typer.Option(help="Seed of the synthetic checkpoint; default: the manifest's.")] = None,
+    device: DeviceOption = "cpu",
     json: JsonOption = False,
 ) -> None:
     """Compare a tokenizer with its reference's outputs.
@@ -27,7 +28,7 @@ def parity(
     import zoo
 
     with progress_bar(f"running {name}"):
-        report = zoo.parity(name, manifest, golden, seed)
+        report = zoo.parity(name, manifest, golden, seed, parse_device(device))
     if json:
         print_json({**asdict(report), "passed": report.passed})
     else:
