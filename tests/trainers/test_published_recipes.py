@@ -43,6 +43,8 @@ def made_small(recipe: Recipe) -> dict[str, Any]:
         values |= {"batch_size": 2, **SMALL_SIGNALS[variant.spec.modality]}
     if variant.spec.modality == "audio":
         values["spec.codebook_sizes"] = [16] * variant.spec.num_codebooks
+    if variant.spec.quantizer == "ibq":
+        values["spec.codebook_sizes"] = [1024]  # all of them have a gradient
     # What others look through, networks whose weights are not at hand, looks at slopes here.
     values["losses"] = {
         "multi_scale_gradient" if name in PERCEPTUAL_LOSSES else name: weight for name, weight in recipe.losses.items()
