@@ -43,6 +43,8 @@ class EnCodec(TransformersCodec):
     @classmethod
     def facts(cls, config: Any) -> dict[str, Any]:
         return {
+            "quantizer": "residual-vq",
+            "residual": True,
             "codebook_sizes": (config.codebook_size,) * config.num_quantizers,
             "downsample": (config.hop_length,),
             "channels": config.audio_channels,
@@ -100,6 +102,8 @@ class DAC(TransformersCodec):
     @classmethod
     def facts(cls, config: Any) -> dict[str, Any]:
         return {
+            "quantizer": "residual-vq",
+            "residual": True,
             "codebook_sizes": (config.codebook_size,) * config.n_codebooks,
             "downsample": (config.hop_length,),
             "channels": 1,

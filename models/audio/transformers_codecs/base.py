@@ -39,17 +39,25 @@ def build(model_type: str, settings: Mapping[str, Any]) -> Any:
         InputError: settings that the model's configuration does not have or refuses.
     """
     with extra("transformers", f"the network {model_type}"):
-        from transformers import AutoConfig, AutoModel
-    if unknown := settings.keys() - settings_of(model_type):
-        raise InputError(f"{model_type} of transformers has no setting {', '.join(sorted(map(repr, unknown)))}")
-    try:
-        network = AutoModel.from_config(AutoConfig.for_model(model_type, **settings))
-    except Exception as error:  # transformers has no family of errors for its settings
-        raise InputError(f"{model_type} of transformers refuses its settings: {error}") from error
+        from transformers import AutoModel
+    network = AutoModel.from_config(configured(model_type, settings))
     for module in list(network.modules()):
         if parametrize.is_parametrized(module, "weight"):
             parametrize.remove_parametrizations(module, "weight")
+            module._load_state_dict_pre_hooks.clear()  # the one that it leaves behind cannot be pickled
     return network
+
+
+def configured(model_type: str, settings: Mapping[str, Any]) -> Any:
+    """Return the configuration of `transformers` with these settings; InputError for any that it lacks or refuses."""
+    with extra("transformers", f"the network {model_type}"):
+        from transformers import AutoConfig
+    if unknown := settings.keys() - settings_of(model_type):
+        raise InputError(f"{model_type} of transformers has no setting {', '.join(sorted(map(repr, unknown)))}")
+    try:
+        return AutoConfig.for_model(model_type, **settings)
+    except Exception as error:  # transformers has no family of errors for its settings
+        raise InputError(f"{model_type} of transformers refuses its settings: {error}") from error
 
 
 def settings_of(model_type: str) -> set[str]:
@@ -69,6 +77,8 @@ def speech_model(settings: Any) -> dict[str, Any]:
     given = dict(settings or {})
     if (kind := given.get("model_type")) not in TEACHERS:
         raise InputError(f"expected a speech model of type {', '.join(TEACHERS)}, got {kind!r}")
+    if given.get("do_stable_layer_norm"):
+        raise InputError(f"expected a {kind} that normalises before its layers, got one with do_stable_layer_norm")
     given = {key: value for key, value in given.items() if key in settings_of(kind)}
     return {**given, "model_type": kind, "mask_time_prob": 0.0, "mask_feature_prob": 0.0}
 
@@ -96,13 +106,32 @@ class TransformersCodec(Tokenizer):
     ):
         super().__init__(spec)
         network = build(self.model_type, self.checked({**(settings or {}), **(sizes or {})}))
-        expected = self.facts(network.config)
-        for fact in ("codebook_sizes", "downsample", "channels", "sample_rate"):
-            if getattr(spec, fact) != expected[fact]:
+        for fact, value in self.facts(network.config).items():
+            if getattr(spec, fact) != value:
                 raise InputError(
-                    f"{type(self).__name__}: settings give {fact} {expected[fact]}, the spec has {getattr(spec, fact)}"
+                    f"{type(self).__name__}: its settings make {fact} {value}, the spec has {getattr(spec, fact)}"
                 )
         self.assemble(network)
+
+    @classmethod
+    def of_transformers(cls, config: Mapping[str, Any]) -> tuple[TokenizerSpec, dict[str, Any]]:
+        """Return the spec and the settings that a `config.json` of `transformers` states.
+
+        Raises:
+            ZooError: `transformers` is not installed.
+            InputError: settings that the model refuses.
+        """
+        settings = {key: value for key, value in config.items() if key in settings_of(cls.model_type)}
+        spec = TokenizerSpec(
+            name=cls.model_type,
+            modality="audio",
+            code_license="Apache-2.0",
+            weights_license="not stated",
+            paper="not stated",
+            source="a repository of transformers",
+            **cls.facts(configured(cls.model_type, cls.checked(settings))),
+        )
+        return spec, settings
 
     @classmethod
     def checked(cls, settings: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -24,7 +23,7 @@ from zoo.registry import alias, register, replace
 from zoo.spec import TokenizerSpec
 
 HIGGS_ACOUSTIC = {"downsampling_ratios": (8, 5, 4, 2, 3), "upsampling_ratios": (8, 5, 4, 2, 3)}
-WINDOW, STEP, MELS = 25.0, 10.0, 80  # of the spectrogram that wav2vec 2.0 BERT takes: milliseconds, and bands
+WINDOW, STEP, TRANSFORM, BANDS = 400, 160, 512, 80  # of the spectrogram that the speech model takes at 16 kHz
 
 
 class JoinedEncoder(nn.Module):
@@ -44,11 +43,28 @@ class JoinedEncoder(nn.Module):
     def forward(self, audio: Tensor, speech: Tensor) -> Tensor:
         """audio: `[B, 1, samples]`, whole frames. speech: the same at the rate of the speech model."""
         with torch.no_grad():
-            padded = F.pad(speech[:, 0], (self.margin, self.margin))
-            layers = self.teacher(padded, output_hidden_states=True).hidden_states
+            layers = hidden_states(self.teacher, F.pad(speech[:, 0], (self.margin, self.margin)))
         features = torch.stack(layers, dim=1).mean(dim=1)[:, :: self.step]
         x = torch.cat([self.acoustic(audio), self.semantic(features.mT)], dim=1)
         return self.join(x.mT).mT
+
+
+def hidden_states(teacher: Any, speech: Tensor) -> list[Tensor]:
+    """Return the input of the first layer of a HuBERT or WavLM, and the output of each, `[B, frames, width]`.
+
+    Asked for them, `transformers` would leave hooks in the model that cannot be pickled.
+    """
+    x = teacher.feature_projection(teacher.feature_extractor(speech).mT)
+    x = x[0] if isinstance(x, tuple) else x
+    states = [teacher.encoder.layer_norm(x + teacher.encoder.pos_conv_embed(x))]
+    bias: dict[str, Any] = {"position_bias": None} if teacher.config.model_type == "wavlm" else {}
+    for index, layer in enumerate(teacher.encoder.layers):
+        if bias:  # the first layer computes the one that all of them add
+            x, bias["position_bias"] = layer(states[-1], index=index, **bias)
+        else:
+            x = layer(states[-1])
+        states.append(x)
+    return states
 
 
 class ProjectedDecoder(nn.Module):
@@ -99,6 +115,8 @@ class XCodec(TransformersCodec):
     @classmethod
     def facts(cls, config: Any) -> dict[str, Any]:
         return {
+            "quantizer": "residual-vq",
+            "residual": True,
             "codebook_sizes": (config.codebook_size,) * config.num_quantizers,
             "downsample": (config.hop_length,),
             "channels": 1,
@@ -165,11 +183,19 @@ class SpectrogramEncoder(nn.Module):
     margin: samples of silence on both sides of what the spectrogram is made of.
     """
 
+    window: Tensor
+    bands: Tensor
+
     def __init__(self, network: Any, sample_rate: int, margin: int):
         super().__init__()
         self.acoustic, self.teacher = network.acoustic_encoder, network.semantic_encoder
         self.adapter, self.join = network.semantic_adapter, network.fc_encoder
         self.sample_rate, self.margin = sample_rate, margin
+        from torchaudio.compliance.kaldi import get_mel_banks
+
+        bands = get_mel_banks(BANDS, TRANSFORM, sample_rate, 20.0, sample_rate / 2, 100.0, -500.0, 1.0)[0]
+        self.register_buffer("window", torch.hann_window(WINDOW, periodic=False).pow(0.85), persistent=False)
+        self.register_buffer("bands", bands, persistent=False)
 
     def train(self, mode: bool = True) -> SpectrogramEncoder:
         super().train(mode)
@@ -186,21 +212,16 @@ class SpectrogramEncoder(nn.Module):
         return self.join(x.mT).mT
 
     def spectrogram(self, audio: Tensor) -> Tensor:
-        """Return `[B, frames, 2 * MELS]`: two spectra a frame, each band over the clip with mean 0 and deviation 1."""
-        from torchaudio.compliance.kaldi import fbank
-
-        spectrum = partial(
-            fbank,
-            num_mel_bins=MELS,
-            frame_length=WINDOW,
-            frame_shift=STEP,
-            sample_frequency=self.sample_rate,
-            high_freq=self.sample_rate // 2,
-        )
-        waveforms = F.pad(audio.float(), (self.margin, self.margin)) * 2**15
-        spectra = torch.stack([spectrum(waveform) for waveform in waveforms])  # [B, steps, bands]
-        spectra = (spectra - spectra.mean(1, keepdim=True)) / (spectra.var(1, keepdim=True) + 1e-7).sqrt()
-        return spectra[:, : spectra.shape[1] // 2 * 2].unflatten(1, (-1, 2)).flatten(2).to(audio.dtype)
+        """Return `[B, frames, 2 * BANDS]`: two spectra a frame, each band over the clip with mean 0 and deviation 1."""
+        scaled = F.pad(audio[:, 0].float(), (self.margin, self.margin)) * 2**15
+        parts = scaled.unfold(-1, WINDOW, STEP)
+        parts = parts - parts.mean(-1, keepdim=True)
+        parts = parts - 0.97 * torch.cat([parts[..., :1], parts[..., :-1]], dim=-1)
+        parts = F.pad(parts * self.window.float(), (0, TRANSFORM - WINDOW))
+        power = torch.fft.rfft(parts).abs().square()
+        bands = (power[..., :-1] @ self.bands.float().T).clamp(min=torch.finfo(torch.float32).eps).log()
+        bands = (bands - bands.mean(1, keepdim=True)) / (bands.var(1, keepdim=True) + 1e-7).sqrt()
+        return bands[:, : bands.shape[1] // 2 * 2].unflatten(1, (-1, 2)).flatten(2).to(audio.dtype)
 
 
 class XCodec2(TransformersCodec):
@@ -242,8 +263,10 @@ class XCodec2(TransformersCodec):
     @classmethod
     def facts(cls, config: Any) -> dict[str, Any]:
         return {
+            "quantizer": "fsq",
             "codebook_sizes": (math.prod(config.quantization_levels),),
             "downsample": (config.hop_length,),
+            "extra_frame": True,
             "channels": 1,
             "sample_rate": config.sampling_rate,
         }
@@ -285,6 +308,7 @@ class NeuCodec(XCodec2):
     @classmethod
     def facts(cls, config: Any) -> dict[str, Any]:
         return {
+            "quantizer": "fsq",
             "codebook_sizes": (math.prod(config.quantization_levels),),
             "downsample": (config.hop_length,),
             "channels": 1,
