@@ -148,9 +148,9 @@ class TransformersCodec(Tokenizer):
         """Set encoder, quantizer and decoder to parts of a model of `transformers`."""
 
     @classmethod
+    @abstractmethod
     def keys_of(cls, settings: Mapping[str, Any]) -> KeyMap:
         """Return the key map of a file that `transformers` wrote for a model with these settings."""
-        raise NotImplementedError
 
 
 def folded(published: str, ours: str, dim: int = 0) -> tuple[tuple[str, str], str, Callable[..., Tensor]]:
