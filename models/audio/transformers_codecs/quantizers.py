@@ -83,7 +83,8 @@ class NearestCodebooks(ResidualCodebooks):
     def __init__(self, dim: int, size: int, layers: Iterable[nn.Module]):
         super().__init__(dim, size, layers)
         for layer in self.layers:
-            layer.codebook.embed.normal_(std=0.1)  # transformers leaves them at 0, and then all codes would be 0
+            codebook: Any = layer.codebook
+            codebook.embed.normal_(std=0.1)  # transformers leaves them at 0, and then all codes would be 0
 
     def step(self, layer: Any, residual: Tensor) -> QuantizerOutput:
         codes = layer.encode(residual)

@@ -156,6 +156,8 @@ class XCodec(TransformersCodec):
 class HiggsAudioV2(XCodec):
     """X-Codec at 24 kHz with 25 frames a second, whose speech model hears the audio at its own rate."""
 
+    teacher_rate: int
+
     model_type = "higgs_audio_v2_tokenizer"
     small: ClassVar = {
         "sizes": {
@@ -230,6 +232,8 @@ class XCodec2(TransformersCodec):
     Audio `[B, 1, samples]` at 16 kHz; codes `[B, 1, frames]`, `frames = samples // hop_length + 1`. The speech model
     sees the whole clip, and so does the decoder.
     """
+
+    encoder: SpectrogramEncoder
 
     model_type = "xcodec2"
     small: ClassVar = {
