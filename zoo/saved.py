@@ -38,6 +38,16 @@ CONFIG_BYTES, DEPTH = 2**24, 100  # that a configuration may have; those of toke
 SIZE = 2**20  # of anything in a network; a list of as many layers is still made in no time
 TRIED = 2**22  # values of a signal that a network is tried out with
 
+# Model types in the `config.json` of repositories for the package transformers, and the classes that load them.
+TRANSFORMERS = {
+    "encodec": "EnCodec",
+    "dac": "DAC",
+    "xcodec": "XCodec",
+    "higgs_audio_v2_tokenizer": "HiggsAudioV2",
+    "xcodec2": "XCodec2",
+    "neucodec": "NeuCodec",
+}
+
 
 # Configurations
 
@@ -168,6 +178,8 @@ def as_tuples(value: Any) -> Any:
 def load_saved(path: Path, dtype: torch.dtype | None, wanted: type | None = None) -> Tokenizer:
     """Return the tokenizer of a saved folder or file, of the class `wanted` or one that derives from it.
 
+    A folder may also be one that `transformers` wrote, for a model type in `TRANSFORMERS`.
+
     Raises:
         UnknownTokenizerError: a class that is not known.
         CheckpointError: not a saved tokenizer, one of another class, one with the tensors of another network, or one
@@ -187,13 +199,14 @@ def load_saved(path: Path, dtype: torch.dtype | None, wanted: type | None = None
         raise
     except Exception as error:  # a class may fail with anything where its arguments do not go together
         version = str(saved.get("zoo", "unknown"))[:20]
+        written = "of transformers" if "keys" in saved else f"written by zoo {version}, this is {zoo.__version__}"
         reason = error if isinstance(error, ZooError) else f"{type(error).__name__}: {error}"
         place = path / CONFIG if path.is_dir() else path
-        raise CheckpointError(f"{place}: written by zoo {version}, this is {zoo.__version__}: {reason}") from error
+        raise CheckpointError(f"{place}: {written}: {reason}") from error
     weights = path / WEIGHTS if path.is_dir() else path
     if path.is_dir():
         _check_belongs(weights, saved)
-    state = check_weights(read_checkpoint(weights), tokenizer.state_dict(), str(weights))
+    state = check_weights(read_checkpoint(weights), tokenizer.state_dict(), str(weights), saved.get("keys"))
     assign(tokenizer, state, dtype)
     if tokenizer.dtype == torch.float32 and not _is_variant(tokenizer):  # processors lack others in some layers
         _try_out(tokenizer.eval(), path / CONFIG if path.is_dir() else path)
@@ -265,6 +278,8 @@ def _read_configuration(path: Path) -> dict[str, Any]:
             raise CheckpointError(f"{path / CONFIG}: cannot be read ({error.strerror})") from None
         except ValueError as error:
             raise CheckpointError(f"{path / CONFIG}: not JSON ({error})") from None
+        if isinstance(saved, dict) and "model_type" in saved:
+            return _of_transformers(saved, path / CONFIG)
     else:
         saved = _stated_in(path)
     if not isinstance(saved, dict) or not {"architecture", "spec", "config"} <= saved.keys():
@@ -276,6 +291,28 @@ def _read_configuration(path: Path) -> dict[str, Any]:
     except InputError as error:
         raise CheckpointError(f"{path / CONFIG if path.is_dir() else path}: {error}") from None
     return saved
+
+
+def _of_transformers(stated: dict[str, Any], place: Path) -> dict[str, Any]:
+    """Return a configuration of `transformers` as one of ours, with the key map of the weights beside it as `keys`."""
+    model_type = stated["model_type"]
+    if not isinstance(model_type, str) or model_type not in TRANSFORMERS:
+        raise CheckpointError(
+            f"{place}: is a {reprlib.repr(model_type)} of transformers; those that load as they are: "
+            f"{', '.join(TRANSFORMERS)}. zoo.load(NAME, weights=...) reads the file of another variant"
+        )
+    name = TRANSFORMERS[model_type]
+    architecture: Any = registry.architecture(name)
+    try:
+        spec, settings = architecture.of_transformers(as_tuples(stated))
+    except InputError as error:
+        raise CheckpointError(f"{place}: {error}") from None
+    return {
+        "architecture": name,
+        "spec": asdict(spec),
+        "config": {"settings": settings},
+        "keys": architecture.keys_of(settings),
+    }
 
 
 # Weights of variants

@@ -1,0 +1,1 @@
+"""Codecs of `transformers` behind zoo's contract: what they share, their quantizers, and the two kinds of them."""
