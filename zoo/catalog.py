@@ -62,9 +62,11 @@ def catalog(*, modality: str | None = None, quantizer: str | None = None) -> lis
         known = sorted({getattr(entry, field) for entry in entries})
         if not isinstance(wanted, str) or wanted.lower() not in known:
             raise InputError(f"no tokenizer has {field} {shown(wanted)}; there are {', '.join(known)}")
-    wanted = {"modality": modality and modality.lower(), "quantizer": quantizer and quantizer.lower()}
     return [
-        entry for entry in entries if all(value in (None, getattr(entry, field)) for field, value in wanted.items())
+        entry
+        for entry in entries
+        if (modality is None or entry.modality == modality.lower())
+        and (quantizer is None or entry.quantizer == quantizer.lower())
     ]
 
 
