@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 import zoo
-from zoo.cli.bench import bench
+from zoo.cli import bench
 from zoo.cli.decode import decode
 from zoo.cli.demo import demo
 from zoo.cli.encode import encode
@@ -94,10 +94,10 @@ for command in (
     train,
     export,
     export_onnx,
-    bench,
     demo,
 ):
     app.command()(command)
+app.add_typer(bench.app, name="bench", help="Compare tokenizers with each other and with the classical codecs.")
 
 
 def stop(number: int, frame: object) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ class Metric:
     per_item: reconstruction and original, as `Tokenizer.decode` returns and `encode` takes them, and the spec, to
         `[B]`; NaN for an item that it is not defined for. None for a figure of a whole set.
     of_set: builds the streaming metric for a figure of a whole set; its `update` takes reconstruction and original.
+    settings: what it is computed with, where that is not the default.
     missing: returns what this machine lacks, a package or a network's weights, and how to get it; None: nothing.
     """
 
@@ -35,11 +37,17 @@ class Metric:
     higher_is_better: bool | None
     per_item: PerItem | None = None
     of_set: Callable[[TokenizerSpec], torchmetrics.Metric] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
     missing: Callable[[], str | None] = lambda: None
 
     @property
     def column(self) -> str:
         return f"{self.label} ({self.unit})" if self.unit else self.label
+
+    @property
+    def described(self) -> str:
+        """The name with the settings, if there are any."""
+        return f"{self.name} {json.dumps(dict(self.settings), sort_keys=True)}" if self.settings else self.name
 
     def text(self, value: float | None) -> str:
         return "-" if value is None else f"{value:.{self.digits}f}"
