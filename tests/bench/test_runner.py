@@ -153,10 +153,10 @@ def test_a_full_cache_is_no_damaged_file(tiny_wetok, image_folder, tmp_path):
 def test_what_cannot_be_had_is_said_before_the_work(tiny_wetok, image_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "empty"))
     work = Benchmark(["tiny-wetok"], image_folder, out=tmp_path / "out", metrics=["psnr", "lpips"], baselines=False)
-    assert "vgg16" in work.left_out["LPIPS"]
+    assert "vgg16" in work.left_out["LPIPS (VGG16)"]
     assert not (tmp_path / "out").exists()
     results = work.run()
-    assert list(results.metrics) == ["psnr"] and "LPIPS" in results.left_out
+    assert list(results.metrics) == ["psnr"] and "LPIPS (VGG16)" in results.left_out
 
 
 def test_what_does_not_compare_is_refused(tiny_wetok, tiny_wavtokenizer, image_folder, tmp_path):

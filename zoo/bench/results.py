@@ -121,7 +121,7 @@ class Results:
                 bytes `reference` needs for the same figure.
             A value is None where the curves do not overlap or have a single point; `reason` then says why, and is None
             otherwise.
-        protocol: of a run by a protocol, its `name`, `title`, `sources`, `notes` and `differences`; empty otherwise.
+        protocol: of a run by a protocol, the fields of `zoo.bench.protocols.Protocol`; empty otherwise.
         variants: for each tokenizer, by method, its spec, `weights_sha256`, `network_sha256` and `parameters`.
     """
 

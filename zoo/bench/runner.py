@@ -12,10 +12,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from zoo.bench import protocols
 from zoo.bench.baselines import classical_codecs
 from zoo.bench.cache import Entry, content_key, make_folder
 from zoo.bench.candidates import Candidate, TokenizerCandidate
-from zoo.bench.choices import chosen_metrics, chosen_tokenizers, spec_of
+from zoo.bench.choices import available_metrics, chosen_preprocessing, chosen_tokenizers, spec_of, wanted_metrics
 from zoo.bench.codes import code_figures
 from zoo.bench.comparisons import compare
 from zoo.bench.data import DataFile, DataFolder, folder_of, portable
@@ -24,7 +25,6 @@ from zoo.bench.measuring import Measurements, metric_facts
 from zoo.bench.own import named_metrics, own_candidates
 from zoo.bench.report import write_report
 from zoo.bench.results import Interval, Item, Point, Results
-from zoo.bench.signals import Preprocessing
 from zoo.bench.timing import CodecFailure, FileFailure, Outcome, TimedCandidate
 from zoo.errors import InputError, MediaError, as_zoo_error
 from zoo.metrics import Metric
@@ -50,6 +50,7 @@ class Benchmark:
         data: str | Path,
         *,
         candidates: Sequence[str | Candidate] = (),
+        protocol: str | None = None,
         out: str | Path = "zoo-bench",
         cache: str | Path | None = None,
         metrics: Sequence[str] | None = None,
@@ -74,9 +75,11 @@ class Benchmark:
         tokenizers, self.left_out = chosen_tokenizers(names, device, num_codebooks, self._portable)
         self.variants = {method: lazy.facts() for method, lazy in tokenizers.items()}
         specs = [lazy.spec for lazy in tokenizers.values()] + [spec_of(candidate) for candidate in own]
-        self.preprocessing = Preprocessing.of(specs, {"resolution": resolution, "seconds": seconds})
+        self.protocol = None if protocol is None else protocols.load(protocol)
+        self.preprocessing = chosen_preprocessing(specs, self.protocol, {"resolution": resolution, "seconds": seconds})
         mine = named_metrics(own_metrics)
-        self.metrics, reasons = chosen_metrics(self.preprocessing.modality, metrics, mine, self._portable)
+        wanted = wanted_metrics(self.preprocessing.modality, metrics, mine, self.protocol)
+        self.metrics, reasons = available_metrics(wanted, self._portable)
         self.left_out |= reasons
         self.candidates: list[Candidate] = [
             *(
@@ -140,6 +143,7 @@ class Benchmark:
             seeds={"bootstrap": self.seed, "generator": self.seed},
             comparisons=compare(points, facts),
             variants=self.variants,
+            protocol={} if self.protocol is None else self.protocol.facts(len(self.data.paths)),
         )
         results.save(self.out / "results.json")
         write_report(results, self.out, self.out / "report.html", data=self.data.folder if self.examples else None)
@@ -282,6 +286,7 @@ def bench(
     data: str | Path,
     *,
     candidates: Sequence[str | Candidate] = (),
+    protocol: str | None = None,
     out: str | Path = "zoo-bench",
     cache: str | Path | None = None,
     metrics: Sequence[str] | None = None,
@@ -306,9 +311,11 @@ def bench(
         data: folder whose files of the modality are taken, with its subfolders; or one file.
         candidates: candidates of one's own: `Candidate` objects, or names `package.module:name` of one, of a subclass
             that takes no arguments, or of a function that returns several.
+        protocol: name of a published evaluation, in `zoo.bench.protocols.names()`, which sets the preprocessing and the
+            metrics; its sources and differences are in the results.
         out: folder for the results; default: `zoo-bench`.
         cache: folder for the cache; default: `cache` in `out`.
-        metrics: names in `zoo.metrics.METRICS`; default: all.
+        metrics: names in `zoo.metrics.METRICS`; default: those of the protocol, or all.
         own_metrics: metrics of one's own beside them: `zoo.metrics.Metric` objects, or names `package.module:name`.
         limit: number of files, the first by name; default: all.
         baselines: whether the classical codecs are run as well.
@@ -330,6 +337,7 @@ def bench(
         names,
         data,
         candidates=candidates,
+        protocol=protocol,
         out=out,
         cache=cache,
         metrics=metrics,

@@ -36,6 +36,9 @@ def run(
         list[str] | None,
         typer.Option(help="A candidate of your own, package.module:Class; may be given several times."),
     ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="Settings of a published evaluation; `zoo bench protocols` lists them.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for results.json, report.html and the cache.")] = Path("zoo-bench"),
     limit: Annotated[int | None, typer.Option(min=1, help="Number of files; default: all.")] = None,
     metrics: Annotated[str | None, typer.Option(help="Metrics to compute, such as psnr,ssim; default: all.")] = None,
@@ -60,7 +63,7 @@ def run(
     """Compare tokenizers with each other and with the classical codecs.
 
     An interrupted run continues when the same command is given again. The exit status is 1 if a file failed.
-    `zoo bench merge A B` makes one report of several results.
+    `zoo bench protocols` lists the published evaluations; `zoo bench merge A B` makes one report of several results.
     """
     from zoo.bench.runner import Benchmark
 
@@ -69,6 +72,7 @@ def run(
             names or [],
             data,
             candidates=candidate or [],
+            protocol=protocol,
             out=out,
             metrics=None if metrics is None else [name.strip() for name in metrics.split(",") if name.strip()],
             own_metrics=metric or [],
@@ -123,6 +127,34 @@ def merge(
     together.save(out / "results.json")
     write_report(together, out, out / "report.html", data)
     show(together, out, csv, latex, json)
+
+
+@app.command("protocols")
+def protocols(
+    name: Annotated[str | None, typer.Argument(help="Show all settings of one.", show_default=False)] = None,
+    json: JsonOption = False,
+) -> None:
+    """List the published evaluations that `zoo bench --protocol` follows, with what they lack on this machine."""
+    from dataclasses import asdict
+
+    from zoo.bench.protocols import load, names
+
+    known = [load(each) for each in ([name] if name else names())]
+    if json:
+        print_json([asdict(protocol) for protocol in known])
+        return
+    for protocol in known:
+        typer.echo(f"{protocol.name}: {protocol.title}\n  data: {protocol.data}")
+        if name:
+            for setting, value in protocol.preprocessing.items():
+                typer.echo(f"  {setting} = {value}")
+            for source in protocol.sources:
+                typer.echo(f"  source: {source}")
+            for difference in protocol.differences:
+                typer.echo(f"  not as there: {difference}")
+        for metric in protocol.chosen_metrics().values():
+            reason = metric.missing()
+            typer.echo(f"  {metric.label}" + (f": {reason}" if reason else ""))
 
 
 def show(results: Results, out: Path, csv: Path | None, latex: Path | None, json: bool) -> None:

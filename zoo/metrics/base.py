@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from zoo.errors import InputError
 from zoo.spec import TokenizerSpec
 
 if TYPE_CHECKING:
@@ -75,3 +76,18 @@ def _without_spec(
     figure: Callable[[Tensor, Tensor], Tensor], reconstruction: Tensor, original: Tensor, spec: TokenizerSpec
 ) -> Tensor:
     return figure(reconstruction, original)
+
+
+def check_images(reconstruction: Tensor, original: Tensor) -> None:
+    """Raise InputError unless both are floating `[B, 3, H, W]` of one shape."""
+    for name, images in (("reconstruction", reconstruction), ("original", original)):
+        if not isinstance(images, Tensor) or not images.is_floating_point():
+            came = images.dtype if isinstance(images, Tensor) else type(images).__name__
+            raise InputError(f"expected {name} as a float tensor [batch, 3, height, width] in [0, 1], got {came}")
+        if images.ndim != 4 or images.shape[1] != 3 or images.numel() == 0:
+            raise InputError(f"expected {name} as [batch, 3, height, width], got {list(images.shape)}")
+    if reconstruction.shape != original.shape:
+        raise InputError(
+            f"expected a reconstruction of its original's shape {list(original.shape)}, "
+            f"got {list(reconstruction.shape)}"
+        )
