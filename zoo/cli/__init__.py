@@ -21,6 +21,7 @@ from zoo.cli.export_onnx import export_onnx
 from zoo.cli.info import info
 from zoo.cli.list import list_tokenizers
 from zoo.cli.parity import parity
+from zoo.cli.probe import probe
 from zoo.cli.pull import pull
 from zoo.cli.push import push
 from zoo.cli.reconstruct import reconstruct
@@ -94,6 +95,7 @@ for command in (
     train,
     export,
     export_onnx,
+    probe,
     demo,
 ):
     app.command()(command)
