@@ -157,8 +157,12 @@ def steadiness(tokenizer: Tokenizer, data: Path, limit: int | None = None) -> di
     paths = media.media_files(data, tokenizer.spec.modality)[:limit]
     for path in paths:
         try:
-            signal = tokenizer.preprocess(path).to(tokenizer.device)
-            shares = {name: token_change(tokenizer, signal, change)[0] for name, change in changes.items()}
+            signal = tokenizer.preprocess(path)
+            assert isinstance(signal, Tensor), "one file gives no padded batch"
+            shares = {
+                name: token_change(tokenizer, signal.to(tokenizer.device), change)[0]
+                for name, change in changes.items()
+            }
         except Exception as error:
             failed[path.name] = str(as_zoo_error(error))
             continue

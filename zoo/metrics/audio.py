@@ -281,4 +281,8 @@ AUDIO = {
         _metric("plcmos", "PLCMOS", plcmos, digits=2, higher_is_better=True, missing=opinion_missing),
     )
 }
-AUDIO_SETTINGS = {"mel_distance": mel_metric, "stft_distance": stft_metric, "waveform_distance": waveform_metric}
+AUDIO_SETTINGS: dict[str, Callable[..., Metric]] = {
+    "mel_distance": mel_metric,
+    "stft_distance": stft_metric,
+    "waveform_distance": waveform_metric,
+}

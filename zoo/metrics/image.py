@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Literal
@@ -263,4 +264,4 @@ IMAGE = {
         ),
     )
 }
-IMAGE_SETTINGS = {"psnr": psnr_metric, "ssim": ssim_metric, "lpips": lpips_metric}
+IMAGE_SETTINGS: dict[str, Callable[..., Metric]] = {"psnr": psnr_metric, "ssim": ssim_metric, "lpips": lpips_metric}

@@ -171,4 +171,8 @@ VIDEO = {
         plain_metric("flicker", "Flicker", flicker, digits=4, higher_is_better=False),
     )
 }
-VIDEO_SETTINGS = {"psnr": frame_psnr_metric, "ssim": frame_ssim_metric, "lpips": frame_lpips_metric}
+VIDEO_SETTINGS: dict[str, Callable[..., Metric]] = {
+    "psnr": frame_psnr_metric,
+    "ssim": frame_ssim_metric,
+    "lpips": frame_lpips_metric,
+}

@@ -40,7 +40,7 @@ class Protocol:
     data: str
     files: int | None = None
     sources: tuple[str, ...]
-    differences: tuple[str, ...] = ()
+    differences: tuple[str, ...]
     preprocessing: Mapping[str, Any]
     metrics: Mapping[str, Mapping[str, Any]]
 
@@ -66,5 +66,5 @@ def load(name: str) -> Protocol:
     if name not in names():
         raise InputError(f"unknown protocol {name!r}; there are {', '.join(names())}")
     fields = tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
-    lists = {key: tuple(fields.pop(key, ())) for key in ("sources", "differences")}
-    return Protocol(name=name, **fields, **lists)
+    sources, differences = tuple(fields.pop("sources")), tuple(fields.pop("differences"))
+    return Protocol(name=name, sources=sources, differences=differences, **fields)
