@@ -9,8 +9,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from zoo import corpus
-from zoo.bench import probe
+from zoo import corpus, probe
 from zoo.cli import app
 from zoo.errors import InputError, MediaError
 from zoo.metrics.perturbation import codebook_rows

@@ -4,11 +4,10 @@
 """
 
 from zoo.bench.candidates import Candidate
-from zoo.bench.probes import probe
 from zoo.bench.runner import Benchmark, bench
 from zoo.bench.tables import merge, write_csv, write_latex
 from zoo.callable_module import make_callable
 
-__all__ = ["Benchmark", "Candidate", "bench", "merge", "probe", "write_csv", "write_latex"]
+__all__ = ["Benchmark", "Candidate", "bench", "merge", "write_csv", "write_latex"]
 
 make_callable(__name__)
