@@ -13,7 +13,6 @@ import zoo
 from tests.support.cli import error_line, run
 from tests.support.media import helix
 from zoo.bench.candidates import LazyTokenizer, TokenizerCandidate
-from zoo.bench.signals import Preprocessing
 from zoo.codes import load_codes
 from zoo.demo.samples import samples
 from zoo.media import read_structure, write_structure, write_video
@@ -232,8 +231,7 @@ def test_bench_command_and_demo_restore_a_chain_as_the_tokenizer_does(tiny_dplm2
     write_structure(tmp_path / "chain.pdb", chain)
     signal = tiny_dplm2.preprocess(tmp_path / "chain.pdb")
     expected = tiny_dplm2.reconstruct(signal)
-    preprocessing = Preprocessing(modality="structure")
-    candidate = TokenizerCandidate("tiny", LazyTokenizer("tiny-dplm2"), {}, preprocessing, 0)
+    candidate = TokenizerCandidate("tiny", LazyTokenizer("tiny-dplm2"), {}, 0)
     _, payload = candidate.compress(signal)
     assert torch.equal(candidate.restore(payload, signal).nan_to_num(), expected.nan_to_num())
     (result,) = zoo.reconstruct_files(tiny_dplm2, [tmp_path / "chain.pdb"], tmp_path / "out.pdb")

@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zoo.bench.probes import probe as probe
     from zoo.corpus import tokenize as tokenize
     from zoo.discretization import discretize as discretize
     from zoo.errors import CheckpointError as CheckpointError
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _EXPORTS = {
+    "zoo.bench.probes": "probe",
     "zoo.corpus": "tokenize",
     "zoo.discretization": "discretize",
     "zoo.errors": (

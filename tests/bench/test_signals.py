@@ -35,8 +35,8 @@ def specs(*changes: dict) -> list[TokenizerSpec]:
 
 def test_the_only_size_that_a_variant_takes_is_taken():
     fixed, free = specs({"variable_size": False, "resolution": (128, 128)}, {})
-    assert Preprocessing.of([free, fixed], resolution=None, seconds=None).resolution == 128
-    assert Preprocessing.of([free], resolution=None, seconds=None).resolution is None
+    assert Preprocessing.of([free, fixed], {}).resolution == 128
+    assert Preprocessing.of([free], {}).resolution is None
 
 
 def test_audio_has_the_highest_rate_and_the_fewest_channels():
@@ -44,7 +44,7 @@ def test_audio_has_the_highest_rate_and_the_fewest_channels():
         replace(zoo.info("wavtokenizer-nano").spec, sample_rate=rate, channels=channels)
         for rate, channels in ((16000, 1), (48000, 2))
     )
-    preprocessing = Preprocessing.of([first, second], resolution=None, seconds=2.0)
+    preprocessing = Preprocessing.of([first, second], {"seconds": 2.0})
     assert (preprocessing.sample_rate, preprocessing.channels, preprocessing.seconds) == (48000, 1, 2.0)
 
 
@@ -63,12 +63,12 @@ def test_audio_has_the_highest_rate_and_the_fewest_channels():
 )
 def test_options_that_do_not_apply_are_errors(changes, options, message):
     with pytest.raises(InputError, match=message):
-        Preprocessing.of(specs(*changes), **{"resolution": None, "seconds": None, **options})
+        Preprocessing.of(specs(*changes), options)
 
 
 def test_resolution_does_not_apply_to_audio_nor_zero_seconds():
     spec = zoo.info("wavtokenizer-nano").spec
     with pytest.raises(InputError, match="resolution does not apply to recordings, got 64"):
-        Preprocessing.of([spec], resolution=64, seconds=None)
+        Preprocessing.of([spec], {"resolution": 64})
     with pytest.raises(InputError, match="expected more than 0 seconds, got 0"):
-        Preprocessing.of([spec], resolution=None, seconds=0)
+        Preprocessing.of([spec], {"seconds": 0})

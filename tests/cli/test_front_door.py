@@ -11,7 +11,8 @@ from tests.support.cli import run
 from zoo.cli import app
 
 GROUP = typer.main.get_command(app)
-COMMANDS = GROUP.commands
+# `zoo bench NAMES` is the command `run` of the group `bench`.
+COMMANDS = {name: getattr(command, "commands", {}).get("run", command) for name, command in GROUP.commands.items()}
 
 # Functions that are not called like their command.
 FUNCTIONS = {
@@ -22,11 +23,13 @@ FUNCTIONS = {
 }
 # With `--stream`, a command calls another function.
 STREAMING = {"encode": zoo.encode_pcm, "decode": zoo.decode_pcm}
-# How a result is printed is the terminal's alone.
-PRINTING = {"json", "markdown"}
+# How a result is printed is the terminal's alone; tables are written by functions of their own.
+PRINTING = {"json", "markdown", "csv", "latex"}
 # Where a function takes a tokenizer, the command loads it: `zoo.load(name, device=..., dtype=...)`.
 LOADING = {"encode": {"device", "dtype"}, "reconstruct": {"device", "dtype"}}
 RENAMED = {
+    ("bench", "candidate"): "candidates",
+    ("bench", "metric"): "own_metrics",
     ("encode", "name"): "tokenizer",
     ("reconstruct", "name"): "tokenizer",
     ("export", "out"): "path",

@@ -60,7 +60,9 @@ def test_a_figure_of_frames_is_the_mean_over_them(clips, figure, of_frame):
 
 def test_lpips_of_a_clip_is_the_mean_over_its_frames(clips, monkeypatch, no_checkpoints):
     (no_checkpoints / "vgg16-397923af.pth").touch()
-    monkeypatch.setattr(networks, "vgg16_distance", lambda first, second: (first - second).abs().amax(dim=(1, 2, 3)))
+    monkeypatch.setattr(
+        networks, "perceptual_distance", lambda first, second, **settings: (first - second).abs().amax(dim=(1, 2, 3))
+    )
     expected = (clips[0] - clips[1]).abs().amax(dim=(1, 3, 4)).mean(dim=1)
     assert torch.allclose(frame_lpips(*clips), expected)
 
@@ -171,7 +173,7 @@ def test_half_precision_clips_are_compared_in_full(clips, figure):
 
 def test_every_metric_of_video_gives_the_figure_that_it_is_named_for(clips):
     spec = zoo.info("wetok-nano").spec
-    assert list(VIDEO) == ["psnr", "ssim", "lpips", "rfvd", "flicker"]
+    assert list(VIDEO) == ["psnr", "ssim", "lpips", "lpips_alex", "lpips_squeeze", "rfvd", "flicker"]
     for name, figure in (("psnr", frame_psnr), ("ssim", frame_ssim), ("flicker", flicker)):
         metric = VIDEO[name].streaming(spec)
         metric.update(*clips)

@@ -103,6 +103,8 @@ class ImageCodec(Codec):
         payload_bytes: counts the bytes of a file without its container.
     """
 
+    modality = "image"
+
     def __init__(
         self,
         method: str,
@@ -186,6 +188,8 @@ class SoundCodec(Codec):
         rates: sample rates in Hz that the codec takes; audio of any other is resampled to 48 kHz and back. None: all.
         delay: decoded samples at the start that the container does not count.
     """
+
+    modality = "audio"
 
     def __init__(
         self,
@@ -355,6 +359,8 @@ class VideoCodec(Codec):
         settings: settings of encoder and decoder, the same at each factor.
     """
 
+    modality = "video"
+
     def __init__(self, method: str, factor: int, note: str, settings: VideoSettings):
         super().__init__(method, {"CRF": factor}, f"PyAV {av.__version__}, FFmpeg {av.ffmpeg_version_info}", note)
         self.settings, self.options = settings, {"crf": str(factor), **settings.options}
@@ -428,6 +434,8 @@ def without_messages(packet: bytes) -> bytes:
 
 class RoundedCoordinates(Codec):
     """Coordinates of N, CA and C rounded to multiples of `step` angstrom; CB and O are not kept."""
+
+    modality = "structure"
 
     def __init__(self, step: float):
         note = (

@@ -1,4 +1,7 @@
-"""What is compared: tokenizers at every rate that they support. The classical codecs are in `zoo.bench.baselines`."""
+"""What is compared: the interface of a candidate, and tokenizers at every rate that they support.
+
+The classical codecs are candidates too, in `zoo.bench.baselines`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,6 @@ from torch import Tensor
 
 import zoo
 from zoo import loading
-from zoo.bench.signals import Preprocessing
 from zoo.codes import packed_size
 from zoo.digest import weights_sha256
 from zoo.spec import TokenizerSpec
@@ -36,7 +38,28 @@ WORDS = {
 class Candidate(ABC):
     """A method at one setting: one way to make a signal small at one rate.
 
+    A method of one's own is a subclass with the three methods `compress`, `restore` and `identity`::
+
+        class Averages(zoo.bench.Candidate):
+            modality = "image"
+
+            def __init__(self):
+                super().__init__("averages")
+
+            def compress(self, signal):
+                small = torch.nn.functional.avg_pool2d(signal, 8).mul(255).round().byte()
+                return small.numel(), small
+
+            def restore(self, payload, like):
+                return torch.nn.functional.interpolate(payload / 255, size=like.shape[2:])
+
+            def identity(self):
+                return "averages 1.0"
+
     Attributes:
+        modality: modality of the signals, a name in `zoo.modalities.NAMES`.
+        sample_rate: Hz that audio has in `compress` and in what `restore` returns; None: that of the benchmark.
+        channels: channels of that audio.
         method: name of the tokenizer or codec; the candidates of one method are the points of a curve.
         setting: what distinguishes the candidate from others of its method.
         label: both in words, as `WORDS` has them.
@@ -44,24 +67,34 @@ class Candidate(ABC):
         note: what is counted as its bytes, where that needs to be said.
     """
 
+    modality: str
+    sample_rate: int | None = None
+    channels: int = 1
     baseline = False
     note = ""
 
-    def __init__(self, method: str, setting: dict[str, Any]):
-        self.method, self.setting = method, setting
+    def __init__(self, method: str, setting: dict[str, Any] | None = None):
+        self.method, self.setting = method, {} if setting is None else setting
 
     @property
     def label(self) -> str:
-        words = [WORDS[name].format(value) for name, value in self.setting.items()]
+        words = [WORDS.get(name, f"{name} {{}}").format(value) for name, value in self.setting.items()]
         return ", ".join([self.method, *words])
 
     @abstractmethod
     def identity(self) -> str:
-        """Return a text that names everything that the candidate's result for a signal depends on."""
+        """Return a text that names everything that the candidate's result for a signal depends on.
+
+        A result is taken from the cache as long as this text, `method`, `setting` and the file are the same: name the
+        version of the code and the hash of its weights.
+        """
 
     @abstractmethod
     def compress(self, signal: Tensor) -> tuple[float, Any]:
-        """Return the number of bytes that a preprocessed batch of one takes, and what `restore` needs."""
+        """Return the number of bytes that a preprocessed batch of one takes, and what `restore` needs.
+
+        signal: float32, a batch of one in the public layout of the modality, on the CPU.
+        """
 
     @abstractmethod
     def restore(self, payload: Any, like: Tensor) -> Tensor:
@@ -122,18 +155,14 @@ class LazyTokenizer:
 
 
 class TokenizerCandidate(Candidate):
-    """A tokenizer at one rate; its bytes are those of `zoo.codes.pack`, which writes no header.
-
-    Audio is resampled to the tokenizer's rate and back where `preprocessing` has another.
-    """
+    """A tokenizer at one rate; its bytes are those of `zoo.codes.pack`, which writes no header."""
 
     note = "packed codes without header"
 
-    def __init__(
-        self, method: str, lazy: LazyTokenizer, setting: dict[str, int], preprocessing: Preprocessing, seed: int
-    ):
+    def __init__(self, method: str, lazy: LazyTokenizer, setting: dict[str, int], seed: int):
         super().__init__(method, setting)
-        self.lazy, self.preprocessing, self.seed = lazy, preprocessing, seed
+        self.lazy, self.seed = lazy, seed
+        self.modality, self.sample_rate, self.channels = lazy.spec.modality, lazy.spec.sample_rate, lazy.spec.channels
         self.sizes = lazy.spec.codebook_sizes[: setting.get("num_codebooks")]
 
     def identity(self) -> str:
@@ -153,17 +182,14 @@ class TokenizerCandidate(Candidate):
     def compress(self, signal: Tensor) -> tuple[int, Tensor]:
         """Return bytes and codes: the first tokens, codebooks or scales of them where the setting says so."""
         tokenizer = self.lazy.tokenizer()
-        values = self.preprocessing.to_tokenizer(signal, tokenizer.spec).to(tokenizer.device)
         options: dict[str, Any] = {**self.setting, **self._generator(tokenizer.encode_options)}
-        codes = tokenizer.encode(values, **options).cpu()
+        codes = tokenizer.encode(signal.to(tokenizer.device), **options).cpu()
         return packed_size(self.sizes, codes.shape), codes
 
     def restore(self, payload: Tensor, like: Tensor) -> Tensor:
         tokenizer = self.lazy.tokenizer()
-        own = self.preprocessing.to_tokenizer(like, tokenizer.spec)
         options = self._generator(tokenizer.decode_options)
-        decoded = tokenizer.restore(payload.to(tokenizer.device), own, **options).float().cpu()
-        return self.preprocessing.from_tokenizer(decoded, tokenizer.spec, self.preprocessing.size(like))
+        return tokenizer.restore(payload.to(tokenizer.device), like, **options).float().cpu()
 
     def release(self) -> None:
         self.lazy.release()

@@ -8,13 +8,15 @@ from typing import Any
 from zoo.bench.results import Point
 from zoo.bench.statistics import Curve, bd_metric, bd_rate, rate_at
 from zoo.errors import InputError
-from zoo.metrics import Metric
 
 NOT_DEFINED = "the metric is not defined for these items"
 
 
-def compare(points: Sequence[Point], metrics: Mapping[str, Metric]) -> list[dict[str, Any]]:
-    """Return `Results.comparisons`: over mean bytes per item, for metrics of items that have a better direction."""
+def compare(points: Sequence[Point], metrics: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return `Results.comparisons`: over mean bytes per item, for metrics of items that have a better direction.
+
+    metrics: facts by name, as `Results.metrics` has them.
+    """
     methods: dict[str, list[Point]] = {}
     for point in points:
         methods.setdefault(point.method, []).append(point)
@@ -26,8 +28,8 @@ def compare(points: Sequence[Point], metrics: Mapping[str, Metric]) -> list[dict
             "reference_is_baseline": methods[reference][0].baseline,
             **compare_methods(methods[method], methods[reference], name),
         }
-        for name, metric in metrics.items()
-        if metric.per_item is not None and metric.higher_is_better is not None
+        for name, facts in metrics.items()
+        if facts["per_item"] and facts["higher_is_better"] is not None
         for method, own in methods.items()
         if not own[0].baseline
         for reference in methods

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from zoo.bench.data import original
 from zoo.bench.results import Item, Point, Results
 from zoo.bench.signals import Preprocessing
 from zoo.bench.verdict import points_by_method, rate_text
@@ -146,7 +147,7 @@ class Exhibits:
         return element("figure", panel, element("figcaption", element("b", name), caption))
 
     def _load(self, source: str) -> Signal:
-        return self.preprocessing.load(self.data / source)
+        return original(self.data, source, self.preprocessing)
 
     def values(self, exhibit: Exhibit) -> Tensor:
         """Return the signal of an exhibit, without batch axis."""

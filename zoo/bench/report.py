@@ -58,6 +58,7 @@ class ReportPage:
             "distances": ("Distances between the curves", self._comparisons()),
             "points": ("All points", self._points()),
             "codes": ("How the codes are used", self._codes()),
+            "protocol": ("By which protocol", self._protocol()),
             "missing": ("What is missing", self._left_out()),
             "origin": ("Where the figures come from", self._provenance()),
         }
@@ -87,8 +88,11 @@ class ReportPage:
             f"on {_count(files, self.modality.noun[0])}",
             f"of {self.results.data.get('name', 'the data')}",
         ]
-        damaged = len(self.results.damaged)
-        return " ".join(parts) + (f"; {_count(damaged, 'further file')} could not be used." if damaged else ".")
+        if self.results.protocol:
+            parts.append(f"by the protocol {self.results.protocol['name']}")
+        others = {"could not be used": self.results.damaged, "excluded": self.results.excluded}
+        left = [f"; {_count(len(files), 'further file')} {what}" for what, files in others.items() if files]
+        return " ".join(parts) + "".join(left) + "."
 
     def _examples(self) -> Markup | None:
         return None if self.data is None else exhibits(self.results, self.folder, self.data, self.palette)
@@ -336,11 +340,27 @@ class ReportPage:
         for title, reasons in (
             ("Metrics and candidates", self.results.left_out),
             ("Damaged files", self.results.damaged),
+            ("Files that the protocol excludes", self.results.excluded),
         ):
             if reasons:
                 listed = [part for name, why in reasons.items() for part in (element("dt", name), element("dd", why))]
                 shown.append(joined(element("h3", title), element("dl", *listed)))
         return joined(*shown) if shown else None
+
+    def _protocol(self) -> Markup | None:
+        facts = self.results.protocol
+        if not facts:
+            return None
+        settings = {**facts["preprocessing"], **{f"metric {name}": value for name, value in facts["metrics"].items()}}
+        return joined(
+            element("p", f"{facts['title']}. Data: {facts['data']}."),
+            element("h3", "Settings"),
+            element("dl", *_listed({name: "as usual" if value == {} else value for name, value in settings.items()})),
+            element("h3", "Sources"),
+            element("ul", *(element("li", source) for source in facts["sources"])),
+            element("h3", "What is not as in the sources"),
+            element("ul", *(element("li", difference) for difference in facts["differences"])),
+        )
 
     def _provenance(self) -> Markup:
         groups = {
@@ -381,12 +401,15 @@ def _listed(values: dict[str, Any], prefix: str = "") -> Iterator[Markup]:
 
 
 def _cell(interval: Interval | None, digits: int) -> str:
-    if interval is None or interval.value is None:
+    if interval is None:
         return NONE
+    undefined = element("small", f"no figure for {_count(interval.undefined, 'file')}") if interval.undefined else None
+    if interval.value is None:
+        return joined(NONE, undefined)
     if interval.low is None or interval.high is None:
-        return f"{interval.value:,.{digits}f}"
+        return joined(f"{interval.value:,.{digits}f}", undefined)
     bounds = element("small", f"{interval.low:,.{digits}f} to {interval.high:,.{digits}f}")
-    return joined(f"{interval.value:,.{digits}f}", bounds)
+    return joined(f"{interval.value:,.{digits}f}", bounds, undefined)
 
 
 def _speed(value: float) -> str:

@@ -21,12 +21,13 @@ class Interval:
     """A figure with its 95 % interval; None where there is none.
 
     The figure is a mean over items with a bootstrap interval, or a figure of the whole set with one from a jackknife
-    over groups of files.
+    over groups of files. `undefined` counts the items that a mean is not over, since the metric has no figure for them.
     """
 
     value: float | None
     low: float | None = None
     high: float | None = None
+    undefined: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,15 +98,17 @@ class Results:
         modality: modality of the files.
         rate_unit: unit of the points' rates.
         metrics: for each metric that was computed, `label`, `unit`, `digits`, `higher_is_better` (None: neither), and
-            `per_item`: whether it is a mean over items.
+            `per_item`: whether it is a mean over items, and `settings`: what it was computed with, where that is not
+            the default.
         points: one for each candidate.
         left_out: metrics and candidates that are not available, by their label, each with the reason.
         damaged: files that could not be used, by their path relative to the data folder, each with the reason; no
             point counts them.
+        excluded: files that were left out on purpose, in the same way.
         data: `name` of the folder, number of `files` (without damaged ones), `sha256` over their names and contents,
             and `preprocessing`, what was done to them: `resolution` (the short side was resized to it and the centre
             cropped; None: as it is), `sample_rate` and `channels` (of audio), `seconds` (of audio and video; None:
-            all).
+            all), and the other fields of `zoo.bench.signals.Preprocessing`.
         machine: `processor`, `cores`, `threads`, `memory_bytes`, `system`, `device`, and `peak_memory`: how it was
             measured.
         versions: versions of Python, zoo and the packages that decide figures.
@@ -118,6 +121,7 @@ class Results:
                 bytes `reference` needs for the same figure.
             A value is None where the curves do not overlap or have a single point; `reason` then says why, and is None
             otherwise.
+        protocol: of a run by a protocol, the fields of `zoo.bench.protocols.Protocol`; empty otherwise.
         variants: for each tokenizer, by method, its spec, `weights_sha256`, `network_sha256` and `parameters`.
     """
 
@@ -133,6 +137,8 @@ class Results:
     seeds: dict[str, int]
     comparisons: list[dict[str, Any]]
     variants: dict[str, dict[str, Any]] = field(default_factory=dict)
+    excluded: dict[str, str] = field(default_factory=dict)
+    protocol: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: str | Path) -> None:
         """Write the results as JSON and their items, one a line, as `items.jsonl` beside it; older files are replaced.

@@ -6,42 +6,29 @@ Files and candidates are taken one by one and no signal is kept in memory, so th
 from __future__ import annotations
 
 import functools
-import hashlib
-import math
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from zoo import media
+from zoo.bench import protocols
 from zoo.bench.baselines import classical_codecs
-from zoo.bench.cache import Entry, content_key, file_sha256, make_folder
-from zoo.bench.candidates import Candidate, LazyTokenizer, TokenizerCandidate
+from zoo.bench.cache import Entry, content_key, make_folder
+from zoo.bench.candidates import Candidate, TokenizerCandidate
+from zoo.bench.choices import available_metrics, chosen_preprocessing, chosen_tokenizers, spec_of, wanted_metrics
 from zoo.bench.codes import code_figures
 from zoo.bench.comparisons import compare
-from zoo.bench.machine import machine_facts, metrics_version, versions
+from zoo.bench.data import DataFile, DataFolder, folder_of, portable
+from zoo.bench.machine import machine_facts, versions
+from zoo.bench.measuring import Measurements, metric_facts
+from zoo.bench.own import named_metrics, own_candidates
 from zoo.bench.report import write_report
 from zoo.bench.results import Interval, Item, Point, Results
-from zoo.bench.signals import Preprocessing
-from zoo.bench.statistics import bootstrap_interval, jackknife_interval
 from zoo.bench.timing import CodecFailure, FileFailure, Outcome, TimedCandidate
-from zoo.errors import InputError, MediaError, UnknownTokenizerError, ZooError, as_zoo_error
-from zoo.metrics import METRICS, Metric
+from zoo.errors import InputError, MediaError, as_zoo_error
+from zoo.metrics import Metric
 from zoo.modalities import Signal
-
-GROUPS = 10  # of files, for the intervals of figures of the whole set
-
-
-@dataclass(frozen=True)
-class DataFile:
-    """One file of the data; `source` is its path relative to the data folder."""
-
-    path: Path
-    source: str
-    sha256: str
 
 
 class Benchmark:
@@ -62,9 +49,12 @@ class Benchmark:
         names: Sequence[str | Path],
         data: str | Path,
         *,
+        candidates: Sequence[str | Candidate] = (),
+        protocol: str | None = None,
         out: str | Path = "zoo-bench",
         cache: str | Path | None = None,
         metrics: Sequence[str] | None = None,
+        own_metrics: Sequence[str | Metric] = (),
         limit: int | None = None,
         baselines: bool = True,
         resolution: int | None = None,
@@ -76,33 +66,41 @@ class Benchmark:
     ):
         if limit is not None and limit < 1:
             raise InputError(f"expected a limit of at least 1 file, got {limit}")
-        data = Path(data)
-        self.folder = data if data.is_dir() else data.parent
-        self.data_name = data.name if data.is_absolute() or ".." in data.parts else data.as_posix()
+        if not names and not candidates:
+            raise InputError("expected the name of at least one tokenizer, or a candidate of your own")
+        self._portable = functools.partial(portable, folder=folder_of(Path(data)))
         self.out, self.seed, self.device, self.examples = Path(out), seed, device, examples
         self.cache = Path(cache) if cache is not None else self.out / "cache"
-        self.left_out: dict[str, str] = {}
-        self.damaged: dict[str, str] = {}
-        tokenizers = self._tokenizers(names, num_codebooks)
+        own = own_candidates(candidates)
+        tokenizers, self.left_out = chosen_tokenizers(names, device, num_codebooks, self._portable)
         self.variants = {method: lazy.facts() for method, lazy in tokenizers.items()}
-        specs = [lazy.spec for lazy in tokenizers.values()]
-        self.preprocessing = Preprocessing.of(specs, resolution=resolution, seconds=seconds)
-        self.metrics = self._metrics(metrics)
+        specs = [lazy.spec for lazy in tokenizers.values()] + [spec_of(candidate) for candidate in own]
+        self.protocol = None if protocol is None else protocols.load(protocol)
+        self.preprocessing = chosen_preprocessing(specs, self.protocol, {"resolution": resolution, "seconds": seconds})
+        mine = named_metrics(own_metrics)
+        wanted = wanted_metrics(self.preprocessing.modality, metrics, mine, self.protocol)
+        self.metrics, reasons = available_metrics(wanted, self._portable)
+        self.left_out |= reasons
         self.candidates: list[Candidate] = [
-            TokenizerCandidate(method, lazy, setting, self.preprocessing, seed)
-            for method, lazy in tokenizers.items()
-            for setting in lazy.settings
+            *(
+                TokenizerCandidate(method, lazy, setting, seed)
+                for method, lazy in tokenizers.items()
+                for setting in lazy.settings
+            ),
+            *own,
         ]
         if baselines:
             codecs, reasons = classical_codecs(self.preprocessing)
             self.candidates += codecs
             self.left_out |= reasons
-        self._paths = media.media_files(data, self.preprocessing.modality)[:limit]
-        self._metrics_version = metrics_version()
+        check_labels(self.candidates)
+        self.data = DataFolder(Path(data), self.preprocessing, limit)
+        self.damaged: dict[str, str] = {}
+        self._measurements = Measurements(self.metrics, mine, self.data, seed)
 
     def __len__(self) -> int:
         """Return the number of steps of `run`: each file is encoded by each candidate, then measured."""
-        return 2 * len(self.candidates) * len(self._paths)
+        return 2 * len(self.candidates) * len(self.data.paths)
 
     def run(self, advance: Callable[[], None] = lambda: None) -> Results:
         """Do the work, write `results.json`, `items.jsonl` and `report.html`, and return the results.
@@ -114,87 +112,42 @@ class Benchmark:
             MediaError: no file can be read, or the folder of the results cannot be written.
         """
         make_folder(self.cache)
-        files = list(self._files())
+        files, damaged, excluded = self.data.files()
+        self.damaged |= {source: self._portable(reason) for source, reason in damaged.items()}
         for candidate in self.candidates:
             self._encode(candidate, files, advance)
             candidate.release()
         measured = {file.source: self._measure(file, advance) for file in files}
         good = [file for file in files if file.source not in self.damaged]
         if not good:
-            raise MediaError(f"{self.folder}: none of its files can be used: {next(iter(self.damaged.values()))}")
+            raise MediaError(
+                f"{self.data.folder}: none of its files can be used: {next(iter((self.damaged | excluded).values()))}"
+            )
         points = [
             self._point(candidate, good, [measured[file.source][candidate.label] for file in good])
             for candidate in self.candidates
             if candidate.label not in self.left_out
         ]
+        facts = {name: metric_facts(metric) for name, metric in self.metrics.items()}
         results = Results(
             modality=self.preprocessing.modality,
             rate_unit=self.preprocessing.kind.rate_unit,
-            metrics={name: metric_facts(metric) for name, metric in self.metrics.items()},
+            metrics=facts,
             points=points,
             left_out=self.left_out,
             damaged=self.damaged,
-            data=self._data(good),
+            excluded=excluded,
+            data=self.data.facts(good),
             machine=machine_facts(self.device),
             versions=versions(),
             seeds={"bootstrap": self.seed, "generator": self.seed},
-            comparisons=compare(points, self.metrics),
+            comparisons=compare(points, facts),
             variants=self.variants,
+            protocol={} if self.protocol is None else self.protocol.facts(len(self.data.paths)),
         )
         results.save(self.out / "results.json")
-        write_report(results, self.out, self.out / "report.html", data=self.folder if self.examples else None)
+        write_report(results, self.out, self.out / "report.html", data=self.data.folder if self.examples else None)
         return results
-
-    # What there is to do
-
-    def _tokenizers(self, names: Sequence[str | Path], num_codebooks: Sequence[int] | None) -> dict[str, LazyTokenizer]:
-        """Return tokenizers by the name of their method; one that is not available is left out if another is."""
-        if not names:
-            raise InputError("expected the name of at least one tokenizer")
-        found: dict[str, LazyTokenizer] = {}
-        errors: list[ZooError] = []
-        for name in dict.fromkeys(map(str, names)):
-            try:
-                lazy = LazyTokenizer(name, self.device, num_codebooks)
-            except UnknownTokenizerError:
-                raise
-            except ZooError as error:
-                self.left_out[self._portable(name)] = self._portable(str(error))
-                errors.append(error)
-                continue
-            same = found.get(lazy.spec.name)
-            if same is None:
-                found[lazy.spec.name] = lazy
-            elif same.weights_sha256 != lazy.weights_sha256 or same.network_sha256 != lazy.network_sha256:
-                found[self._portable(name)] = lazy
-        if not found:
-            raise errors[0]
-        return found
-
-    def _metrics(self, names: Sequence[str] | None) -> dict[str, Metric]:
-        known = METRICS[self.preprocessing.modality]
-        if unknown := [name for name in names or () if name not in known]:
-            raise InputError(
-                f"unknown {self.preprocessing.modality} metric {unknown[0]!r}; there are {', '.join(known)}"
-            )
-        wanted = {name: known[name] for name in (known if names is None else dict.fromkeys(names))}
-        reasons = {name: metric.missing() for name, metric in wanted.items()}
-        for name, reason in reasons.items():
-            if reason is not None:
-                self.left_out[wanted[name].label] = self._portable(reason)
-        return {name: metric for name, metric in wanted.items() if reasons[name] is None}
-
-    def _files(self) -> Iterator[DataFile]:
-        for path in self._paths:
-            source = path.relative_to(self.folder).as_posix()
-            try:
-                yield DataFile(path, source, file_sha256(path))
-            except MediaError as error:
-                self.damaged[source] = self._portable(str(error))
-
-    def _portable(self, text: str) -> str:
-        """Return `text` without the data folder's path and with `~` for the home folder, since results are shared."""
-        return text.replace(f"{self.folder}{os.sep}", "").replace(str(Path.home()), "~")
 
     # Each candidate and file
 
@@ -232,40 +185,24 @@ class Benchmark:
                 record = entry.read_item()
                 assert record is not None  # `_encode` has written it
                 try:
-                    self._add_figures(record, entry, signal)
+                    self._measurements.add(record, entry, signal)
                     records[candidate.label] = record
                 except FileFailure as error:
                     self.damaged[file.source] = self._portable(str(error))
             advance()
         return records
 
-    def _add_figures(self, record: dict[str, Any], entry: Entry, signal: Callable[[], Signal]) -> None:
-        """Compute the figures of an item that its record lacks."""
-        wanted = [
-            (self._metric_key(name), metric)
-            for name, metric in self.metrics.items()
-            if metric.per_item is not None and self._metric_key(name) not in record["metrics"]
-        ]
-        if not wanted:
-            return
-        original = signal()
-        try:
-            reconstruction = self.preprocessing.read(entry.reconstruction, original)
-            for key, metric in wanted:
-                record["metrics"][key] = self._figure(metric, reconstruction, original)
-        except Exception as error:
-            raise FileFailure(f"cannot be measured: {as_zoo_error(error)}") from error
-        entry.write(record)
-
     def _entry(self, candidate: Candidate, file: DataFile) -> Entry:
-        return self._entry_of(file.sha256, asdict(self.preprocessing), candidate.identity())
+        return self._entry_of(file.key, candidate)
 
-    def _entry_of(self, *parts: Any) -> Entry:
-        return Entry(self.cache, content_key(*parts), self.preprocessing.kind.lossless_suffix)
+    def _entry_of(self, content: Any, candidate: Candidate) -> Entry:
+        """Return where the result of a candidate for a content is kept."""
+        key = content_key(content, asdict(self.preprocessing), candidate.label, candidate.identity())
+        return Entry(self.cache, key, self.preprocessing.kind.lossless_suffix)
 
     def _load(self, file: DataFile) -> Signal:
         try:
-            return self.preprocessing.load(file.path)
+            return self.data.load(file)
         except Exception as error:
             raise FileFailure(str(as_zoo_error(error))) from error
 
@@ -292,18 +229,6 @@ class Benchmark:
             }
         )
 
-    def _metric_key(self, name: str) -> str:
-        return f"{name} {self._metrics_version}"
-
-    def _figure(self, metric: Metric, reconstruction: torch.Tensor, signal: Signal) -> float | None:
-        assert metric.per_item is not None
-        try:
-            figures = metric.per_item(reconstruction[None], signal.values[None], self.preprocessing.spec)
-        except InputError:  # such as an image that is too small
-            return None
-        value = float(figures.double().mean())
-        return value if math.isfinite(value) else None
-
     # Points
 
     def _point(self, candidate: Candidate, files: Sequence[DataFile], records: Sequence[dict[str, Any]]) -> Point:
@@ -321,7 +246,7 @@ class Benchmark:
             bytes=num_bytes / len(records),
             rate=self.preprocessing.rate(num_bytes, amount),
             metrics={
-                name: bootstrap_interval([item.metrics[name] for item in items], seed=self.seed)
+                name: self._measurements.mean(name, [item.metrics[name] for item in items])
                 if metric.per_item is not None
                 else self._figure_of_set(name, metric, candidate, files, entries)
                 for name, metric in self.metrics.items()
@@ -335,63 +260,37 @@ class Benchmark:
         )
 
     def _item(self, file: DataFile, record: dict[str, Any], entry: Entry) -> Item:
-        names = [name for name, metric in self.metrics.items() if metric.per_item is not None]
         return Item(
             source=file.source,
             bytes=record["bytes"],
             encode_seconds=record["encode_seconds"],
             decode_seconds=record["decode_seconds"],
-            metrics={name: record["metrics"][self._metric_key(name)] for name in names},
+            metrics=self._measurements.figures(record),
             reconstruction=Path(os.path.relpath(entry.reconstruction, self.out)).as_posix(),
         )
 
     def _figure_of_set(
         self, name: str, metric: Metric, candidate: Candidate, files: Sequence[DataFile], entries: Sequence[Entry]
     ) -> Interval:
-        """Return a figure of the whole set, from what the metric sums up over groups of files; no file is kept."""
-        contents = [file.sha256 for file in files]
-        kept = self._entry_of(self._metric_key(name), asdict(self.preprocessing), candidate.identity(), contents)
-        record = kept.read()
-        if record is None:
-            try:
-                record = asdict(self._compute_for_set(metric, files, entries))
-            except Exception as error:
-                reason = f"cannot be computed: {as_zoo_error(error)}"
-                self.left_out[f"{metric.label} of {candidate.label}"] = self._portable(reason)
-                return Interval(value=None)
-            kept.write(record)
-        return Interval(**record)
-
-    def _compute_for_set(self, metric: Metric, files: Sequence[DataFile], entries: Sequence[Entry]) -> Interval:
-        new = functools.partial(metric.streaming, self.preprocessing.spec)
-        groups = [new() for _ in range(min(GROUPS, len(files)))]
-        for number, (file, entry) in enumerate(zip(files, entries, strict=True)):
-            original = self.preprocessing.load(file.path)
-            reconstruction = self.preprocessing.read(entry.reconstruction, original)
-            groups[number % len(groups)].update(reconstruction[None], original.values[None])
-        return jackknife_interval(groups, new)
-
-    def _data(self, files: Sequence[DataFile]) -> dict[str, Any]:
-        digest = hashlib.sha256()
-        for file in files:
-            digest.update(f"{file.source} {file.sha256}\n".encode())
-        preprocessing = asdict(self.preprocessing)
-        del preprocessing["modality"]
-        return {
-            "name": self.data_name,
-            "files": len(files),
-            "sha256": digest.hexdigest(),
-            "preprocessing": preprocessing,
-        }
+        kept = self._entry_of([self._measurements.key(name), *(file.key for file in files)], candidate)
+        try:
+            return self._measurements.of_set(name, files, entries, kept)
+        except Exception as error:
+            reason = f"cannot be computed: {as_zoo_error(error)}"
+            self.left_out[f"{metric.label} of {candidate.label}"] = self._portable(reason)
+            return Interval(value=None)
 
 
 def bench(
     names: Sequence[str | Path],
     data: str | Path,
     *,
+    candidates: Sequence[str | Candidate] = (),
+    protocol: str | None = None,
     out: str | Path = "zoo-bench",
     cache: str | Path | None = None,
     metrics: Sequence[str] | None = None,
+    own_metrics: Sequence[str | Metric] = (),
     limit: int | None = None,
     baselines: bool = True,
     resolution: int | None = None,
@@ -401,17 +300,23 @@ def bench(
     examples: bool = True,
     num_codebooks: Sequence[int] | None = None,
 ) -> Results:
-    """Measure tokenizers and classical codecs on a folder of files.
+    """Measure tokenizers, candidates of one's own and classical codecs on a folder of files.
 
     Writes `results.json`, `items.jsonl`, `report.html` and, in `cache`, every reconstruction. What is in the cache is
     not encoded again, so that an interrupted run continues where it was.
 
     Args:
-        names: variants of one modality, as `zoo.load` takes them; each at every rate that it supports.
+        names: variants of one modality, as `zoo.load` takes them; each at every rate that it supports. None are needed
+            beside `candidates`.
         data: folder whose files of the modality are taken, with its subfolders; or one file.
+        candidates: candidates of one's own: `Candidate` objects, or names `package.module:name` of one, of a subclass
+            that takes no arguments, or of a function that returns several.
+        protocol: name of a published evaluation, in `zoo.bench.protocols.names()`, which sets the preprocessing and the
+            metrics; its sources and differences are in the results.
         out: folder for the results; default: `zoo-bench`.
         cache: folder for the cache; default: `cache` in `out`.
-        metrics: names in `zoo.metrics.METRICS`; default: all.
+        metrics: names in `zoo.metrics.METRICS`; default: those of the protocol, or all.
+        own_metrics: metrics of one's own beside them: `zoo.metrics.Metric` objects, or names `package.module:name`.
         limit: number of files, the first by name; default: all.
         baselines: whether the classical codecs are run as well.
         resolution: side in pixels of the square that images and video are resized and cropped to (short side resized,
@@ -423,16 +328,20 @@ def bench(
         num_codebooks: numbers of codebooks at which residual tokenizers are measured; default: 1, 2, 4, ... and all.
 
     Raises:
-        InputError: variants that cannot be compared, an unknown metric, or an option that they do not take.
+        InputError: candidates that cannot be compared, an unknown metric, an option that they do not take, or a name
+            that is not one of a candidate or a metric.
         MediaError: no such folder, no file of the modality in it, or none that can be read.
         As `zoo.load`, if no tokenizer is available; if only some are not, they are left out.
     """
     return Benchmark(
         names,
         data,
+        candidates=candidates,
+        protocol=protocol,
         out=out,
         cache=cache,
         metrics=metrics,
+        own_metrics=own_metrics,
         limit=limit,
         baselines=baselines,
         resolution=resolution,
@@ -444,12 +353,8 @@ def bench(
     ).run()
 
 
-def metric_facts(metric: Metric) -> dict[str, Any]:
-    """Return what `Results.metrics` has about a metric."""
-    return {
-        "label": metric.label,
-        "unit": metric.unit,
-        "digits": metric.digits,
-        "higher_is_better": metric.higher_is_better,
-        "per_item": metric.per_item is not None,
-    }
+def check_labels(candidates: Sequence[Candidate]) -> None:
+    """Raise InputError for two candidates that are called the same."""
+    labels = [candidate.label for candidate in candidates]
+    if twice := next((label for label in labels if labels.count(label) > 1), None):
+        raise InputError(f"two candidates are called {twice!r}; give yours another method or setting")

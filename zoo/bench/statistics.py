@@ -32,11 +32,12 @@ def bootstrap_interval(values: Sequence[float | None], *, seed: int = 0, resampl
         Mean and interval; without an interval for a single item, and without a value for none.
     """
     known = np.array([value for value in values if value is not None], float)
+    undefined = len(values) - len(known)
     if len(known) == 0:
-        return Interval(value=None)
+        return Interval(value=None, undefined=undefined)
     mean = float(known.mean())
     if len(known) == 1:
-        return Interval(value=mean)
+        return Interval(value=mean, undefined=undefined)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         found = bootstrap(
@@ -48,7 +49,7 @@ def bootstrap_interval(values: Sequence[float | None], *, seed: int = 0, resampl
             method="percentile",
             rng=np.random.default_rng(seed),
         ).confidence_interval
-    return Interval(value=mean, low=float(found.low), high=float(found.high))
+    return Interval(value=mean, low=float(found.low), high=float(found.high), undefined=undefined)
 
 
 def jackknife_interval(groups: Sequence[Metric], new: Callable[[], Metric]) -> Interval:

@@ -59,13 +59,19 @@ class TimedCandidate:
             raise FileFailure(f"{self.candidate.label}: {as_zoo_error(error)}") from error
 
     def _measured(self, signal: Signal, memory: PeakMemory) -> Outcome:
-        batch, kind = signal.values[None], self.preprocessing.kind
+        batch, kind, candidate = signal.values[None], self.preprocessing.kind, self.candidate
         with memory.watch():
             start = time.perf_counter()
-            num_bytes, payload = self.candidate.compress(batch)
+            own = self.preprocessing.to_candidate(batch, candidate.sample_rate, candidate.channels)
+            num_bytes, payload = candidate.compress(own)
             middle = time.perf_counter()
-            restored = self.candidate.restore(payload, batch)
+            restored = candidate.restore(payload, own)
+            restored = self.preprocessing.from_candidate(
+                restored, candidate.sample_rate, self.preprocessing.size(batch)
+            )
             end = time.perf_counter()
+        if not num_bytes >= 0:
+            raise InputError(f"expected a number of bytes, got {num_bytes}")
         if restored.shape != batch.shape:
             raise InputError(f"expected {list(batch.shape)} back, got {list(restored.shape)}")
         restored = kind.like(restored, batch)

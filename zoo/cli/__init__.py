@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 import zoo
-from zoo.cli.bench import bench
+from zoo.cli import bench
 from zoo.cli.decode import decode
 from zoo.cli.demo import demo
 from zoo.cli.encode import encode
@@ -21,6 +21,7 @@ from zoo.cli.export_onnx import export_onnx
 from zoo.cli.info import info
 from zoo.cli.list import list_tokenizers
 from zoo.cli.parity import parity
+from zoo.cli.probe import probe
 from zoo.cli.pull import pull
 from zoo.cli.push import push
 from zoo.cli.reconstruct import reconstruct
@@ -94,10 +95,11 @@ for command in (
     train,
     export,
     export_onnx,
-    bench,
+    probe,
     demo,
 ):
     app.command()(command)
+app.add_typer(bench.app, name="bench", help="Compare tokenizers with each other and with the classical codecs.")
 
 
 def stop(number: int, frame: object) -> None:

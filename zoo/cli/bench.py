@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from zoo.cli.options import JsonOption
 from zoo.cli.terminal import parse_device, print_error, print_json, print_table, progress_bar
@@ -15,12 +16,36 @@ if TYPE_CHECKING:
     from zoo.bench.results import Interval, Results
 
 
-def bench(
-    names: Annotated[list[str], typer.Argument(metavar="NAMES", help="Variants of one modality.")],
-    data: Annotated[Path, typer.Option(help="Folder of files.")],
+class WithDefault(TyperGroup):
+    """Commands under `zoo bench`: what is none of them are the names of tokenizers, for the command `run`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, args if args and args[0] in self.commands else ["run", *args])
+
+
+app = typer.Typer(cls=WithDefault, rich_markup_mode=None, add_completion=False)
+
+
+@app.command("run", hidden=True)
+def run(
+    data: Annotated[Path, typer.Option(help="Folder of files.", show_default=False)],
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAMES", help="Variants of one modality.", show_default=False)
+    ] = None,
+    candidate: Annotated[
+        list[str] | None,
+        typer.Option(help="A candidate of your own, package.module:Class; may be given several times."),
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="Settings of a published evaluation; `zoo bench protocols` lists them.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for results.json, report.html and the cache.")] = Path("zoo-bench"),
     limit: Annotated[int | None, typer.Option(min=1, help="Number of files; default: all.")] = None,
     metrics: Annotated[str | None, typer.Option(help="Metrics to compute, such as psnr,ssim; default: all.")] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(help="A metric of your own, package.module:name, beside them; may be given several times."),
+    ] = None,
     baselines: Annotated[bool, typer.Option(help="Run the classical codecs as well.")] = True,
     resolution: Annotated[int | None, typer.Option(min=1, help="Resize and crop images or video to a square.")] = None,
     seconds: Annotated[float | None, typer.Option(help="Seconds of audio or video to take; default: all.")] = None,
@@ -31,20 +56,26 @@ def bench(
         str | None,
         typer.Option(help="Numbers of residual codebooks to use, such as 1,2,3; default: 1, 2, 4, ... and all."),
     ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the table as CSV.", show_default=False)] = None,
+    latex: Annotated[Path | None, typer.Option(help="Write the table for LaTeX.", show_default=False)] = None,
     json: JsonOption = False,
 ) -> None:
     """Compare tokenizers with each other and with the classical codecs.
 
     An interrupted run continues when the same command is given again. The exit status is 1 if a file failed.
+    `zoo bench protocols` lists the published evaluations; `zoo bench merge A B` makes one report of several results.
     """
     from zoo.bench.runner import Benchmark
 
     with progress_bar("loading"):
         work = Benchmark(
-            names,
+            names or [],
             data,
+            candidates=candidate or [],
+            protocol=protocol,
             out=out,
             metrics=None if metrics is None else [name.strip() for name in metrics.split(",") if name.strip()],
+            own_metrics=metric or [],
             limit=limit,
             baselines=baselines,
             resolution=resolution,
@@ -61,17 +92,84 @@ def bench(
         results = work.run(advance)
     for what in results.left_out.keys() - known:
         typer.echo(f"left out: {what}: {results.left_out[what]}", err=True)
+    for source, reason in results.excluded.items():
+        typer.echo(f"excluded: {source}: {reason}", err=True)
     for source, reason in results.damaged.items():
         print_error(reason, of=source)
+    show(results, out, csv, latex, json)
+    if results.damaged:
+        total = len(results.damaged) + results.data["files"]
+        typer.echo(f"{len(results.damaged)} of {total} files failed", err=True)
+        raise typer.Exit(1)
+
+
+@app.command("merge")
+def merge(
+    results: Annotated[list[Path], typer.Argument(metavar="RESULTS", help="Folders of results, or results.json.")],
+    out: Annotated[Path, typer.Option(help="Folder for results.json and report.html.", show_default=False)],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the files, to show examples in the report.", show_default=False)
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the table as CSV.", show_default=False)] = None,
+    latex: Annotated[Path | None, typer.Option(help="Write the table for LaTeX.", show_default=False)] = None,
+    json: JsonOption = False,
+) -> None:
+    """Make one report of several results on the same files with the same settings.
+
+    Reconstructions stay where they are: the new results name them relative to their own folder.
+    """
+    from zoo.bench import merge as merged
+    from zoo.bench.cache import make_folder
+    from zoo.bench.report import write_report
+
+    together = merged(results, out)
+    make_folder(out)
+    together.save(out / "results.json")
+    write_report(together, out, out / "report.html", data)
+    show(together, out, csv, latex, json)
+
+
+@app.command("protocols")
+def protocols(
+    name: Annotated[str | None, typer.Argument(help="Show all settings of one.", show_default=False)] = None,
+    json: JsonOption = False,
+) -> None:
+    """List the published evaluations that `zoo bench --protocol` follows, with what they lack on this machine."""
+    from dataclasses import asdict
+
+    from zoo.bench.protocols import load, names
+
+    known = [load(each) for each in ([name] if name else names())]
+    if json:
+        print_json([asdict(protocol) for protocol in known])
+        return
+    for protocol in known:
+        typer.echo(f"{protocol.name}: {protocol.title}\n  data: {protocol.data}")
+        if name:
+            for setting, value in protocol.preprocessing.items():
+                typer.echo(f"  {setting} = {value}")
+            for source in protocol.sources:
+                typer.echo(f"  source: {source}")
+            for difference in protocol.differences:
+                typer.echo(f"  not as there: {difference}")
+        for metric in protocol.chosen_metrics().values():
+            reason = metric.missing()
+            typer.echo(f"  {metric.label}" + (f": {reason}" if reason else ""))
+
+
+def show(results: Results, out: Path, csv: Path | None, latex: Path | None, json: bool) -> None:
+    """Print results, and write their table where that is wanted."""
+    from zoo.bench.tables import write_csv, write_latex
+
+    if csv is not None:
+        write_csv(results, csv)
+    if latex is not None:
+        write_latex(results, latex)
     if json:
         print_json(as_json(results, out))
     else:
         print_points(results)
         typer.echo(f"\nIn brackets: 95 % intervals over {results.data['files']} items. {out / 'report.html'}")
-    if results.damaged:
-        total = len(results.damaged) + results.data["files"]
-        typer.echo(f"{len(results.damaged)} of {total} files failed", err=True)
-        raise typer.Exit(1)
 
 
 def numbers(text: str) -> list[int]:

@@ -152,7 +152,7 @@ def settings_of_rival(modality: str, sample_rate: int | None, channels: int) -> 
     """Return the settings of the modality's classical codec from the coarsest to the finest."""
     if modality not in RIVALS:
         return []
-    of_audio: dict[str, int] = {} if sample_rate is None else {"sample_rate": sample_rate, "channels": channels}
+    of_audio: dict[str, Any] = {} if sample_rate is None else {"sample_rate": sample_rate, "channels": channels}
     codecs, _ = classical_codecs(Preprocessing(modality=modality, **of_audio))
     found = [codec for codec in codecs if codec.method == RIVALS[modality]]
     return found[::-1] if RIVALS[modality] in COARSEST_LAST else found

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -54,11 +55,61 @@ class Weights:
         return path
 
 
+@dataclass(frozen=True, kw_only=True)
+class HubWeights:
+    """The published files of a network that transformers has.
+
+    network: its name. repository: on the Hugging Face Hub. files: what is needed of it.
+    """
+
+    network: str
+    repository: str
+    files: tuple[str, ...]
+
+    def path(self) -> Path | None:
+        """Return the folder of the files in the Hub's cache; None: one of them is not there."""
+        from huggingface_hub import try_to_load_from_cache
+
+        found = [try_to_load_from_cache(self.repository, file) for file in self.files]
+        return Path(found[0]).parent if all(isinstance(path, str) for path in found) else None  # type: ignore[arg-type]
+
+    def missing(self) -> str | None:
+        """Return what is missing on this machine and how to get it; None: nothing."""
+        if find_spec("transformers") is None:
+            return 'needs the package transformers: pip install "tokenizer-zoo[transformers]"'
+        if self.path() is None:
+            return (
+                f"needs the weights of {self.network}: {', '.join(self.files)} of {self.repository} are not in the "
+                f"Hub's cache; hf download {self.repository} fetches them"
+            )
+        return None
+
+    def require(self) -> Path:
+        """Return the folder; WeightsUnavailableError if a file or the package is missing."""
+        reason, path = self.missing(), self.path()
+        if reason is not None or path is None:
+            raise WeightsUnavailableError(f"this metric {reason}")
+        return path
+
+
 VGG16 = Weights(
     network="VGG16 (torchvision, ImageNet)",
     names=("vgg16-397923af.pth",),
     url="https://download.pytorch.org/models/vgg16-397923af.pth",
 )
+ALEXNET = Weights(
+    network="AlexNet (torchvision, ImageNet)",
+    names=("alexnet-owt-7be5be79.pth",),
+    url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+)
+SQUEEZENET = Weights(
+    network="SqueezeNet 1.1 (torchvision, ImageNet)",
+    names=("squeezenet1_1-b8a52dc0.pth",),
+    url="https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth",
+)
+Backbone = Literal["vgg", "alex", "squeeze"]
+LPIPS_BACKBONES: dict[Backbone, Weights] = {"vgg": VGG16, "alex": ALEXNET, "squeeze": SQUEEZENET}
+BACKBONE_NAMES: dict[Backbone, str] = {"vgg": "VGG16", "alex": "AlexNet", "squeeze": "SqueezeNet"}
 INCEPTION = Weights(
     network="InceptionV3 (2015-12-05, TensorFlow's)",
     names=("weights-inception-2015-12-05-6726825d.pth", "pt_inception-2015-12-05-6726825d.pth"),
@@ -80,15 +131,20 @@ def checkpoints() -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints"
 
 
+def lpips_label(backbone: Backbone) -> str:
+    """Return how LPIPS through a backbone is called."""
+    return f"LPIPS ({BACKBONE_NAMES[backbone]})"
+
+
 @torch.no_grad()
-def vgg16_distance(first: Tensor, second: Tensor) -> Tensor:
-    """Return LPIPS through VGG16, `[B]`, of two float32 `[B, 3, H, W]` in [0, 1].
+def perceptual_distance(first: Tensor, second: Tensor, *, backbone: Backbone, from_minus_one: bool) -> Tensor:
+    """Return LPIPS, `[B]`, of two float32 `[B, 3, H, W]` in [0, 1], scaled to [-1, 1] if `from_minus_one`.
 
     Raises:
         WeightsUnavailableError: the weights are not there.
     """
-    network = _lpips(VGG16.require()).to(first.device)
-    return network(first, second, normalize=True).flatten()
+    network = _lpips(backbone, LPIPS_BACKBONES[backbone].require()).to(first.device)
+    return network(first, second, normalize=from_minus_one).flatten()
 
 
 @torch.no_grad()
@@ -144,11 +200,11 @@ def to_bytes(signal: Tensor) -> Tensor:
 
 
 @cache
-def _lpips(path: Path) -> nn.Module:
+def _lpips(backbone: Backbone, path: Path) -> nn.Module:
     """Return LPIPS with the backbone at `path`, where torchvision finds it, and the heads of torchmetrics."""
     from torchmetrics.image import LearnedPerceptualImagePatchSimilarity
 
-    return LearnedPerceptualImagePatchSimilarity(net_type="vgg").net
+    return LearnedPerceptualImagePatchSimilarity(net_type=backbone).net
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Figures of whole sets in constant memory: Fréchet distance and Inception score."""
+"""Figures of whole sets in constant memory: Fréchet distance, Inception score and pooled PSNR."""
 
 from __future__ import annotations
 
@@ -102,6 +102,39 @@ class InceptionScore(torchmetrics.Metric):
         """Return the score, a float64 scalar from 1 to the number of classes."""
         marginal = self.probability / self.count
         return (self.negative_entropy / self.count - torch.xlogy(marginal, marginal).sum()).exp()
+
+
+class PooledPSNR(torchmetrics.Metric):
+    """PSNR of a whole set: of the squared error of all pixels of all images, not the mean of the images' PSNR.
+
+    The peak is the range of the originals' values, from at most 0: what torchmetrics' `PeakSignalNoiseRatio()` without
+    arguments computes. NaN without images.
+    """
+
+    full_state_update = False
+    higher_is_better = True
+    error: Tensor
+    count: Tensor
+    least: Tensor
+    greatest: Tensor
+
+    def __init__(self, **options: Any):
+        super().__init__(**options, compute_with_cache=False)
+        self.add_state("error", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("least", torch.zeros(()), dist_reduce_fx="min")
+        self.add_state("greatest", torch.zeros(()), dist_reduce_fx="max")
+
+    def update(self, reconstruction: Tensor, original: Tensor) -> None:
+        """Add images `[B, 3, H, W]` in [0, 1]."""
+        self.error += (reconstruction - original).double().square().sum()
+        self.count += original.numel()
+        self.least = torch.minimum(self.least, original.min().float())
+        self.greatest = torch.maximum(self.greatest, original.max().float())
+
+    def compute(self) -> Tensor:
+        """Return the ratio in dB, a float64 scalar."""
+        return -10 * (self.error / self.count / (self.greatest - self.least).double() ** 2).log10()
 
 
 def frechet_distance(first_mean: Tensor, first_covariance: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -34,6 +34,8 @@ print(pesq.pesq(16000, clean, degraded, sys.argv[1], on_error=pesq.PesqError.RET
 
 PITCH_RANGE = (40.0, 800.0)  # Hz
 PITCH_STEP = 5.0  # milliseconds
+SWIFT_F0_CONFIDENCE = 0.5  # from which a frame is voiced, as the package has it
+PitchExtractor = Literal["harvest", "swift-f0"]
 PITCH_SECONDS = 0.1  # shortest clip that has a pitch
 
 VOICE_FRAMES = 160  # window of the voice encoder: 1.6 seconds
@@ -118,16 +120,20 @@ def _pesq_score(clean: np.ndarray, degraded: np.ndarray, band: str) -> float:
     return score if score >= 0 else math.nan  # negative: no utterance found
 
 
-def log_f0_rmse(reconstruction: Tensor, original: Tensor, sample_rate: int) -> Tensor:
+def log_f0_rmse(
+    reconstruction: Tensor, original: Tensor, sample_rate: int, *, extractor: PitchExtractor = "harvest"
+) -> Tensor:
     """Root mean square difference of the natural logarithm of F0, over the frames that are voiced in both.
 
-    F0 is computed by Harvest (Morise 2017; pyworld) at 16 kHz, from 40 to 800 Hz, every 5 ms: the definition of
+    F0 is computed at 16 kHz by Harvest (Morise 2017; pyworld), from 40 to 800 Hz, every 5 ms: the definition of
     ESPnet's `evaluate_f0.py`, without its time warping, since a reconstruction is as long as its original. A semitone
-    is 0.058.
+    is 0.058. SwiftF0 (arXiv 2508.18440) is a network in the package swift-f0, which needs no compiler where pyworld
+    does; it is computed from 47 to 800 Hz, every 16 ms, and figures of the two cannot be compared.
 
     Args:
         reconstruction, original: floating point `[B, 1, samples]` in [-1, 1]; resampled to 16 kHz.
         sample_rate: Hz of both.
+        extractor: "harvest" or "swift-f0".
 
     Returns:
         float64 `[B]`, at least 0, lower is better. NaN where no frame is voiced in both, and for clips shorter than
@@ -135,12 +141,14 @@ def log_f0_rmse(reconstruction: Tensor, original: Tensor, sample_rate: int) -> T
 
     Raises:
         InputError: a wrong type, shape, dtype or rate, two shapes that differ, or a sample that is not finite.
-        ImportError: the package `pyworld` is not installed.
+        ImportError: the package of the extractor is not installed.
     """
-    return _compare_pitch(reconstruction, original, sample_rate, _log_difference)
+    return _compare_pitch(reconstruction, original, sample_rate, _log_difference, extractor)
 
 
-def voicing_error(reconstruction: Tensor, original: Tensor, sample_rate: int) -> Tensor:
+def voicing_error(
+    reconstruction: Tensor, original: Tensor, sample_rate: int, *, extractor: PitchExtractor = "harvest"
+) -> Tensor:
     """Share of the frames that are voiced in only one of the two: voicing decision error (Nakatani et al. 2008).
 
     A frame is voiced if it has an F0, computed as in `log_f0_rmse`.
@@ -148,22 +156,21 @@ def voicing_error(reconstruction: Tensor, original: Tensor, sample_rate: int) ->
     Args:
         reconstruction, original: floating point `[B, 1, samples]` in [-1, 1]; resampled to 16 kHz.
         sample_rate: Hz of both.
+        extractor: "harvest" or "swift-f0".
 
     Returns:
         float64 `[B]` in [0, 1], lower is better. NaN for clips shorter than 0.1 seconds.
 
     Raises:
         InputError: a wrong type, shape, dtype or rate, two shapes that differ, or a sample that is not finite.
-        ImportError: the package `pyworld` is not installed.
+        ImportError: the package of the extractor is not installed.
     """
-    return _compare_pitch(
-        reconstruction, original, sample_rate, lambda first, second: np.mean((first > 0) != (second > 0))
-    )
+    return _compare_pitch(reconstruction, original, sample_rate, _voiced_in_one, extractor)
 
 
-def pitch_missing() -> str | None:
+def pitch_missing(extractor: PitchExtractor = "harvest") -> str | None:
     """Return how to get the package that computes F0; None: it is installed."""
-    return _package_missing("pyworld")
+    return _package_missing({"harvest": "pyworld", "swift-f0": "swift-f0"}[extractor])
 
 
 def pesq_missing() -> str | None:
@@ -172,21 +179,28 @@ def pesq_missing() -> str | None:
 
 
 def _package_missing(name: str) -> str | None:
-    return None if find_spec(name) is not None else f'needs the package {name}: pip install "tokenizer-zoo[metrics]"'
+    if find_spec(name.replace("-", "_")) is not None:
+        return None
+    return f'needs the package {name}: pip install "tokenizer-zoo[metrics]"'
 
 
 def _compare_pitch(
-    reconstruction: Tensor, original: Tensor, sample_rate: int, compare: Callable[[np.ndarray, np.ndarray], float]
+    reconstruction: Tensor,
+    original: Tensor,
+    sample_rate: int,
+    compare: Callable[[np.ndarray, np.ndarray], float],
+    extractor: PitchExtractor,
 ) -> Tensor:
     check_pair(reconstruction, original, sample_rate)
-    reason = pitch_missing()
+    reason = pitch_missing(extractor)
     if reason is not None:
         raise ImportError(f"this metric {reason}")
     pair = torch.cat([reconstruction, original])[:, 0].detach().float()
     clips = resample(pair, sample_rate, SPEECH_RATE).cpu().numpy()
     if clips.shape[1] < PITCH_SECONDS * SPEECH_RATE:
         return torch.full((len(original),), math.nan, dtype=torch.float64, device=original.device)
-    contours = [_pitch(clip.tobytes()) for clip in clips]
+    pitch = {"harvest": _harvest, "swift-f0": _swift_f0}[extractor]
+    contours = [pitch(clip.tobytes()) for clip in clips]
     scores = [compare(*both) for both in zip(contours[: len(original)], contours[len(original) :], strict=True)]
     return torch.tensor(scores, dtype=torch.float64, device=original.device)
 
@@ -196,8 +210,12 @@ def _log_difference(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.log(first[voiced] / second[voiced]) ** 2))) if voiced.any() else math.nan
 
 
+def _voiced_in_one(first: np.ndarray, second: np.ndarray) -> float:
+    return float(np.mean((first > 0) != (second > 0)))
+
+
 @lru_cache(maxsize=32)  # Harvest is slow, and two metrics ask for the same contours
-def _pitch(clip: bytes) -> np.ndarray:
+def _harvest(clip: bytes) -> np.ndarray:
     """Return F0 of float32 samples at 16 kHz, every 5 ms; 0 where unvoiced."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*pkg_resources")
@@ -205,6 +223,20 @@ def _pitch(clip: bytes) -> np.ndarray:
     floor, ceiling = PITCH_RANGE
     samples = np.frombuffer(clip, np.float32).astype(np.float64)
     return pyworld.harvest(samples, SPEECH_RATE, f0_floor=floor, f0_ceil=ceiling, frame_period=PITCH_STEP)[0]
+
+
+@lru_cache(maxsize=32)
+def _swift_f0(clip: bytes) -> np.ndarray:
+    """Return F0 of float32 samples at 16 kHz, every 16 ms; 0 where unvoiced."""
+    found = _swift_f0_detector().detect(np.frombuffer(clip, np.float32), SPEECH_RATE, fmax=PITCH_RANGE[1])
+    return np.where(found.confidence >= SWIFT_F0_CONFIDENCE, found.pitch_hz, 0)
+
+
+@cache
+def _swift_f0_detector() -> Any:
+    from swift_f0 import SwiftF0
+
+    return SwiftF0(threads=1)
 
 
 @torch.no_grad()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from functools import partial
+from inspect import signature
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,11 +21,12 @@ FRAMES_AT_ONCE = 16
 FVD_FRAMES = 16
 
 
-def frame_psnr(reconstruction: Tensor, original: Tensor) -> Tensor:
+def frame_psnr(reconstruction: Tensor, original: Tensor, **settings: Any) -> Tensor:
     """Mean of `zoo.metrics.image.psnr` over the frames of a clip.
 
     Args:
         reconstruction, original: floating point `[B, 3, T, H, W]` in [0, 1].
+        settings: those of the image metric.
 
     Returns:
         `[B]` in dB, higher is better; infinite where a frame is equal.
@@ -31,21 +34,22 @@ def frame_psnr(reconstruction: Tensor, original: Tensor) -> Tensor:
     Raises:
         InputError: a wrong type, shape or dtype, or two shapes that differ.
     """
-    return _mean_of_frames(image.psnr, reconstruction, original)
+    return _mean_of_frames(partial(image.psnr, **settings), reconstruction, original)
 
 
-def frame_ssim(reconstruction: Tensor, original: Tensor) -> Tensor:
+def frame_ssim(reconstruction: Tensor, original: Tensor, **settings: Any) -> Tensor:
     """Mean of `zoo.metrics.image.ssim` over the frames of a clip, `[B]`; arguments and errors as in `frame_psnr`."""
-    return _mean_of_frames(image.ssim, reconstruction, original)
+    return _mean_of_frames(partial(image.ssim, **settings), reconstruction, original)
 
 
-def frame_lpips(reconstruction: Tensor, original: Tensor) -> Tensor:
+def frame_lpips(reconstruction: Tensor, original: Tensor, **settings: Any) -> Tensor:
     """Mean of `zoo.metrics.image.lpips` over the frames of a clip, `[B]`; arguments and errors as in `frame_psnr`.
 
     Raises:
-        WeightsUnavailableError: VGG16's weights are not on this machine; the message names the file and its source.
+        WeightsUnavailableError: the backbone's weights are not on this machine; the message names the file and its
+            source.
     """
-    return _mean_of_frames(image.lpips, reconstruction, original)
+    return _mean_of_frames(partial(image.lpips, **settings), reconstruction, original)
 
 
 def flicker(reconstruction: Tensor, original: Tensor) -> Tensor:
@@ -124,12 +128,38 @@ def _check_pair(reconstruction: Tensor, original: Tensor) -> None:
         )
 
 
+def frame_psnr_metric(**settings: Any) -> Metric:
+    """Return PSNR of frames as a metric, with the settings of the image metric; TypeError for others."""
+    signature(image.psnr).bind(None, None, **settings)
+    figure = partial(frame_psnr, **settings)
+    return plain_metric("psnr", "PSNR", figure, unit="dB", digits=2, higher_is_better=True, settings=settings)
+
+
+def frame_ssim_metric(**settings: Any) -> Metric:
+    """Return SSIM of frames as a metric, with the settings of the image metric; TypeError for others."""
+    signature(image.ssim).bind(None, None, **settings)
+    return plain_metric("ssim", "SSIM", partial(frame_ssim, **settings), higher_is_better=True, settings=settings)
+
+
+def frame_lpips_metric(name: str = "lpips", *, backbone: networks.Backbone = "vgg") -> Metric:
+    """Return LPIPS of frames as a metric whose label names the backbone."""
+    return plain_metric(
+        name,
+        networks.lpips_label(backbone),
+        partial(frame_lpips, backbone=backbone),
+        higher_is_better=False,
+        missing=networks.LPIPS_BACKBONES[backbone].missing,
+    )
+
+
 VIDEO = {
     metric.name: metric
     for metric in (
-        plain_metric("psnr", "PSNR", frame_psnr, unit="dB", digits=2, higher_is_better=True),
-        plain_metric("ssim", "SSIM", frame_ssim, higher_is_better=True),
-        plain_metric("lpips", "LPIPS", frame_lpips, higher_is_better=False, missing=networks.VGG16.missing),
+        frame_psnr_metric(),
+        frame_ssim_metric(),
+        frame_lpips_metric(),
+        frame_lpips_metric("lpips_alex", backbone="alex"),
+        frame_lpips_metric("lpips_squeeze", backbone="squeeze"),
         Metric(
             name="rfvd",
             label="rFVD",
@@ -140,4 +170,9 @@ VIDEO = {
         ),
         plain_metric("flicker", "Flicker", flicker, digits=4, higher_is_better=False),
     )
+}
+VIDEO_SETTINGS: dict[str, Callable[..., Metric]] = {
+    "psnr": frame_psnr_metric,
+    "ssim": frame_ssim_metric,
+    "lpips": frame_lpips_metric,
 }

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from zoo.spec import TokenizerSpec
 
-Interpolation = Literal["bilinear", "bicubic", "lanczos", "box", "opencv", "halved-bicubic"]
+Interpolation = Literal["bilinear", "bicubic", "lanczos", "box", "opencv", "halved-bicubic", "rounded-lanczos"]
 MOST_PIXELS = 178_956_970  # of a resized image; Pillow's own limit for files
 BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # tags of TIFF
 
@@ -204,20 +204,22 @@ def square(image: Tensor, resolution: int | None, crop: int | None, interpolatio
         image = resize_short_side(image, resolution, interpolation)
     if not crop:
         return image
-    return middle(image, (crop, crop)) if interpolation == "halved-bicubic" else center_crop(image, crop)
+    upper_left = interpolation in ("halved-bicubic", "rounded-lanczos")
+    return middle(image, (crop, crop)) if upper_left else center_crop(image, crop)
 
 
 def resize_short_side(image: Tensor, size: int, interpolation: Interpolation = "bilinear") -> Tensor:
     """Resize so that the short side has `size` pixels, as torchvision's Resize does.
 
-    The long side is `int(size * long / short)`; for "opencv" and "halved-bicubic" that is rounded to the nearest
-    integer, halves to even.
+    The long side is `int(size * long / short)`; for "opencv", "halved-bicubic" and "rounded-lanczos" that is rounded to
+    the nearest integer, halves to even.
 
     Args:
         image: `[3, H, W]`, uint8 or floating point in [0, 1].
         size: pixels, at least 1.
         interpolation: as in `resize`; "halved-bicubic" halves both sides with "box" while the short one is at least
-            twice too long, and then is "bicubic", as in OpenAI's guided-diffusion and what follows it.
+            twice too long, and then is "bicubic", as in OpenAI's guided-diffusion and what follows it;
+            "rounded-lanczos" is "lanczos".
 
     Raises:
         InputError: shape or dtype of the image, or a size below 1.
@@ -225,11 +227,13 @@ def resize_short_side(image: Tensor, size: int, interpolation: Interpolation = "
     _check_image(image)
     if size < 1:
         raise InputError(f"expected a size of at least 1 pixel, got {size}")
-    rounded = interpolation in ("opencv", "halved-bicubic")
+    rounded = interpolation in ("opencv", "halved-bicubic", "rounded-lanczos")
     if interpolation == "halved-bicubic":
         while min(image.shape[1:]) >= 2 * size:
             image = resize(image, (image.shape[1] // 2, image.shape[2] // 2), "box")
         interpolation = "bicubic"
+    elif interpolation == "rounded-lanczos":
+        interpolation = "lanczos"
     height, width = image.shape[1:]
     short, long = sorted((height, width))
     long = round(long * (size / short)) if rounded else size * long // short

@@ -212,7 +212,7 @@ def test_one_of_several_files_alone_is_refused_with_what_is_needed(tiny, tmp_pat
 
 def test_the_benchmark_refuses_a_tokenizer_of_several_tracks():
     with pytest.raises(zoo.InputError, match="levo-codec takes 2 tracks apart"):
-        Preprocessing.of([zoo.info("levo-codec").spec], resolution=None, seconds=None)
+        Preprocessing.of([zoo.info("levo-codec").spec], {})
 
 
 @pytest.mark.slow
