@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from zoo.requantization import requantize as requantize
     from zoo.spec import TokenizerOutput as TokenizerOutput
     from zoo.spec import TokenizerSpec as TokenizerSpec
+    from zoo.system_memory import keep_freed_memory as keep_freed_memory
     from zoo.tokenizer import Tokenizer as Tokenizer
     from zoo.trainers import export as export
     from zoo.trainers import train as train
@@ -62,6 +63,7 @@ _EXPORTS = {
     "zoo.registry": "HubSource PackageSource Variant alias create info list_tokenizers register replace",
     "zoo.requantization": "requantize",
     "zoo.spec": "TokenizerOutput TokenizerSpec",
+    "zoo.system_memory": "keep_freed_memory",
     "zoo.tokenizer": "Tokenizer",
     "zoo.trainers": "export train",
     "zoo.transcode": "decode_files decode_pcm encode_files encode_pcm reconstruct_files",

@@ -24,6 +24,7 @@ from zoo.digest import weights_sha256
 from zoo.errors import InputError, MediaError, as_zoo_error
 from zoo.modalities import MediaBytes, Signal
 from zoo.sources.items import Item, Shard
+from zoo.system_memory import keep_freed_memory
 from zoo.tokenizer import Tokenizer
 
 
@@ -57,6 +58,7 @@ class Worker:
     """A network and a sink, which turn shards into files."""
 
     def __init__(self, plan: Plan, tokenizer: Tokenizer):
+        keep_freed_memory()
         if plan.threads is not None:
             torch.set_num_threads(plan.threads)
         self.plan = plan
