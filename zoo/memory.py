@@ -32,12 +32,12 @@ def check_room(function: Callable[[Tensor], Tensor], x: Tensor, scale: int, what
     """
     if x.device.type != "cpu" or not values_are_readable(x) or scale * x[:, 0].numel() < LARGE:
         return
-    needed = OPERATIONS * peak_bytes(function, x)
     free = free_bytes()
-    if free is not None and needed > free:
-        release_freed_memory()
-        free = free_bytes()
-    if free is not None and needed > free:
+    if free is None or (needed := OPERATIONS * peak_bytes(function, x)) <= free:
+        return
+    release_freed_memory()
+    free = free_bytes() or free
+    if needed > free:
         grid = " x ".join(map(str, x.shape[2:]))
         raise InputError(
             f"{what} {grid} needs about {needed / GIB:.1f} GiB of memory at once, and {free / GIB:.1f} GiB are free; "
