@@ -1,6 +1,6 @@
 """Speed and memory of zoo's networks and of the same networks in other packages, with the same weights.
 
-    python benchmarks/peers.py [--only NAME ...] [--rounds N] [--json FILE]
+    python benchmarks/peers.py [--only NAME ...] [--batches N ...] [--rounds N] [--json FILE]
     python benchmarks/peers.py --markdown [--json FILE]
 
 A network of the other package gets random weights, which are converted to ours as a published file is. Both encode the
@@ -287,7 +287,7 @@ def timed(call: Callable[[], object]) -> tuple[float, float]:
 
 
 def measure(peer: Peer, batch: int, rounds: int) -> dict[str, Any]:
-    """Return the figures of both directions, in this process."""
+    """Return the figures of both directions at one batch size, in this process."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -384,8 +384,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     names = [peer.variant for peer in PEERS]
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=names, default=names, help="our variants")
+    parser.add_argument("--batches", type=int, nargs="+", default=BATCHES, help="signals that are coded at once")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each call, of which the shortest counts")
-    parser.add_argument("--json", type=Path, metavar="FILE", default=RESULTS, help="where the figures go")
+    parser.add_argument("--json", type=Path, metavar="FILE", default=RESULTS, help="file of the figures")
     parser.add_argument("--markdown", action="store_true", help="print the table of FILE and measure nothing")
     parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -401,15 +402,14 @@ def main() -> None:
 
     results: dict[str, Any] = {"machine": machine_facts("cpu"), "versions": versions(), "cases": []}
     for peer in chosen:
-        for batch in BATCHES:
+        for batch in arguments.batches:
             case = measure_in_process(peer, batch, arguments.rounds)
             results["cases"].append(case)
             for way in ("encode", "decode"):
                 if way in case:
                     print(f"{peer.variant} {way} batch {batch}: {case[way]['ratio']:.2f}", flush=True)
-    print(markdown(results))
-    if arguments.only == names or arguments.json != RESULTS:
         arguments.json.write_text(json.dumps(results, indent=2) + "\n")
+    print(markdown(results))
 
 
 if __name__ == "__main__":
