@@ -5,11 +5,12 @@
 
 A network of the other package gets random weights, which are converted to ours as a published file is. Both encode the
 same noise and decode the same codes, turn by turn in one process, on one thread, with freed memory kept
-(`zoo.keep_freed_memory`). Each figure is the least of several rounds: processor time of the process (user and system),
-and time by the clock. Ratios are theirs / ours: above 1, ours is faster. Memory is what one call takes beyond what the
-process held before: the kernel's high-water mark, after freed memory was returned. Share of the peak is the network's
-arithmetic, counted without what `zoo.load` saves of it, by what the machine computes in the same time: the faster of a
-product of large matrices and a convolution of 3x3, measured in the same process. Recurrent layers are not counted.
+(`zoo.keep_freed_memory`) and ours prepared (`zoo.for_inference`). Each figure is the least of several rounds:
+processor time of the process (user and system), and time by the clock. Ratios are theirs / ours: above 1, ours is
+faster. Memory is what one call takes beyond what the process held before: the kernel's high-water mark, after freed
+memory was returned. Share of the peak is the network's arithmetic, counted without what `zoo.for_inference` saves of
+it, by what the machine computes in the same time: the faster of a product of large matrices and a convolution of 3x3,
+measured in the same process. Recurrent layers are not counted.
 
 `--markdown` measures nothing and prints the table of the JSON file that is there. `benchmarks/quantizers.py` compares
 quantizers with those of vector-quantize-pytorch.
@@ -293,7 +294,6 @@ def measure(peer: Peer, batch: int, rounds: int) -> dict[str, Any]:
 
     import zoo
     from zoo.bench.machine import PeakMemory
-    from zoo.inference import prepare
 
     torch.set_num_threads(1)
     zoo.keep_freed_memory()
@@ -320,7 +320,7 @@ def measure(peer: Peer, batch: int, rounds: int) -> dict[str, Any]:
             with FlopCounterMode(display=False) as counter:
                 ours.decode(expected)
             work["decode"] = counter.get_total_flops()
-        prepare(ours)
+        zoo.for_inference(ours)
         peak = machine_peak()
         for direction, calls in ways.items():
             figures: dict[str, dict[str, float]] = {}
@@ -397,6 +397,8 @@ def main() -> None:
     if arguments.markdown:
         print(markdown(json.loads(arguments.json.read_text())))
         return
+    if arguments.json == RESULTS and len(chosen) < len(PEERS):
+        parser.error("--only needs --json, so that the figures of all networks stay")
 
     from zoo.bench.machine import machine_facts, versions
 

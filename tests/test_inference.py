@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import zoo
-from zoo.inference import kept, prepare
+from zoo.inference import kept
 from zoo.layers.upsampling import convolve_doubled
 from zoo.layers.weight_norm import WeightNormConv1d
 
@@ -26,9 +26,7 @@ def networks():
     """A small network, and a copy that is prepared."""
     torch.manual_seed(0)
     plain = zoo.create(NAME, small=True).eval()
-    prepared = copy.deepcopy(plain)
-    prepare(prepared)
-    return plain, prepared
+    return plain, zoo.for_inference(copy.deepcopy(plain))
 
 
 def test_a_prepared_network_has_the_codes_and_the_signal_of_the_plain_one(image):
@@ -36,14 +34,6 @@ def test_a_prepared_network_has_the_codes_and_the_signal_of_the_plain_one(image)
     codes = plain.encode(image)
     assert torch.equal(prepared.encode(image), codes)
     torch.testing.assert_close(prepared.decode(codes), plain.decode(codes), atol=1e-5, rtol=0)
-
-
-def test_a_loaded_network_is_prepared():
-    network = zoo.load("wetok-nano")
-    kernels = [module.weight for module in network.modules() if isinstance(module, nn.Conv2d)]
-    assert all(
-        kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels if kernel[0, 0].numel() > 1
-    )
 
 
 def test_a_prepared_network_saves_the_file_of_the_plain_one(tmp_path):
@@ -123,6 +113,6 @@ def test_a_convolution_computed_before_the_doubling_is_the_one_after_it(size):
     conv = nn.Conv2d(8, 6, 3, padding=1)
     x = torch.randn(2, 8, *size)
     expected = conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-    prepare(conv)
+    zoo.for_inference(conv)
     with torch.no_grad():
         torch.testing.assert_close(convolve_doubled(conv, x), expected.detach(), atol=1e-5, rtol=1e-5)

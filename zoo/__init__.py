@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from zoo.errors import ZooError as ZooError
     from zoo.graphs import export_onnx as export_onnx
     from zoo.hub import push as push
+    from zoo.inference import for_inference as for_inference
     from zoo.loading import load as load
     from zoo.loading import pull as pull
     from zoo.registry import HubSource as HubSource
@@ -59,6 +60,7 @@ _EXPORTS = {
     ),
     "zoo.graphs": "export_onnx",
     "zoo.hub": "push",
+    "zoo.inference": "for_inference",
     "zoo.loading": "load pull",
     "zoo.registry": "HubSource PackageSource Variant alias create info list_tokenizers register replace",
     "zoo.requantization": "requantize",

@@ -57,16 +57,13 @@ def load(
         raise InputError(f"expected weights as a path, got {reprlib.repr(weights)}")
     found = resolve(name) if weights is None else registry.info(_checked(name))
     from zoo import saved
-    from zoo.inference import prepare
 
     if isinstance(found, Path):
         tokenizer = saved.load_saved(found, dtype)
     else:
         tokenizer = saved.load_variant(found, None if weights is None else Path(weights), dtype)
     saved.warn_if_non_commercial(tokenizer.spec)
-    tokenizer = tokenizer.to(device).eval()
-    prepare(tokenizer)
-    return tokenizer
+    return tokenizer.to(device).eval()
 
 
 def check_placement(device: str | torch.device, dtype: torch.dtype | None) -> None:

@@ -12,7 +12,7 @@ from zoo.inference import is_inferring, kept
 def convolve_doubled(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """Return a convolution of 3x3 with padding 1 of `x` `[B, channels, h, w]` at twice the height and width.
 
-    Where the kernel has its channels last, as `zoo.inference.prepare` leaves it, each of the four pixels that replace
+    Where the kernel has its channels last, as `zoo.for_inference` leaves it, each of the four pixels that replace
     one is computed from 2x2 neighbours before the doubling, with sums of the kernel's values: 4/9 of the work.
     """
     if not (is_inferring() and conv.weight.is_contiguous(memory_format=torch.channels_last)):
