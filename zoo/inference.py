@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from zoo.tracing import values_are_readable
 
-T, Network = TypeVar("T"), TypeVar("Network", bound=nn.Module)
+T = TypeVar("T")
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class _Kept(NamedTuple):
