@@ -157,6 +157,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    zoo.keep_freed_memory()  # of the plain loop as of the workers, which do so themselves
     one, two = {"workers": 1}, {"workers": 2}
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "loop": lambda: {name: loop(name, arguments.rounds) for name in CASES},

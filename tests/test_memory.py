@@ -45,16 +45,3 @@ def test_the_most_memory_at_once_counts_each_tensor_as_long_as_it_lives():
 
     size = 4 * 1000
     assert memory.peak_bytes(three_then_one, torch.zeros(10, 100)) == 3 * size
-
-
-def test_free_memory_is_the_systems_and_no_more_than_a_containers_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr(memory, "CGROUP", tmp_path)
-    assert memory.free_bytes() is None
-    (tmp_path / "meminfo").write_text("MemTotal:  9000 kB\nMemAvailable:    5000 kB\n")
-    assert memory.free_bytes() == 5000 * 1024
-    (tmp_path / "memory.current").write_text("1000\n")
-    (tmp_path / "memory.max").write_text("max\n")
-    assert memory.free_bytes() == 5000 * 1024
-    (tmp_path / "memory.max").write_text("3000\n")
-    assert memory.free_bytes() == 2000

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from zoo.errors import ZooError as ZooError
     from zoo.graphs import export_onnx as export_onnx
     from zoo.hub import push as push
+    from zoo.inference import for_inference as for_inference
     from zoo.loading import load as load
     from zoo.loading import pull as pull
     from zoo.registry import HubSource as HubSource
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from zoo.requantization import requantize as requantize
     from zoo.spec import TokenizerOutput as TokenizerOutput
     from zoo.spec import TokenizerSpec as TokenizerSpec
+    from zoo.system_memory import keep_freed_memory as keep_freed_memory
     from zoo.tokenizer import Tokenizer as Tokenizer
     from zoo.trainers import export as export
     from zoo.trainers import train as train
@@ -58,10 +60,12 @@ _EXPORTS = {
     ),
     "zoo.graphs": "export_onnx",
     "zoo.hub": "push",
+    "zoo.inference": "for_inference",
     "zoo.loading": "load pull",
     "zoo.registry": "HubSource PackageSource Variant alias create info list_tokenizers register replace",
     "zoo.requantization": "requantize",
     "zoo.spec": "TokenizerOutput TokenizerSpec",
+    "zoo.system_memory": "keep_freed_memory",
     "zoo.tokenizer": "Tokenizer",
     "zoo.trainers": "export train",
     "zoo.transcode": "decode_files decode_pcm encode_files encode_pcm reconstruct_files",

@@ -1,11 +1,9 @@
-"""Memory that a network needs for a signal, found without running it, and memory that is free."""
+"""Memory that a network needs for a signal, found without running it."""
 
 from __future__ import annotations
 
-import re
 import weakref
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,12 +13,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from zoo.errors import InputError
+from zoo.system_memory import free_bytes, release_freed_memory
 from zoo.tracing import values_are_readable
 
 LARGE = 2**24  # elements of a signal that is worth the question: the answer takes a second or two
 OPERATIONS = 1.5  # what a network takes at most beside its tensors, where it was measured: 1.3 to 1.5 times these
 GIB = 2**30
-MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
 
 def check_room(function: Callable[[Tensor], Tensor], x: Tensor, scale: int, what: str) -> None:
@@ -35,7 +33,11 @@ def check_room(function: Callable[[Tensor], Tensor], x: Tensor, scale: int, what
     if x.device.type != "cpu" or not values_are_readable(x) or scale * x[:, 0].numel() < LARGE:
         return
     free = free_bytes()
-    if free is not None and (needed := OPERATIONS * peak_bytes(function, x)) > free:
+    if free is None or (needed := OPERATIONS * peak_bytes(function, x)) <= free:
+        return
+    release_freed_memory()
+    free = free_bytes() or free
+    if needed > free:
         grid = " x ".join(map(str, x.shape[2:]))
         raise InputError(
             f"{what} {grid} needs about {needed / GIB:.1f} GiB of memory at once, and {free / GIB:.1f} GiB are free; "
@@ -81,19 +83,3 @@ class _Tensors(TorchDispatchMode):
     def _release(self, key: int, size: int) -> None:
         self._known.discard(key)
         self.now -= size
-
-
-def free_bytes() -> int | None:
-    """Return the memory that this process can still get; None where the system does not say (not Linux)."""
-    try:
-        found = re.search(r"^MemAvailable:\s+(\d+) kB", MEMINFO.read_text(), re.MULTILINE)
-    except OSError:
-        return None
-    if found is None:
-        return None
-    free = int(found[1]) * 1024
-    try:  # of a container
-        limit, used = ((CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
-    except OSError:
-        return free
-    return min(free, int(limit) - int(used)) if limit.isdigit() else free

@@ -77,7 +77,7 @@ class AdaptiveLayerNorm(nn.Module):
         self.shift = nn.Parameter(torch.zeros(num_conditions, dim))
 
     def forward(self, x: Tensor, condition: int) -> Tensor:
-        return F.layer_norm(x, x.shape[-1:], eps=1e-6) * self.scale[condition] + self.shift[condition]
+        return F.layer_norm(x, x.shape[-1:], self.scale[condition], self.shift[condition], eps=1e-6)
 
 
 class Decoder(nn.Module):

@@ -13,12 +13,11 @@ import math
 from itertools import pairwise
 from typing import ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.checkpoints import KeyMap
 from zoo.layers.haar import haar, inverse_haar
-from zoo.layers.vqgan import Downsample, Upsample, group_norm, middle, residual_blocks
+from zoo.layers.vqgan import Downsample, Upsample, activated, group_norm, middle, residual_blocks
 from zoo.quantizers import FSQ
 from zoo.registry import HubSource, alias, register, replace
 from zoo.spec import TokenizerSpec
@@ -56,7 +55,7 @@ class Encoder(nn.Module):
             x = level(x)
             if i < len(self.downsamples):
                 x = self.downsamples[i](x)
-        return self.project(self.head(F.silu(self.norm(self.mid(x)))))
+        return self.project(self.head(activated(self.norm, self.mid(x))))
 
 
 class Decoder(nn.Module):
@@ -87,7 +86,7 @@ class Decoder(nn.Module):
             x = level(x)
             if i < len(self.upsamples):
                 x = self.upsamples[i](x)
-        return inverse_haar(self.head(F.silu(self.norm(x))), WIDTH_HEIGHT, WAVELET_LEVELS)
+        return inverse_haar(self.head(activated(self.norm, x)), WIDTH_HEIGHT, WAVELET_LEVELS)
 
 
 class CosmosDI(Tokenizer):

@@ -13,12 +13,12 @@ from itertools import pairwise
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from zoo.checkpoints import KeyMap
 from zoo.errors import InputError
+from zoo.layers.vqgan import activated
 from zoo.quantizers import GroupedLFQ
 from zoo.registry import HubSource, alias, register, replace
 from zoo.spec import TokenizerSpec
@@ -42,8 +42,8 @@ class ResidualBlock(nn.Module):
             self.shortcut = nn.Conv2d(channels_in, channels_out, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        return self.shortcut(x) + self.conv2(F.silu(self.norm2(h)))
+        h = self.conv1(activated(self.norm1, x))
+        return self.shortcut(x) + self.conv2(activated(self.norm2, h))
 
 
 def residual_blocks(count: int, channels_in: int, channels_out: int, norm_groups: int) -> nn.Sequential:
@@ -72,7 +72,7 @@ class Encoder(nn.Module):
             x = level(x)
             if i < len(self.downsamples):
                 x = self.downsamples[i](x)
-        return self.head(F.silu(self.norm(self.mid(x))))
+        return self.head(activated(self.norm, self.mid(x)))
 
 
 class AdaptiveGroupNorm(nn.Module):
@@ -138,7 +138,7 @@ class Decoder(nn.Module):
             x = self.levels[i](self.adaptive[i](x, latent))
             if i > 0:
                 x = self.upsamples[i - 1](x)
-        return self.head(F.silu(self.norm(x)))
+        return self.head(activated(self.norm, x))
 
 
 class OpenMAGVIT2(Tokenizer):

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from zoo.checkpoints import KeyMap
 from zoo.errors import InputError
 from zoo.layers.transformer import TransformerBlock
-from zoo.layers.vqgan import Upsample, group_norm
+from zoo.layers.vqgan import Upsample, activated, group_norm
 from zoo.quantizers import VectorQuantizer
 from zoo.registry import HubSource, alias, register, replace
 from zoo.spec import TokenizerSpec
@@ -154,8 +154,8 @@ class ResidualBlock(nn.Module):
             self.shortcut = nn.Conv2d(channels_out, channels_out, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h)))
+        h = self.conv1(activated(self.norm1, x))
+        h = self.conv2(activated(self.norm2, h))
         # Where the number of channels changes, the JAX original adds the shortcut of the block's result, not of its
         # input, to the result. The weights were trained that way.
         return h + (x if self.shortcut is None else self.shortcut(h))
@@ -197,7 +197,7 @@ class PixelDecoder(nn.Module):
         x = self.mid(self.stem(x))
         for level in reversed(self.levels):
             x = level(x)
-        return self.head(F.silu(self.norm(x)))
+        return self.head(activated(self.norm, x))
 
 
 class Decoder(nn.Module):

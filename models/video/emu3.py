@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from zoo.checkpoints import KeyMap
 from zoo.errors import InputError
-from zoo.layers.vqgan import EncoderTrunk, Upsample, attended, group_norm
+from zoo.layers.vqgan import EncoderTrunk, Upsample, activated, attended, group_norm
 from zoo.modalities.image import Interpolation
 from zoo.quantizers import VectorQuantizer
 from zoo.registry import FileSource, HubSource, register
@@ -69,8 +69,8 @@ class TimeBlock(nn.Module):
         self.conv2 = TimeConv((3, 3, 3))
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        return x + self.conv2(F.silu(self.norm2(h)))
+        h = self.conv1(activated(self.norm1, x))
+        return x + self.conv2(activated(self.norm2, h))
 
 
 class Encoder(nn.Module):
@@ -87,10 +87,11 @@ class Encoder(nn.Module):
         self.time = nn.Sequential(*(TimeBlock() for _ in range(num_blocks)))
         self.project = TimeConv((3, 1, 1))
 
-    def forward(self, video: Tensor) -> Tensor:
+    def forward(self, video: Tensor, copies: int = 1) -> Tensor:
+        """copies: times that each frame follows itself."""
         frames = rearrange(video, "b c t h w -> (b t) c h w")
         frames = few_by_few(self.space, frames, self.width * frames.shape[2] * frames.shape[3])
-        x = rearrange(frames, "(b t) c h w -> b c t h w", b=video.shape[0])
+        x = rearrange(frames, "(b t) c h w -> b c t h w", b=video.shape[0]).repeat_interleave(copies, dim=2)
         for halve in self.halvings:
             x = F.silu(halve(x))
         return self.project(self.time(x))
@@ -215,12 +216,13 @@ class Decoder(nn.Module):
         # The first block at full resolution has the channels of the level before.
         self.largest = width * multipliers[min(1, len(multipliers) - 1)] * 4 ** (len(multipliers) - 1)
 
-    def forward(self, latent: Tensor) -> Tensor:
+    def forward(self, latent: Tensor, most: int | None = None) -> Tensor:
+        """most: number of the first frames that are wanted; None: all."""
         # The decoder's input and its condition take the same way through time.
         x = self.time(torch.cat([self.project(latent), latent]))
         for double in self.doublings:
             x = F.silu(double(x.repeat_interleave(2, dim=2)))
-        both = rearrange(x, "(s b) c t h w -> (b t) (s c) h w", s=2)
+        both = rearrange(x[:, :, :most], "(s b) c t h w -> (b t) (s c) h w", s=2)
         frames = few_by_few(self.space, both, self.largest * both.shape[2] * both.shape[3])
         return rearrange(frames, "(b t) c h w -> b c t h w", b=latent.shape[0])
 
@@ -287,10 +289,10 @@ class Emu3Image(Emu3Video):
     cannot_stream = "an image is encoded as a whole"
 
     def to_latent(self, signal: Tensor) -> Tensor:
-        return self.encoder(signal[:, :, None].expand(-1, -1, TIME, -1, -1))[:, :, 0]
+        return self.encoder(signal[:, :, None], TIME)[:, :, 0]
 
     def from_latent(self, latent: Tensor) -> Tensor:
-        return self.decoder(latent[:, :, None])[:, :, 0]
+        return self.decoder(latent[:, :, None], 1)[:, :, 0]
 
 
 Rule = tuple[str, str] | tuple[str, str, Callable[[Tensor], Tensor]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import hashlib
 import importlib.metadata
@@ -19,6 +18,7 @@ import torch
 
 import zoo
 import zoo.metrics
+from zoo.system_memory import release_freed_memory
 
 PACKAGES = (
     *("torch", "torchvision", "torchaudio", "torchmetrics", "torch-fidelity", "numpy", "scipy", "pillow", "av"),
@@ -90,8 +90,7 @@ class PeakMemory:
         self.device = device
         self.cuda = torch.device(device).type == "cuda"
         gc.collect()
-        if sys.platform == "linux":
-            release_freed_memory()
+        release_freed_memory()
         self.start = torch.cuda.memory_allocated(device) if self.cuda else resident("VmRSS")
         self.bytes = 0
 
@@ -129,10 +128,3 @@ def resident(field: str) -> int:
         return 1024 * int(line.split()[1])
     greatest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return greatest if sys.platform == "darwin" else 1024 * greatest
-
-
-def release_freed_memory() -> None:
-    """Return freed memory that glibc keeps to the system; without glibc, do nothing."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)

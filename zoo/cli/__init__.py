@@ -29,6 +29,7 @@ from zoo.cli.terminal import TRACEBACKS, print_error
 from zoo.cli.tokenize import tokenize
 from zoo.cli.train import train
 from zoo.errors import ZooError
+from zoo.system_memory import keep_freed_memory
 
 FOR_DEVELOPERS = (DeprecationWarning, FutureWarning, RuntimeWarning)  # warnings of libraries to those who call them
 STOPPED_BY_CTRL_C = 130  # exit statuses as shells have them: 128 and the number of the signal
@@ -110,4 +111,5 @@ def stop(number: int, frame: object) -> None:
 
 def main() -> None:
     signal.signal(signal.SIGTERM, stop)
+    keep_freed_memory()
     app(prog_name="zoo")

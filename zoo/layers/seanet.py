@@ -38,11 +38,15 @@ class PaddedConv(nn.Module):
         self.left = kernel_size - stride - self.right
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.left + self.right == 0 and self.stride == 1:
+            return self.conv(x)
         length = x.shape[-1]
         right = self.right + -length % self.stride
         # Reflection needs more samples than it adds: short input gets zeros first, which are cut off again.
         zeros = larger(0, larger(self.left, right) + 1 - length)
-        x = F.pad(F.pad(x, (0, zeros)), (self.left, right), mode="reflect")
+        if not isinstance(zeros, int) or zeros > 0:
+            x = F.pad(x, (0, zeros))
+        x = F.pad(x, (self.left, right), mode="reflect")
         return self.conv(x.narrow(-1, 0, self.left + length + right))
 
 

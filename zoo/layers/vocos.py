@@ -31,8 +31,8 @@ class ConvNeXtBlock(nn.Module):
 
     def forward(self, x: Tensor, *condition: int) -> Tensor:
         h = self.norm(self.depthwise(x).mT, *condition)
-        h = self.gamma * self.contract(F.gelu(self.expand(h)))
-        return x + h.mT
+        h = self.contract(F.gelu(self.expand(h)))
+        return torch.addcmul(x, self.gamma[:, None], h.mT)
 
 
 class SpectrumHead(nn.Linear):

@@ -13,10 +13,18 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from zoo.inference import is_inferring
+from zoo.layers.upsampling import convolve_doubled
+
 
 def group_norm(channels: int) -> nn.GroupNorm:
     """Return a norm of 32 groups or, in small networks, fewer, of four channels: a single one would lose its mean."""
     return nn.GroupNorm(min(32, max(1, channels // 4)), channels, eps=1e-6)
+
+
+def activated(norm: nn.Module, x: Tensor) -> Tensor:
+    """Return SiLU of the norm of `x`, in the norm's memory where no gradient needs it."""
+    return F.silu(norm(x), inplace=is_inferring())
 
 
 class ResidualBlock(nn.Module):
@@ -31,8 +39,8 @@ class ResidualBlock(nn.Module):
             self.shortcut = nn.Conv2d(channels_in, channels_out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        return self.shortcut(x) + self.conv2(F.silu(self.norm2(h)))
+        h = self.conv1(activated(self.norm1, x))
+        return self.shortcut(x) + self.conv2(activated(self.norm2, h))
 
 
 class Attention(nn.Module):
@@ -91,7 +99,7 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return convolve_doubled(self.conv, x)
 
 
 class Level(nn.Module):
@@ -166,7 +174,7 @@ class EncoderHead(nn.Module):
         self.project = projection(neck, dim, kernel)
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.project(self.conv(F.silu(self.norm(features))))
+        return self.project(self.conv(activated(self.norm, features)))
 
 
 class Decoder(nn.Module):
@@ -215,7 +223,7 @@ class Decoder(nn.Module):
 
     def forward(self, latent: Tensor) -> Tensor:
         x = self.levels(self.mid(self.stem(self.project(latent))))
-        return self.head(F.silu(self.norm(x)))
+        return self.head(activated(self.norm, x))
 
 
 def taming_keys(num_levels: int) -> tuple[tuple[str, str], ...]:

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.inference import kept
+
 
 class WeightNorm(nn.Module):
     """A weight each of whose slices along the first axis has a learned direction and a learned norm."""
@@ -26,9 +28,13 @@ class WeightNorm(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The weight, in the shape of `weight_v`."""
-        axes = tuple(range(1, self.weight_v.ndim))
-        norms = torch.linalg.vector_norm(self.weight_v, dim=axes, keepdim=True)
-        return self.weight_v * (self.weight_g / norms)
+        return kept(self, normalised, self.weight_g, self.weight_v)
+
+
+def normalised(norm: Tensor, directions: Tensor) -> Tensor:
+    """Return the weight of these norms and directions."""
+    axes = tuple(range(1, directions.ndim))
+    return directions * (norm / torch.linalg.vector_norm(directions, dim=axes, keepdim=True))
 
 
 class WeightNormConv1d(WeightNorm):

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.layers.upsampling import convolve_doubled
 from zoo.tracing import values_are_readable
 
 STRIP = 2**28  # elements of the largest tensor of a strip of rows
@@ -306,7 +307,7 @@ class Upsample(nn.Module):
         return self.time(by_frames(self._doubled, x))
 
     def _doubled(self, x: Tensor) -> Tensor:
-        return self.space(in_space(lambda frames: F.interpolate(frames, scale_factor=2.0, mode="nearest"), x))
+        return in_space(partial(convolve_doubled, self.space), x)
 
 
 class Stem(SpaceTimeConv):

@@ -89,7 +89,8 @@ def test_an_image_is_a_clip_of_four_equal_frames():
     x = torch.rand(1, 3, 24, 16)
     codes = image.encode(x)
     assert torch.equal(codes, video.encode(x[:, :, None].expand(-1, -1, 4, -1, -1))[:, :, 0])
-    assert torch.equal(image.decode(codes), video.decode(codes[:, :, None])[:, :, 0])
+    # The image's decoder computes one of the frames alone, with other sums.
+    torch.testing.assert_close(image.decode(codes), video.decode(codes[:, :, None])[:, :, 0], atol=1e-6, rtol=0)
 
 
 def test_frames_one_by_one_are_the_frames_at_once(monkeypatch):
