@@ -34,8 +34,9 @@ def for_inference(network: Network) -> Network:
 
     The kernels of two-dimensional convolutions get their channels last, and so does all that they return, so that no
     convolution has to rearrange its signal. Where an image is doubled and then convolved, the convolution comes first,
-    with less than half of the work. Results differ by rounding alone, about twice as far from exact ones as before.
-    The commands and the workers of a corpus call this.
+    with less than half of the work. Results differ by rounding alone, about twice as far from exact ones as before;
+    a code whose two nearest rows are equally near may become the other one. So the commands, the workers of a corpus
+    and `zoo.load` do not call this: they all give the same codes.
 
     Args:
         network: a tokenizer, or any module, which is changed; what is on another device than the CPU stays as it is.

@@ -28,7 +28,7 @@ def load(name: str, device: str, dtype: Dtype) -> Tokenizer:
 
     resolve(name)  # a mistyped name is reported before torch is imported
     with progress_bar(f"loading {name}"):
-        return zoo.for_inference(zoo.load(name, device=parse_device(device), dtype=parse_dtype(dtype)))
+        return zoo.load(name, device=parse_device(device), dtype=parse_dtype(dtype))
 
 
 def run(description: str, results: FileResults, json: bool, modality: str | None = None) -> None:

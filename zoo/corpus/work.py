@@ -22,7 +22,6 @@ from zoo.corpus.records import CodeCounts, Failure, Record, record_file
 from zoo.corpus.rows import Facts, Row
 from zoo.digest import weights_sha256
 from zoo.errors import InputError, MediaError, as_zoo_error
-from zoo.inference import for_inference
 from zoo.modalities import MediaBytes, Signal
 from zoo.sources.items import Item, Shard
 from zoo.system_memory import keep_freed_memory
@@ -63,7 +62,7 @@ class Worker:
         if plan.threads is not None:
             torch.set_num_threads(plan.threads)
         self.plan = plan
-        self.tokenizer = for_inference(tokenizer)
+        self.tokenizer = tokenizer
         self._options = self.tokenizer.file_options(**plan.given)
         self._encode = torch.compile(self.tokenizer.encode) if plan.is_compiled else self.tokenizer.encode
         self._sink = sinks.create(plan.format, plan.folder, plan.facts, **plan.sink_options)
