@@ -55,6 +55,11 @@ class SpaceConv(nn.Conv2d):
         super().reset_parameters()
         assert self.bias is not None
         nn.init.zeros_(self.bias)  # random biases of so many convolutions in a row would drown the signal
+        if self.padding == (1, 1):
+            # Before training, a position depends little on its neighbours, so that a code describes its own pixels.
+            with torch.no_grad():
+                self.weight.mul_(0.1)
+                self.weight[:, :, 1, 1].mul_(30)
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.flatten(0, 1)).unflatten(0, x.shape[:2])
@@ -71,6 +76,7 @@ class TimeConv(nn.Conv1d):
         assert self.bias is not None
         nn.init.zeros_(self.bias)
         with torch.no_grad():
+            self.weight.mul_(0.1)
             self.weight[:, :, -1].diagonal().add_(1)  # before training, each frame passes through
 
     def forward(self, x: Tensor) -> Tensor:
@@ -101,6 +107,10 @@ class ResidualBlock(nn.Module):
         self.shortcut: nn.Module = nn.Identity()
         if channels_in != channels_out:
             self.shortcut = SpaceConv(channels_in, channels_out, 1)
+        last = self.conv2[0]
+        assert isinstance(last, SpaceConv)
+        with torch.no_grad():
+            last.weight.mul_(0.2)  # before training, most of the signal passes through
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
@@ -199,9 +209,15 @@ class Encoder(nn.Module):
         self.norm = FrameNorm(channels[-1])
         self.head = Convs(channels[-1], latent_width)
         self.project = SpaceConv(latent_width, dim, 1)
-        # Seven times PyTorch's initial values, so that latents reach the quantizer's levels and do not share one code.
+        # Before training, latents reach the quantizer's levels, depend on colour as much as on brightness, and on how
+        # bright and how contrasted a frame is, which the norms would remove if there were no biases to compare with.
+        first = self.stem[0]
+        assert isinstance(first, SpaceConv) and first.bias is not None
         with torch.no_grad():
-            self.project.weight.mul_(7)
+            self.project.weight.mul_(5)
+            by_colour = first.weight.unflatten(1, (-1, 3))
+            by_colour.copy_(3 * by_colour - 2 * by_colour.mean(dim=2, keepdim=True)).mul_(14)
+            first.bias.normal_(std=0.7)
 
     def forward(self, video: Tensor) -> Tensor:
         x = repeat_first(video.transpose(1, 2), BEFORE_FIRST).transpose(1, 2)
@@ -423,7 +439,7 @@ register(
         DV4X8X8,
         "cosmos-dv-nano",
         weights_license="ImageNet non-commercial",
-        config={"width": 32, "multipliers": (1, 2, 2), "num_blocks": 1},
+        config={"width": 64, "multipliers": (1, 1, 1), "num_blocks": 1},
         weights="weights/cosmos-dv-nano.safetensors",
         card="cosmos-dv-nano",
     )

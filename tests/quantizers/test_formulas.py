@@ -329,6 +329,19 @@ def test_the_gradient_of_fsq_is_that_of_the_bound():
     assert torch.allclose(z.grad, (1 - torch.tanh(z.detach()) ** 2) * half_range / half, atol=1e-6)
 
 
+def test_the_spread_loss_of_fsq_is_least_for_latents_that_use_all_codes_alike():
+    quantizer = FSQ((8, 5)).train()
+    uniform = 0.999 * (2 * torch.rand(20_000, 2) - 1)
+    latent = torch.atanh(uniform) - torch.tensor([math.atanh(0.5 / (3.5 * 1.001)), 0])
+    channels_alike = torch.atanh(uniform[:, :1]) - torch.tensor([math.atanh(0.5 / (3.5 * 1.001)), 0])
+    losses = {
+        name: float(quantizer(z).losses["spread_loss"])
+        for name, z in (("all", latent), ("few", latent / 4), ("outermost", 9 * latent), ("alike", channels_alike))
+    }
+    assert losses["all"] < 1e-3
+    assert min(losses["few"], losses["outermost"], losses["alike"]) > 0.1
+
+
 def test_fsq_codes_are_exact_above_the_integers_of_float32():
     quantizer = FSQ((8,) * 20)
     codes = torch.randint(2**60, (100, 1))

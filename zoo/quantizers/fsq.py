@@ -19,7 +19,12 @@ class FSQ(Quantizer):
     levels and 0 for an odd one, s = atanh(o / h): n = round(tanh(z + s) h - o), half to even. `quantized` is
     n / floor(levels / 2); the code is Σ (n + floor(levels / 2)) × product of the levels before, so the first
     channel is the least significant digit. The gradient goes straight through the rounding, but not the tanh.
-    Nothing is learned or stored, and there are no losses.
+    Nothing is learned or stored.
+
+    Losses: `spread_loss`, which the paper does not have: the mean squared difference between the first and second
+    moments of tanh(z + s) and those of independent uniform channels. It keeps latents away from the ends of the tanh,
+    where there is no gradient, and spreads them over all codes; the other losses see no advantage in that, since the
+    gradient of the rounding is straight through.
 
     Args:
         levels: number of levels of each channel, at least 3 (one of 2 levels would never be reached, because of the
@@ -54,13 +59,21 @@ class FSQ(Quantizer):
             bounded = self._bound(self.check_latent(z))
             rounded = bounded.detach().round()
             quantized = straight_through(bounded, rounded) / torch.tensor(self.middle, device=z.device)
-            return QuantizerOutput(quantized.to(z.dtype), self._codes(rounded), {})
+            losses = {"spread_loss": self._spread_loss(bounded)} if self.training else {}
+            return QuantizerOutput(quantized.to(z.dtype), self._codes(rounded), losses)
 
     def _bound(self, latent: Tensor) -> Tensor:
         # All in float32, as in the published code: codes depend on it.
         bounds = [self.half_range, self.offset]
         half_range, offset = torch.tensor(bounds, dtype=torch.float32, device=latent.device)
         return torch.tanh(latent + torch.atanh(offset / half_range)) * half_range - offset
+
+    def _spread_loss(self, bounded: Tensor) -> Tensor:
+        half_range, offset = torch.tensor([self.half_range, self.offset], device=bounded.device)
+        unit = ((bounded + offset) / half_range).flatten(0, -2) * math.sqrt(3)  # uniform channels: variance 1
+        moments = torch.cat([unit, unit.new_ones(len(unit), 1)], dim=1)
+        moments = moments.T @ moments / len(unit)
+        return (moments - torch.eye(len(moments), device=bounded.device)).square().mean()
 
     def _codes(self, rounded: Tensor) -> Tensor:
         dtype = torch.int32 if self.codebook_sizes[0] < 2**31 else torch.int64
