@@ -298,7 +298,7 @@ def _of_transformers(stated: dict[str, Any], place: Path) -> dict[str, Any]:
     model_type = stated["model_type"]
     if not isinstance(model_type, str) or model_type not in TRANSFORMERS:
         raise CheckpointError(
-            f"{place}: is a {reprlib.repr(model_type)} of transformers; those that load as they are: "
+            f"{place}: is not a zoo tokenizer, but a {reprlib.repr(model_type)} of transformers; those that load too: "
             f"{', '.join(TRANSFORMERS)}. zoo.load(NAME, weights=...) reads the file of another variant"
         )
     name = TRANSFORMERS[model_type]

@@ -154,7 +154,7 @@ def test_the_file_of_a_variant_is_read_through_its_key_map(registrations, tmp_pa
 @pytest.mark.parametrize(
     ("stated", "message"),
     [
-        ({"model_type": "mimi"}, r"'mimi' of transformers; those that load as they are: encodec, .*zoo.load\(NAME"),
+        ({"model_type": "mimi"}, r"'mimi' of transformers; those that load too: encodec, .*zoo.load\(NAME"),
         ({"model_type": 3}, "3 of transformers"),
         ({"model_type": "encodec", "normalize": True}, "divided by its loudness, which is no code"),
         ({"model_type": "dac", "n_codebooks": "many"}, "dac of transformers refuses its settings: .*n_codebooks"),
