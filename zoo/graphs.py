@@ -103,6 +103,8 @@ def example(tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
     size = modality.sizes(spec)[-1]
     signal = modality.example(spec, BATCH, size, torch.Generator().manual_seed(0)).to(tokenizer.device)
     grid = (TOKENS,) if spec.tail_drop else spec.grid(size)
+    _, axes = dynamic_axes(tokenizer)  # which must not be 1, or the graph would have no other size
+    grid = tuple(max(length, 2) if axis in axes else length for axis, length in enumerate(grid, start=2))
     codes = torch.zeros(BATCH, len(spec.default_sizes), *grid, dtype=torch.int64, device=tokenizer.device)
     return signal, codes
 
