@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from throughput import noise  # beside this file
 
 import zoo
 from zoo import parity
@@ -70,16 +71,6 @@ class Device:
         return {"seconds": min(times), "peak_bytes": peak}
 
 
-def signal(tokenizer: Tokenizer, batch: int) -> torch.Tensor:
-    """Random signals of a usual size: 256x256 pixels, ten seconds, a window of video, 256 residues."""
-    spec, modality = tokenizer.spec, tokenizer.modality
-    height, width = spec.sizes[0] if spec.sizes else (256, 256)
-    usual = {"height": height, "width": width, "frames": spec.chunk_frames or 16, "residues": 256}
-    usual["samples"] = 10 * (spec.sample_rate or 0)
-    size = tuple(usual[axis] for axis in modality.axes)
-    return modality.example(spec, batch, size, torch.Generator().manual_seed(0))
-
-
 def golden(device: Device, name: str) -> Iterator[Record]:
     report = parity.parity(name, GOLDENS / name / "manifest.json", GOLDENS / name / "golden.npz", device=device.name)
     yield {"codes_equal": report.code_agreement, "passed": report.passed, "differences": report.differences}
@@ -87,7 +78,7 @@ def golden(device: Device, name: str) -> Iterator[Record]:
 
 def nano(device: Device, name: str) -> Iterator[Record]:
     tokenizer = zoo.load(name)
-    x = signal(tokenizer, 1)
+    x = noise(tokenizer, 1)
     expected = tokenizer.encode(x)
     found = tokenizer.to(device.name).encode(x.to(device.name)).cpu()
     yield {"codes_equal": float((found == expected).float().mean())}
@@ -105,7 +96,7 @@ def network(device: Device, name: str) -> Iterator[Record]:
 
 def one_way(device: Device, tokenizer: Tokenizer, way: str) -> Iterator[Record]:
     """Figures of batches that grow until memory is short; codes, and so encoding, are of float32 alone."""
-    one = signal(tokenizer, 1).to(device.name)
+    one = noise(tokenizer, 1).to(device.name)
     if way == "channels last":
         tokenizer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     elif way == "compiled":
@@ -148,7 +139,7 @@ def quantizer(device: Device, name: str) -> Iterator[Record]:
 def training(device: Device, name: str) -> Iterator[Record]:
     tokenizer = zoo.create(name).to(device.name).train()
     optimizer = torch.optim.AdamW(tokenizer.parameters(), 1e-4)
-    x = signal(tokenizer, TRAINING_BATCH).to(device.name)
+    x = noise(tokenizer, TRAINING_BATCH).to(device.name)
     for dtype in (torch.float32, torch.bfloat16):
 
         def step(dtype: torch.dtype = dtype) -> None:

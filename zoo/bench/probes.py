@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from zoo import loading, media
+from zoo.corpus.job import FORMAT
 from zoo.digest import weights_sha256
 from zoo.errors import InputError, MediaError, as_zoo_error
 from zoo.metrics.codes import Noise, Shift, token_change
@@ -29,7 +30,6 @@ COMPARED = 4096  # rows, evenly spaced, that are compared with all
 AT_ONCE = 2**24  # distances in memory
 DUPLICATE = 0.01  # of the rows' root mean square norm: rows nearer than this count as one
 NOISE, QUALITY = 40.0, 90  # dB, and of JPEG
-CORPUS_FORMAT = "zoo-corpus-1"
 
 
 def probe(
@@ -128,8 +128,8 @@ def usage(tokenizer: Tokenizer, corpus: Path) -> list[dict[str, float]]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise MediaError(f"{path}: cannot be read as the manifest of a finished corpus ({error})") from error
-    if not isinstance(manifest, dict) or manifest.get("corpus") != CORPUS_FORMAT:
-        raise InputError(f"{path}: expected the manifest of a corpus of `zoo tokenize`, format {CORPUS_FORMAT!r}")
+    if not isinstance(manifest, dict) or manifest.get("corpus") != FORMAT:
+        raise InputError(f"{path}: expected the manifest of a corpus of `zoo tokenize`, format {FORMAT!r}")
     if manifest["weights_sha256"] != weights_sha256(tokenizer):
         raise InputError(f"{path}: made by {manifest['tokenizer']} with other weights than {tokenizer.spec.name} has")
     sizes = list(tokenizer.spec.codebook_sizes)

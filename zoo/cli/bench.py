@@ -135,8 +135,6 @@ def protocols(
     json: JsonOption = False,
 ) -> None:
     """List the published evaluations that `zoo bench --protocol` follows, with what they lack on this machine."""
-    from dataclasses import asdict
-
     from zoo.bench.protocols import load, names
 
     known = [load(each) for each in ([name] if name else names())]
