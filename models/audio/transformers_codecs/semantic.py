@@ -277,9 +277,13 @@ class XCodec2(TransformersCodec):
 
     def assemble(self, network: Any) -> None:
         config = network.config
-        self.encoder = SpectrogramEncoder(network, config.sampling_rate, config.hop_length // 2)
+        self.encoder = SpectrogramEncoder(network, *self.heard(config))
         self.quantizer = ScalarLevels(config.quantization_dim, config.quantization_levels, network.quantizer)
         self.decoder = network.acoustic_decoder
+
+    def heard(self, config: Any) -> tuple[int, int]:
+        """Return the sample rate of the encoder, and the silence on both sides of what its spectrogram is made of."""
+        return config.sampling_rate, config.hop_length // 2
 
     def to_latent(self, signal: Tensor) -> Tensor:
         return self.encoder(self.modality.pad(F.pad(signal, (0, 1)), self.spec))
@@ -320,11 +324,11 @@ class NeuCodec(XCodec2):
         }
 
     def assemble(self, network: Any) -> None:
-        config = network.config
-        self.encoder = SpectrogramEncoder(network, config.input_sampling_rate, 0)
-        self.quantizer = ScalarLevels(config.quantization_dim, config.quantization_levels, network.quantizer)
-        self.decoder = network.acoustic_decoder
-        self.encoder_hop = config.encoder_hop_length
+        super().assemble(network)
+        self.encoder_hop = network.config.encoder_hop_length
+
+    def heard(self, config: Any) -> tuple[int, int]:
+        return config.input_sampling_rate, 0
 
     def to_latent(self, signal: Tensor) -> Tensor:
         padded = self.modality.pad(signal, self.spec)
