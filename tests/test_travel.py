@@ -88,4 +88,5 @@ def check_compiled(name: str, backend: str) -> None:
     assert torch.equal(codes, tokenizer.encode(x))
     if tokenizer.encode_only is None and not decode_options(tokenizer):
         decoded = torch.compile(tokenizer.decode, fullgraph=True, backend=backend)(codes)
-        torch.testing.assert_close(decoded, tokenizer.decode(codes), atol=1e-5, rtol=0, equal_nan=True)
+        # Positions of a resized picture are float32: at row 263, between two pixels, that is 3e-5 of their difference.
+        torch.testing.assert_close(decoded, tokenizer.decode(codes), atol=5e-5, rtol=0, equal_nan=True)

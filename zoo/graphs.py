@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,17 @@ from zoo.tokenizer import Tokenizer
 ENCODER, DECODER, CONFIG = "encoder.onnx", "decoder.onnx", "config.json"
 NEEDED = ("onnx", "onnxscript")
 BATCH, TOKENS = 2, 5  # size of the examples that a tokenizer is traced with
+
+
+class End(NamedTuple):
+    """What goes in or comes out of a graph: its name, an example, and the names of the axes that may have any size."""
+
+    name: str
+    example: Tensor
+    axes: dict[int, str]
+
+    def shape(self) -> list[int | str]:
+        return [self.axes.get(axis, size) for axis, size in enumerate(self.example.shape)]
 
 
 class Encode(nn.Module):
@@ -81,15 +93,16 @@ def export_onnx(tokenizer: Tokenizer | str | Path, out: str | Path) -> Path:
     if not isinstance(tokenizer, Tokenizer):
         tokenizer = load(tokenizer)
     out, was_training = Path(out), tokenizer.training
-    (signal, codes), (signal_axes, codes_axes) = example(tokenizer), dynamic_axes(tokenizer)
+    given, axes = example(tokenizer), dynamic_axes(tokenizer)
+    signal, codes = End("signal", given[0], axes[0]), End("codes", given[1], axes[1])
     tokenizer.eval()
     try:
         _check_is_new(out)
         with atomic_folder(out) as folder:
-            _write(Encode(tokenizer), signal, signal_axes, folder / ENCODER, ("signal", "codes"))
+            _write(Encode(tokenizer), signal, codes, folder / ENCODER)
             if tokenizer.encode_only is None:
-                _write(Decode(tokenizer), codes, codes_axes, folder / DECODER, ("codes", "signal"))
-            shapes = {"signal": shape_in_words(signal, signal_axes), "codes": shape_in_words(codes, codes_axes)}
+                _write(Decode(tokenizer), codes, signal, folder / DECODER)
+            shapes = {end.name: end.shape() for end in (signal, codes)}
             configuration = {"zoo": zoo.__version__, "shapes": shapes, "spec": asdict(tokenizer.spec)}
             (folder / CONFIG).write_text(json.dumps(configuration, indent=2) + "\n", encoding="utf-8")
     finally:
@@ -122,21 +135,21 @@ def dynamic_axes(tokenizer: Tokenizer) -> tuple[dict[int, str], dict[int, str]]:
     return signal, codes
 
 
-def shape_in_words(tensor: Tensor, axes: dict[int, str]) -> list[int | str]:
-    """Return the shape of a tensor, with the names of the axes that may have any size."""
-    return [axes.get(axis, size) for axis, size in enumerate(tensor.shape)]
-
-
-def _write(module: nn.Module, given: Tensor, axes: dict[int, str], path: Path, names: tuple[str, str]) -> None:
-    sizes = (dict.fromkeys(axes, torch.export.Dim.DYNAMIC),)
-    graph = torch.export.export(module, (given,), dynamic_shapes=sizes, strict=False)
+def _write(module: nn.Module, given: End, returned: End, path: Path) -> None:
+    sizes = (dict.fromkeys(given.axes, torch.export.Dim.DYNAMIC),)
+    graph = torch.export.export(module, (given.example,), dynamic_shapes=sizes, strict=False)
+    node: Any = graph.graph.output_node().args[0]
+    shape = node[0].meta["val"].shape
+    # A network that asks for a size is traced for the answer, and no error says that the graph is right for it alone.
+    fixed = {axis: shape[index] for index, axis in returned.axes.items() if isinstance(shape[index], int)}
+    assert not fixed or len(given.axes) == 1, f"the graph gives {fixed} of {returned.name} for any {given.name}"
     from onnxscript.function_libs.torch_lib.ops.core import aten_lstm
 
     # Not optimised: the optimiser takes a small constant for 0, and drops what keeps a square root away from it.
     program = torch.onnx.export(
         graph,
-        input_names=names[:1],
-        output_names=names[1:],
+        input_names=[given.name],
+        output_names=[returned.name],
         dynamo=True,
         optimize=False,
         verbose=False,

@@ -64,18 +64,17 @@ def test_published_variant_is_at_parity(name):
     check(name)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "golden", "part"),
     [
-        ("levo-codec", "levo-codec", "encoder"),
-        ("levo-codec", "levo-codec-flow", "flow"),
-        ("levo-codec", "levo-codec-flow-reduced", "flow"),
-        ("levo-codec", "levo-codec-vae", "vae"),
-        ("levo-codec-mixed", "levo-codec-mixed", "encoder"),
-        ("seed-2", "seed-2", "network"),
-        ("seed-2", "seed-2-reduced", "network"),
         ("vqtoken", "vqtoken", "quantizer"),
+        pytest.param("levo-codec", "levo-codec", "encoder", marks=pytest.mark.slow),
+        pytest.param("levo-codec", "levo-codec-flow", "flow", marks=pytest.mark.slow),
+        pytest.param("levo-codec", "levo-codec-flow-reduced", "flow", marks=pytest.mark.slow),
+        pytest.param("levo-codec", "levo-codec-vae", "vae", marks=pytest.mark.slow),
+        pytest.param("levo-codec-mixed", "levo-codec-mixed", "encoder", marks=pytest.mark.slow),
+        pytest.param("seed-2", "seed-2", "network", marks=pytest.mark.slow),
+        pytest.param("seed-2", "seed-2-reduced", "network", marks=pytest.mark.slow),
     ],
 )
 def test_each_part_of_a_tokenizer_is_at_parity(name, golden, part):

@@ -91,7 +91,10 @@ def parity(
         raise InputError(f"{variant.name} was trained for zoo: there is no published file to compare with")
     checkpoint = synthetic_checkpoint(manifest, seed)
     part, tokenizer = network_with_weights(variant, checkpoint, manifest.get("config", {}))
-    tokenizer.to(device).eval()
+    for tensor in (*tokenizer.parameters(), *tokenizer.buffers()):
+        if not tensor.is_meta:  # of another part
+            tensor.data = tensor.to(device)
+    tokenizer.eval()
     run = run_network if part is None else partial(run_part, tokenizer.parts[part])
     agreements: list[float] = []
     differences: dict[str, float] = {}

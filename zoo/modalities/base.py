@@ -262,7 +262,10 @@ class Modality(ABC):
     # Trying a network out
 
     def sizes(self, spec: TokenizerSpec) -> list[tuple[int, ...]]:
-        """Return small sizes of signals that the network takes: one that fits the grid, and one that does not."""
+        """Return small sizes of signals that the network takes: one that fits the grid, and one that does not.
+
+        Both have more than one position on each axis of the grid that may have any number of them.
+        """
         if not spec.variable_size:
             return [spec.resolution or ()]
         steps = [step * spec.frame_multiple for step in spec.downsample]

@@ -92,12 +92,14 @@ class VideoModality(Modality):
         return replicate(x, [frames, *sides])
 
     def sizes(self, spec: TokenizerSpec) -> list[tuple[int, ...]]:
-        frames, height, width = spec.downsample
+        steps, height, width = spec.downsample
         if spec.resolution is not None and not spec.variable_size:
-            return [(frames, *spec.resolution), (2 * frames + 1, *spec.resolution)]
+            return [(steps, *spec.resolution), (2 * steps + 1, *spec.resolution)]
+        longest = spec.chunk_frames or 2 * steps
+        even, odd = (1 + steps, 3) if spec.causal else (2 * steps, steps + 1)  # of two positions in time
         return [
-            (min(1 + frames, spec.chunk_frames or 1 + frames), 2 * height, 2 * width),
-            (3, height + height // 2 + 1, width + 1),
+            (min(even, longest), 2 * height, 2 * width),
+            (min(odd, longest - 1), height + height // 2 + 1, width + 1),
         ]
 
     def load(self, source: Any, spec: TokenizerSpec, **options: Any) -> Signal:

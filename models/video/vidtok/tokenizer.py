@@ -30,6 +30,7 @@ from zoo.models.video.vidtok.blocks import (
     by_strips,
     flattened,
     middle,
+    pad_time,
     through,
 )
 from zoo.quantizers import FSQ
@@ -73,7 +74,8 @@ class Encoder(nn.Module):
 
     def forward(self, video: Tensor) -> Tensor:
         x = video.permute(0, 2, 3, 4, 1)
-        x = torch.cat([x[:, :1].expand(-1, self.copies, -1, -1, -1), x], dim=1)
+        if self.copies:  # ONNX Runtime expands to one copy where none is asked for
+            x = pad_time(x, self.copies, "copies before")
         for i, (level, downsample) in enumerate(zip(self.levels, self.downsamples, strict=False)):
             assert isinstance(downsample, Downsample)
             layers = [*([self.stem] if i == 0 else []), *flattened(level), downsample]
