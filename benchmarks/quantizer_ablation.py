@@ -255,7 +255,7 @@ def run(recipe: Recipe, training: Signals, validation: Signals) -> dict[str, flo
             tokenizer, POST_TRAINING_BITS, calibration=map(to_signal, calibration), value_range=3.0
         )
     excerpts = validation_batches(Excerpts(validation, ImageData(crop=VALIDATION_CROP)), recipe)
-    figures = validate(tokenizer, excerpts, choose_metrics(recipe.validation, "image")).metrics
+    figures = validate(tokenizer, excerpts, choose_metrics(recipe.validation, tokenizer)).metrics
     return {
         "psnr": figures["psnr"],
         "usage": figures["usage"],

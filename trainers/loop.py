@@ -87,7 +87,7 @@ def run_to_the_end(
     with folder.locked() if fabric.is_global_zero else nullcontext():
         tokenizer = create_tokenizer(recipe)
         spec = tokenizer.spec
-        metrics = choose_metrics(recipe.validation, spec.modality)
+        metrics = choose_metrics(recipe.validation, tokenizer)
         checkpoint = folder.load(recipe) if resume else None
         if recipe.weights and checkpoint is None:
             load_into(tokenizer, recipe.tokenizer, recipe.weights)

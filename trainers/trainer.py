@@ -62,6 +62,8 @@ class Trainer:
         self.fabric, self.recipe = fabric, recipe
         if recipe.tail_drop_from and not isinstance(tokenizer, DropsTail):
             raise InputError(f"recipe: tail_drop_from is for tokenizers that drop tail tokens, got {recipe.tokenizer}")
+        if recipe.adversarial and tokenizer.encode_only is not None:
+            raise InputError(f"recipe: adversarial is for tokenizers that decode to a signal, got {recipe.tokenizer}")
         self.step = 0
         self.best: dict[str, Any] | None = None
         self.tokenizer = tokenizer

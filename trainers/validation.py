@@ -39,13 +39,17 @@ class ValidationResult:
     reconstructions: list[Tensor]
 
 
-def choose_metrics(options: Validation, modality: str) -> list[Metric]:
-    """The metrics that a recipe asks for.
+def choose_metrics(options: Validation, tokenizer: Tokenizer) -> list[Metric]:
+    """The metrics that a recipe asks for; none of a tokenizer that does not decode to a signal.
 
     Raises:
         InputError: an unknown name, or a metric that needs a package or weights that this machine does not have.
     """
-    known, names = METRICS[modality], options.metrics or modalities.get(modality).validation_metrics
+    modality, decodes = tokenizer.spec.modality, tokenizer.encode_only is None
+    known = METRICS[modality]
+    names = options.metrics or (modalities.get(modality).validation_metrics if decodes else ())
+    if names and not decodes:
+        raise InputError(f"recipe: {tokenizer.spec.name} decodes to no signal that {', '.join(names)} could measure")
     for name in names:
         if name not in known:
             raise InputError(f"recipe: unknown metric {name!r} for {modality}; there are {', '.join(known)}")
@@ -53,7 +57,9 @@ def choose_metrics(options: Validation, modality: str) -> list[Metric]:
         if reason is not None:
             raise InputError(f"recipe: validation.metrics: {name} {reason}")
     if options.best is not None and options.best not in names:
-        raise InputError(f"recipe: expected validation.best among {', '.join(names)}, got {options.best!r}")
+        raise InputError(
+            f"recipe: expected validation.best among {', '.join(names) or 'no metrics'}, got {options.best!r}"
+        )
     return [known[name] for name in names]
 
 
@@ -68,7 +74,8 @@ def validate(
 ) -> ValidationResult:
     """Encode and decode batches of excerpts, in one process.
 
-    A metric that fails, with whatever error its library raises, is left out with a warning.
+    Of a tokenizer that does not decode to a signal, there are statistics of the codes alone. A metric that fails, with
+    whatever error its library raises, is left out with a warning.
 
     Args:
         tokenizer: in eval mode. batches: as `zoo.trainers.data.batches.validation_batches` makes them.
@@ -88,12 +95,14 @@ def validate(
     for batch in batches:
         original = to_signal(batch.to(tokenizer.device))
         output = tokenizer(original)
+        statistics.update(output.codes.cpu())
+        if tokenizer.encode_only is not None:
+            continue
         reconstruction = modality.finish(output.reconstruction.float())
         original = modality.target(original, spec)
         for name, figure in list(figures.items()):
             with _left_out_if_it_fails(name, figures):
                 figure.update(reconstruction, original)
-        statistics.update(output.codes.cpu())
         wanted = examples - len(originals)
         originals += original[:wanted].cpu()
         reconstructions += reconstruction[:wanted].cpu()

@@ -346,7 +346,8 @@ def partial_scales(scales: Scales) -> PartialCodes:
 class TokenizerOutput(NamedTuple):
     """Output of `Tokenizer.forward`.
 
-    reconstruction: in the layout of the input, not clamped. codes: int64 `[batch, num_codebooks, *grid]`.
+    reconstruction: in the layout of the input, not clamped; of a semantic system without a decoder, the features that
+    codes stand for. codes: int64 `[batch, num_codebooks, *grid]`.
     latent: what the decoder receives, `[batch, dim, *grid]`. losses: the quantizer's terms, without weights.
     """
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -22,7 +23,7 @@ from zoo.layers.transformer import TransformerBlock, stacked, with_key_bias
 from zoo.parts import Part
 from zoo.quantizers import VectorQuantizer
 from zoo.registry import FileSource, alias, register
-from zoo.spec import TokenizerSpec
+from zoo.spec import TokenizerOutput, TokenizerSpec
 from zoo.tokenizer import Tokenizer
 
 PATCH = 14
@@ -132,6 +133,20 @@ class Decoder(nn.Module):
         return self.project(x.flatten(1))
 
 
+class Recovery(nn.Module):
+    """Code vectors as the decoder widens them, `[B, queries, width]`, to those of the Q-Former; for training alone."""
+
+    def __init__(self, num_queries: int, width: int, num_layers: int, num_heads: int):
+        super().__init__()
+        self.positions = nn.Parameter(torch.randn(1, num_queries, width) * width**-0.5)
+        self.blocks = nn.Sequential(
+            *(TransformerBlock(width, num_heads, epsilon=VIT_EPSILON) for _ in range(num_layers))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blocks(x + self.positions)
+
+
 class SEED(Tokenizer):
     """Semantic image tokenizer of 32 codes, which decodes to an image embedding of CLIP.
 
@@ -142,6 +157,7 @@ class SEED(Tokenizer):
         vision_width, vision_hidden, vision_layers, vision_heads: sizes of the vision transformer.
         width, num_layers, num_heads: channels, layers and heads of the Q-Former.
         dim: latent channels. decoder_layers: transformer blocks of the decoder, as wide as the Q-Former.
+        recovery_layers: transformer blocks of `Recovery`, which the authors train and never use; 0: there is none.
     """
 
     encode_only = (
@@ -181,6 +197,7 @@ class SEED(Tokenizer):
         num_heads: int = 12,
         dim: int = 32,
         decoder_layers: int = 4,
+        recovery_layers: int = 0,
     ):
         super().__init__(spec)
         assert spec.num_tokens is not None and spec.resolution is not None
@@ -191,6 +208,10 @@ class SEED(Tokenizer):
         self.encoder = Encoder(vision, qformer, width, dim)
         self.quantizer = VectorQuantizer(dim, *spec.codebook_sizes)
         self.decoder = Decoder(spec.num_tokens, dim, width, decoder_layers, num_heads)
+        self.recovery = None
+        if recovery_layers:
+            self.recovery = Recovery(spec.num_tokens, width, recovery_layers, num_heads)
+            self.decoder_losses = ("recovery_loss",)
         self.register_buffer("mean", torch.tensor(CLIP_MEAN)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(CLIP_STD)[:, None, None], persistent=False)
 
@@ -199,6 +220,20 @@ class SEED(Tokenizer):
 
     def to_features(self, latent: Tensor) -> Tensor:
         return self.decoder(latent)
+
+    def forward(self, x: Tensor) -> TokenizerOutput:
+        """As in `Tokenizer`, with the image embedding `[B, 1024]` as the reconstruction.
+
+        With `recovery_layers`, `recovery_loss` is beside the quantizer's losses: 1 - the mean cosine between the
+        Q-Former's vectors and those recovered from the codes.
+        """
+        condensed = self.encoder.qformer(self.encoder.vision((self._check_signal(x) - self.mean) / self.std))
+        quantized, codes, losses = self.quantizer(self.encoder.head(condensed))
+        latent = quantized.movedim(-1, 1)
+        if self.recovery is not None:
+            recovered = self.recovery(self.decoder.expand(quantized))
+            losses = {**losses, "recovery_loss": 1 - F.cosine_similarity(recovered, condensed, dim=-1).mean()}
+        return TokenizerOutput(self.decoder(latent), codes.movedim(-1, 1), latent, losses)
 
     @torch.no_grad()
     def decode(
@@ -323,13 +358,20 @@ RULES = (
     ("quantize.embedding.weight", "quantizer.codebook"),
     ("decode_task_layer.", "decoder.expand."),
     ("pos_embed_image", "decoder.positions"),
-    *block_rules("blocks_image", "decoder.blocks"),
-    ("blocks_image.{i}.attn.qkv.bias", "decoder.blocks.{i}.attention.in_proj_bias"),
+    ("pos_embed", "recovery.positions"),
+    *(
+        rule
+        for published, ours in (("blocks_image", "decoder.blocks"), ("blocks", "recovery.blocks"))
+        for rule in (
+            *block_rules(published, ours),
+            (f"{published}.{{i}}.attn.qkv.bias", f"{ours}.{{i}}.attention.in_proj_bias"),
+        )
+    ),
     ("image_down.", "decoder.contract."),
     ("distill_image_proj.", "decoder.project."),
 )
 
-# The authors' model as one state dict. Training left the transformer that is to give back the Q-Former's vectors in it.
+# The authors' model as one state dict. `Recovery` is in it, which only training needs.
 WHOLE = KeyMap(
     *RULES, *vision_rules("visual_encoder."), ignore=("blocks.", "pos_embed", "Qformer.bert.embeddings.position_ids")
 )
@@ -342,7 +384,7 @@ VISION = KeyMap(
 QUANTIZER = KeyMap(
     *RULES,
     ignore=("",),
-    only=("encoder.vision.norm.", "encoder.qformer.", "encoder.head.", "quantizer.", "decoder."),
+    only=("encoder.vision.norm.", "encoder.qformer.", "encoder.head.", "quantizer.", "decoder.", "recovery."),
 )
 LAVIS = "https://storage.googleapis.com/sfr-vision-language-research/LAVIS/models/BLIP2/eva_vit_g.pth"
 

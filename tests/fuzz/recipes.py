@@ -103,7 +103,7 @@ class Recipes(Boundary):
         check_batch(recipe)
         if builds:
             tokenizer = create_tokenizer(recipe)
-            choose_metrics(recipe.validation, tokenizer.spec.modality)
+            choose_metrics(recipe.validation, tokenizer)
 
 
 def nested(values: dict[str, Any]) -> dict[str, Any]:

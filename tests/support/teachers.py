@@ -11,11 +11,10 @@ from zoo.trainers.losses import indirect, teachers
 
 
 class TinyImageTeacher(nn.Module):
-    width = 16
-
     def __init__(self, name: str):
         super().__init__()
-        teachers.lookup(name, teachers.IMAGE_TEACHERS)
+        teacher = teachers.lookup(name, teachers.IMAGE_TEACHERS)
+        self.width = teacher.width if teacher.projected else 16
         weights = torch.randn(48, self.width, generator=torch.Generator().manual_seed(0))
         self.register_buffer("weights", weights, persistent=False)
 

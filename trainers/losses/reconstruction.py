@@ -139,6 +139,15 @@ def convergence_loss(reconstruction: Tensor, original: Tensor, *, window: int = 
     return ((ours - theirs).norm(dim=(1, 2)) / theirs.norm(dim=(1, 2)).clamp(min=0.1)).mean()
 
 
+def level_loss(reconstruction: Tensor, original: Tensor) -> Tensor:
+    """Mean absolute difference of the levels of float audio `[B, C, samples]`: natural logs of the RMS, at least 1e-4.
+
+    Losses of magnitudes alone are least where what a network cannot foretell is too quiet; this one holds the sum.
+    """
+    ours, theirs = (audio.square().mean(dim=-1).clamp(min=1e-8).log() / 2 for audio in (reconstruction, original))
+    return functional.l1_loss(ours, theirs)
+
+
 def stoi_loss(reconstruction: Tensor, original: Tensor, sample_rate: int) -> Tensor:
     """1 - STOI (Taal 2011) of float audio `[B, C, samples]`, at least half a second long, at `sample_rate` Hz.
 

@@ -47,6 +47,9 @@ IMAGE_TEACHERS = {
     "clip-vit-base-patch16-projected": VisionTeacher(
         "vit_base_patch16_clip_quickgelu_224.openai", 512, final_norm=True, projected=True
     ),
+    "clip-vit-huge-patch14-laion2b": VisionTeacher(
+        "vit_huge_patch14_clip_224.laion2b", 1024, final_norm=True, projected=True
+    ),
     "dinov2-small": VisionTeacher("vit_small_patch14_dinov2.lvd142m", 384, final_norm=True),
 }
 SPEECH_TEACHERS = {
@@ -216,6 +219,32 @@ class FeatureDistillation(nn.Module):
         return 1 - functional.cosine_similarity(features, expected, dim=-1).mean()
 
 
+class EmbeddingDistillation(nn.Module):
+    """Mean squared difference of the embedding that codes stand for from a frozen teacher's of the image (SEED).
+
+    `forward(features, images)` takes features `[B, width]`, as `Tokenizer.to_features` returns them, and images
+    `[B, 3, H, W]` in [0, 1]; the gradient goes to the features.
+
+    Args:
+        teacher: a key of `IMAGE_TEACHERS`.
+
+    Raises:
+        InputError: from `forward`: features of another width than the teacher's.
+    """
+
+    def __init__(self, teacher: str):
+        super().__init__()
+        self.teacher = ImageTeacher(teacher)
+
+    def forward(self, features: Tensor, images: Tensor) -> Tensor:
+        expected = self.teacher(images)
+        if features.shape != expected.shape:
+            raise InputError(
+                f"recipe: the tokenizer's features are {list(features.shape)}, the teacher's {list(expected.shape)}"
+            )
+        return functional.mse_loss(features, expected)
+
+
 class SpeechTeacher(nn.Module):
     """HuBERT's features of speech: the mean of its 13 states, the one before its layers and those after each layer.
 
@@ -363,7 +392,8 @@ class SemanticDistillation(nn.Module):
 class RepresentationTerms(nn.Module):
     """The terms of a recipe's `teachers`, each between the vectors of one codebook and one teacher.
 
-    In a semantic system (`Tokenizer.teacher_features`), they are between its features and the teacher's.
+    In a semantic system (`Tokenizer.teacher_features`), they are between its features, of patches or of the image as a
+    whole, and the teacher's.
     Parameters and state dict are those of the losses' heads, which start with random weights that the seed decides.
 
     Args:
@@ -405,11 +435,12 @@ class RepresentationTerms(nn.Module):
 
 def make_loss(
     options: Teacher, tokenizer: Tokenizer, recipe: Recipe
-) -> RepresentationLoss | SemanticDistillation | IndirectDistillation | FeatureDistillation:
+) -> RepresentationLoss | SemanticDistillation | IndirectDistillation | FeatureDistillation | EmbeddingDistillation:
     """The loss between a teacher and the codebook, or the features, of a tokenizer that a recipe trains."""
     spec, quantizer, data = tokenizer.spec, tokenizer.quantizer, recipe.data
     if tokenizer.teacher_features is not None:
-        return FeatureDistillation(options.teacher)
+        one_vector = tokenizer.encode_only is not None
+        return EmbeddingDistillation(options.teacher) if one_vector else FeatureDistillation(options.teacher)
     nothing = torch.zeros(1, quantizer.dim), torch.zeros(1, quantizer.num_codebooks, dtype=torch.int64)
     vectors = quantizer.vectors_of(options.codebook, *(tensor.to(tokenizer.device) for tensor in nothing))
     dim = vectors.shape[-1]

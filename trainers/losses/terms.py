@@ -19,6 +19,7 @@ from zoo.trainers.losses.perceptual import PERCEPTUAL_LOSSES
 from zoo.trainers.losses.reconstruction import (
     bigcodec_mel_loss,
     convergence_loss,
+    level_loss,
     mel_loss,
     multi_scale_mel_loss,
     speechtokenizer_mel_loss,
@@ -28,6 +29,8 @@ from zoo.trainers.losses.reconstruction import (
 )
 from zoo.trainers.losses.structure import NEAR, distance_map, fape
 from zoo.trainers.losses.teachers import RepresentationTerms
+
+DECODES_NOTHING = "none, since it decodes to no signal"
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 LossMaker = Callable[[TokenizerSpec], Loss]
@@ -72,6 +75,7 @@ RECONSTRUCTION_LOSSES: dict[str, dict[str, LossMaker]] = {
         "bigcodec_mel": at_sample_rate(bigcodec_mel_loss),
         "stft": fixed(stft_loss),
         "convergence": fixed(convergence_loss),
+        "level": fixed(level_loss),
         "stoi": at_sample_rate(stoi_loss),
     },
     "structure": {
@@ -105,8 +109,8 @@ class WeightedLosses(nn.Module):
         representation: the terms of teachers; None: none.
 
     Raises:
-        InputError: an unknown name (the message lists the known ones), no reconstruction loss, or a loss whose
-            network's weights are missing.
+        InputError: an unknown name (the message lists the known ones), a loss whose network's weights are missing, or
+            no reconstruction loss; a semantic system without a decoder has no such loss, and needs teachers instead.
     """
 
     def __init__(
@@ -114,12 +118,15 @@ class WeightedLosses(nn.Module):
     ):
         super().__init__()
         spec, of_quantizer = tokenizer.spec, quantizer_losses(tokenizer)
-        known = RECONSTRUCTION_LOSSES[spec.modality]
+        decodes = tokenizer.encode_only is None
+        if not decodes and representation is None:
+            raise InputError(f"recipe: {spec.name} decodes to no signal and so needs teachers to learn from, got none")
+        known = RECONSTRUCTION_LOSSES[spec.modality] if decodes else {}
         of_decoder = tokenizer.decoder_losses
         for name in weights:
             if name not in known and name not in of_quantizer and name not in of_decoder:
                 raise InputError(
-                    f"recipe: unknown loss {name!r}; for {spec.modality}: {', '.join(known)}; "
+                    f"recipe: unknown loss {name!r}; for {spec.modality}: {', '.join(known) or DECODES_NOTHING}; "
                     f"of the quantizer: {', '.join(of_quantizer) or 'none'}"
                     f"{'' if tokenizer.quantizer.training else ', it is frozen'}"
                     f"{'; of the decoder: ' if of_decoder else ''}{', '.join(of_decoder)}"
@@ -128,7 +135,7 @@ class WeightedLosses(nn.Module):
         self.representation = representation
         self.terms = {name: make(spec) for name, make in known.items() if name in weights}
         self.networks = nn.ModuleList(term for term in self.terms.values() if isinstance(term, nn.Module))
-        if not self.terms:
+        if decodes and not self.terms:
             raise InputError(
                 f"recipe: expected a reconstruction loss ({', '.join(known)}), got {', '.join(weights) or 'none'}"
             )

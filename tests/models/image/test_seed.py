@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import gelu, layer_norm
+from torch.nn.functional import cosine_similarity, gelu, layer_norm
 
 import zoo
 from zoo.loading import load_into
@@ -85,6 +85,10 @@ class Plain:
 
     def latents(self, image: Tensor) -> Tensor:
         """Return `[32, 32]`, token by channel, of an image `[3, 224, 224]` in [0, 1]."""
+        return self.linear(self.linear(self.condensed(image), "encode_task_layer.0").tanh(), "encode_task_layer.2")
+
+    def condensed(self, image: Tensor) -> Tensor:
+        """Return the Q-Former's vectors `[32, width]` of an image."""
         mean = torch.tensor([0.48145466, 0.4578275, 0.40821073], dtype=torch.float64)[:, None, None]
         std = torch.tensor([0.26862954, 0.26130258, 0.27577711], dtype=torch.float64)[:, None, None]
         image = (image.double() - mean) / std
@@ -110,7 +114,7 @@ class Plain:
             x = self.norm(
                 self.linear(hidden, f"{layer}.output_query.dense") + x, f"{layer}.output_query.LayerNorm", 1e-12
             )
-        return self.linear(self.linear(x, "encode_task_layer.0").tanh(), "encode_task_layer.2")
+        return x
 
     def codes(self, latents: Tensor) -> Tensor:
         return (latents[:, None] - self.state["quantize.embedding.weight"]).square().sum(dim=2).argmin(dim=1)
@@ -182,6 +186,27 @@ def test_codes_and_features_are_those_of_a_plain_computation(loaded):
         assert torch.equal(found, plain.codes(latents))
         torch.testing.assert_close(embedding.double(), plain.embedding(found), atol=1e-4, rtol=1e-4)
     assert len(codes.unique()) > 16
+
+
+def test_the_recovery_that_is_trained_starts_from_the_published_files(files):
+    rest, vision = published()
+    generator = torch.Generator().manual_seed(5)
+    shapes = {key.replace("blocks_image", "blocks"): rest[key].shape for key in rest if key.startswith("blocks_image")}
+    rest |= {key: torch.randn(shape, generator=generator) / 8 for key, shape in shapes.items()}
+    rest["pos_embed"] = torch.randn(1, QUERIES, WIDTH, generator=generator)
+    torch.save(rest, files / "seed_quantizer.pt")
+    tokenizer = zoo.info(NAME).builder(zoo.info(NAME).spec, **SMALL, recovery_layers=1)
+    load_into(tokenizer, NAME, files)
+    image = signal(tokenizer, 1, (224, 224), seed=3)
+    output = tokenizer(image)
+
+    plain = Plain(rest, {key: tensor.half() for key, tensor in vision.items()})
+    rows = plain.state["quantize.embedding.weight"][output.codes[0, 0]]
+    widened = plain.linear(plain.linear(rows, "decode_task_layer.0").tanh(), "decode_task_layer.2")
+    recovered = plain.block(widened + plain.state["pos_embed"][0], "blocks.0", HEADS)
+    expected = 1 - cosine_similarity(recovered, plain.condensed(image[0]), dim=1).mean()
+    assert output.losses["recovery_loss"].item() == pytest.approx(float(expected), abs=1e-4)
+    torch.testing.assert_close(output.reconstruction, tokenizer.features(output.codes))
 
 
 def test_one_file_of_the_whole_model_is_read_as_well(loaded, files):

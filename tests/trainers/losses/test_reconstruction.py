@@ -1,5 +1,7 @@
 """Reconstruction losses of pictures and sound against their formulas."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from zoo.errors import InputError
 from zoo.trainers.losses.reconstruction import (
     bigcodec_mel_loss,
     convergence_loss,
+    level_loss,
     mel_loss,
     multi_scale_mel_loss,
     speechtokenizer_mel_loss,
@@ -140,6 +143,14 @@ def test_the_convergence_loss_is_the_relative_error_of_the_magnitudes(noise):
         ours, theirs = (plain_spectrum(audio[0], 768, 192) for audio in pair)
         expected.append(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
     assert float(convergence_loss(x, y, window=768)) == pytest.approx(np.mean(expected), rel=1e-4)
+
+
+def test_the_level_loss_is_the_difference_of_the_levels_in_nepers(noise):
+    x, _ = noise
+    assert float(level_loss(x, x)) == 0
+    factors = torch.tensor([0.5, 4.0])[:, None, None]
+    assert float(level_loss(factors * x, x)) == pytest.approx((math.log(2) + math.log(4)) / 2, abs=1e-5)
+    assert float(level_loss(torch.zeros_like(x), torch.zeros_like(x))) == 0
 
 
 def test_the_stoi_loss_is_what_stoi_lacks_to_one():

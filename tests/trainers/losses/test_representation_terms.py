@@ -33,6 +33,19 @@ FACTORIZED = {
     "steps": 1,
     "data.crop": 32,
 }
+# A semantic system without a decoder.
+SEED = {
+    "tokenizer": "seed-2",
+    **{f"config.{key}": value for key, value in zoo.info("seed-2").builder.small.items()},
+    "config.recovery_layers": 1,
+    "losses": {"commitment_loss": 1.0, "codebook_loss": 0.25, "recovery_loss": 1.0},
+    "teachers": {"embedding": {"teacher": "clip-vit-huge-patch14-laion2b", "weight": 0.5}},
+    "data.crop": 224,
+    "optimizer.warmup_steps": 0,
+    "batch_size": 2,
+    "steps": 1,
+    "log_every": 1,
+}
 
 
 @pytest.mark.parametrize("values, folder", [(IMAGE_TEACHERS, "images"), (SPEECH_TEACHERS, "speech")])
@@ -173,3 +186,33 @@ def test_codebooks_of_a_sum_in_no_order_have_no_vectors_of_their_own():
 def test_the_published_recipe_of_fqgan_has_its_teacher():
     recipe = load_recipe("fqgan-dual-16")
     assert recipe.teachers["semantic"].weight == 0.5 and recipe.teachers["semantic"].codebook == 1
+
+
+def test_a_system_that_decodes_to_no_signal_learns_its_embedding_and_the_vectors_behind_its_codes(images, tmp_path):
+    result = train({}, {**SEED, "steps": 8}, data=images, run_dir=tmp_path / "run")
+    logged = losses(tmp_path / "run")
+    for term in ("embedding_representation_loss", "recovery_loss"):
+        assert logged[8][term] < logged[1][term]
+    assert result.metrics.keys() == {"usage", "perplexity", "entropy", "dead_codes"}
+    tokenizer = zoo.load(result.weights)
+    codes = tokenizer.encode(torch.rand(1, 3, 224, 224))
+    assert tokenizer.features(codes).shape == (1, 1024)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"teachers": {}}, "seed-2 decodes to no signal and so needs teachers to learn from, got none"),
+        ({"losses": {"l1": 1.0}}, "unknown loss 'l1'; for image: none, since it decodes to no signal; .*recovery_loss"),
+        ({"config.recovery_layers": 0}, "unknown loss 'recovery_loss'"),
+        ({"validation.metrics": ["psnr"]}, "seed-2 decodes to no signal that psnr could measure"),
+        ({"validation.best": "psnr"}, "validation.best among no metrics, got 'psnr'"),
+        (
+            {"adversarial.discriminators.patchgan": {"weight": 1.0}},
+            "adversarial is for tokenizers that decode to a signal, got seed-2",
+        ),
+    ],
+)
+def test_what_needs_a_signal_is_refused_of_a_system_without_one(change, message, images, tmp_path):
+    with pytest.raises(InputError, match=message):
+        train({}, {**SEED, **change}, data=images, run_dir=tmp_path / "run")

@@ -20,6 +20,7 @@ from zoo.parity import synthetic_checkpoint
 from zoo.trainers.losses.teachers import (
     IMAGE_TEACHERS,
     TEXT_TEACHERS,
+    EmbeddingDistillation,
     FeatureDistillation,
     FeatureHead,
     ImageTeacher,
@@ -343,3 +344,16 @@ def test_features_are_compared_with_those_of_the_same_patches():
     assert features.grad is not None and features.grad.abs().sum() > 0
     with pytest.raises(InputError, match=r"features are \[2, 256, 512\], the teacher's \[2, 196, 512\]"):
         loss(torch.zeros(2, 256, 512), images)
+
+
+@pytest.mark.usefixtures("tiny_teachers")
+def test_an_embedding_is_compared_with_that_of_the_whole_image():
+    loss = EmbeddingDistillation("clip-vit-huge-patch14-laion2b")
+    images = torch.rand(2, 3, 224, 224)
+    embedding = (loss.teacher(images) + 0.5).requires_grad_()
+    distance = loss(embedding, images)
+    assert distance.item() == pytest.approx(0.25, abs=1e-4)
+    distance.backward()
+    assert embedding.grad is not None and embedding.grad.abs().sum() > 0
+    with pytest.raises(InputError, match=r"features are \[2, 16\], the teacher's \[2, 1024\]"):
+        loss(torch.zeros(2, 16), images)
