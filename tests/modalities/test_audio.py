@@ -240,6 +240,12 @@ def test_resampling_is_torchaudios(from_rate):
     assert torch.equal(resampled, torchaudio.transforms.Resample(from_rate, 24000)(audio))
 
 
+def test_a_long_recording_has_all_its_samples():
+    samples = 2**24 + 12345  # which float32 cannot count
+    resampled = media.resample(torch.zeros(1, samples), 48000, 24000)
+    assert resampled.shape == (1, math.ceil(samples / 2))
+
+
 def test_a_rate_that_is_right_changes_nothing():
     audio = tone(0.1)
     assert media.resample(audio, 24000, 24000) is audio
