@@ -219,13 +219,13 @@ def vidtok(variant: Any) -> Theirs:
 
 
 PEERS = (
-    Peer("transformers", "wavtokenizer-large-unify-600-24k", (2 * 24000,), wavtokenizer),
-    Peer("transformers", "mimi", (2 * 24000,), mimi),
-    Peer("transformers", "emu3-vision", (32, 32), emu3),
-    Peer("transformers", "chameleon-vqgan", (64, 64), chameleon),
-    Peer("diffusers", "ldm-vq-f4", (64, 64), vq_model),
-    Peer("diffusers", "vidtok-fsq-causal-488-32768-v1.1", (5, 32, 32), vidtok),
-    Peer("snac", "snac-24khz", (24000,), snac),
+    Peer("transformers", "wavtokenizer-large-unify-600-24k", (5 * 24000,), wavtokenizer),
+    Peer("transformers", "mimi", (5 * 24000,), mimi),
+    Peer("transformers", "emu3-vision", (128, 128), emu3),
+    Peer("transformers", "chameleon-vqgan", (256, 256), chameleon),
+    Peer("diffusers", "ldm-vq-f4", (256, 256), vq_model),
+    Peer("diffusers", "vidtok-fsq-causal-488-32768-v1.1", (5, 128, 128), vidtok),
+    Peer("snac", "snac-24khz", (5 * 24000,), snac),
 )
 
 

@@ -49,13 +49,13 @@ class WindowAttention(nn.Module):
         self.out = nn.Linear(channels, channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        windows = rearrange(x, "b c (w n) -> b w n c", n=self.window)
-        qkv = rearrange(self.query_key_value(self.norm(windows)), "b w n (k h d) -> k b w h n d", k=3, d=HEAD_DIM)
+        windows = rearrange(x, "b c (w n) -> (b w) n c", n=self.window)
+        qkv = rearrange(self.query_key_value(self.norm(windows)), "b n (k h d) -> k b h n d", k=3, d=HEAD_DIM)
         query, key, value = qkv.unbind()
         cos, sin = angles(0, self.window, HEAD_DIM, x.device)
         attended = F.scaled_dot_product_attention(rotate(query, cos, sin), rotate(key, cos, sin), value)
-        attended = self.out(rearrange(attended, "b w h n d -> b w n (h d)"))
-        return x + rearrange(attended, "b w n c -> b c (w n)")
+        attended = self.out(rearrange(attended, "b h n d -> b n (h d)"))
+        return x + rearrange(attended, "(b w) n c -> b c (w n)", b=x.shape[0])
 
 
 def attention(channels: int, window: int | None) -> nn.Module:

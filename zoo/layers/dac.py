@@ -25,7 +25,10 @@ class ResidualUnit(nn.Module):
         nn.init.constant_(self.conv2.weight_g, gain)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv2(self.act2(self.conv1(self.act1(x))))
+        h = self.conv1(self.act1(x))
+        h = self.conv2(self.act2(h))
+        h += x
+        return h
 
 
 def residual_units(channels: int, activation: Activation, gain: float, depthwise: bool) -> nn.Sequential:

@@ -8,6 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.inference import is_inferring
+
+
+def snake(x: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
+    """Return `x + sin²(αx) / β`, without a gradient in the memory of one tensor."""
+    if is_inferring():
+        return (alpha * x).sin_().square_().div_(beta + 1e-9).add_(x)
+    return x + torch.sin(alpha * x).square() / (beta + 1e-9)
+
 
 class Snake(nn.Module):
     """`x + sin²(αx) / α` of `[B, channels, time]`, with an α of each channel that starts at 1."""
@@ -17,7 +26,7 @@ class Snake(nn.Module):
         self.alpha = nn.Parameter(torch.ones(1, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + torch.sin(self.alpha * x).square() / (self.alpha + 1e-9)
+        return snake(x, self.alpha, self.alpha)
 
 
 class SnakeBeta(nn.Module):
@@ -30,7 +39,7 @@ class SnakeBeta(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         alpha, beta = self.alpha.exp()[:, None], self.beta.exp()[:, None]
-        return x + torch.sin(alpha * x).square() / (beta + 1e-9)
+        return snake(x, alpha, beta)
 
 
 class AntiAliasedSnake(nn.Module):
