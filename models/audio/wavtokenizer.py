@@ -159,7 +159,8 @@ class WavTokenizer(Tokenizer):
         num_layers: ConvNeXt blocks. num_conditions: rows of the adaptive norms.
         norm_groups: groups of the decoder's group norms.
         revive_below: threshold of `VectorQuantizer`; it counts latents of a batch, so small batches need a small one.
-        input_std: typical deviation of the audio, by which the network divides it.
+        input_std: typical deviation of the audio, by which the encoder's input is divided. The decoder's output is not
+            multiplied by it: the head's magnitudes end at 100, which leaves room for loud audio in its own range only.
     """
 
     encode_options = ("chunk_seconds",)
@@ -195,7 +196,7 @@ class WavTokenizer(Tokenizer):
         input_std: float = 1.0,
     ):
         super().__init__(spec)
-        self.input_std = input_std
+        self.encoder_std = input_std
         self.encoder = Encoder(tuple(strides), encoder_width, dim)
         self.quantizer = VectorQuantizer(
             dim,
@@ -217,7 +218,7 @@ class WavTokenizer(Tokenizer):
         )
 
     def to_latent(self, signal: Tensor, chunk_seconds: float = 10.0) -> Tensor:
-        return self.encoder(signal, frames_of_chunk(self.spec, chunk_seconds))
+        return self.encoder(signal / self.encoder_std, frames_of_chunk(self.spec, chunk_seconds))
 
     def from_latent(self, latent: Tensor, chunk_seconds: float = 10.0, window_seconds: float | None = None) -> Tensor:
         window = None if window_seconds is None else frames_of_chunk(self.spec, window_seconds, "window_seconds")
