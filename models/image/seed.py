@@ -181,6 +181,7 @@ class SEED(Tokenizer):
     }
 
     encoder: Encoder
+    decoder: Decoder
     mean: Tensor
     std: Tensor
 
