@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import zoo
+from zoo.demo.samples import samples
 from zoo.layers.vocos import overlap_add
 from zoo.testing import small
 
@@ -40,6 +41,15 @@ def test_chunks_change_neither_latent_nor_signal(name, seconds):
 def test_a_chunk_shorter_than_a_frame_is_refused():
     with pytest.raises(zoo.InputError, match=r"at least one frame, .*got 0\.001"):
         small(NAMES[0]).encode(torch.zeros(1, 1, 600), chunk_seconds=0.001)
+
+
+def test_decoded_speech_is_as_loud_as_the_original():
+    tokenizer = zoo.load("wavtokenizer-nano")
+    for sample in samples("audio").values():
+        audio = tokenizer.preprocess(sample)
+        decoded = tokenizer.restore(tokenizer.encode(audio), like=audio)
+        level = 10 * torch.log10(decoded.square().mean() / audio.square().mean())
+        assert abs(level) < 1, f"{level:.1f} dB"
 
 
 def test_a_window_of_decoding_that_holds_the_clip_changes_nothing_and_a_shorter_one_little():
