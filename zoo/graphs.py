@@ -84,7 +84,8 @@ def export_onnx(tokenizer: Tokenizer | str | Path, out: str | Path) -> Path:
         and the names and shapes of what goes in and comes out.
 
     Raises:
-        ZooError: the packages onnx and onnxscript are not installed.
+        ZooError: the packages onnx and onnxscript are not installed, or the network's graph is right for one size alone
+            (EnCodec of transformers, whose convolutions count their padding with tensors).
         InputError: a system whose codes need a codebook of their signal's own.
         MediaError: the folder has files in it or cannot be written; nothing is left of it then.
         As `zoo.load`.
@@ -144,7 +145,10 @@ def _write(module: nn.Module, given: End, returned: End, path: Path) -> None:
     # A network that asks for a size is traced for the answer, and no error says that the graph is right for it alone.
     fixed = {axis: shape[index] for index, axis in returned.axes.items() if isinstance(shape[index], int)}
     most = max(0, len(returned.axes) - len(given.axes))  # some signals have axes that their codes do not have
-    assert len(fixed) <= most, f"the graph gives {fixed} of {returned.name} for any {given.name}"
+    if len(fixed) > most:
+        raise ZooError(
+            f"this network cannot be exported: its graph gives {fixed} of {returned.name} for any {given.name}"
+        )
     from onnxscript.function_libs.torch_lib.ops.core import aten_lstm
 
     # Not optimised: the optimiser takes a small constant for 0, and drops what keeps a square root away from it.

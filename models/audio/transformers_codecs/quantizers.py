@@ -46,7 +46,7 @@ class ResidualCodebooks(ResidualQuantizer):
 
     def codes_to_latent(self, codes: Tensor) -> Tensor:
         codes = self.check_codes(codes)
-        layers, rows = in_float32(self.layers), codes.reshape(len(codes), -1, codes.shape[-1]).unbind(-1)
+        layers, rows = in_float32(self.layers), codes.reshape(codes.shape[0], -1, codes.shape[-1]).unbind(-1)
         vectors = (self.rows(layer, row) for layer, row in zip(layers, rows, strict=False))
         return reduce(torch.add, vectors).mT.reshape(*codes.shape[:-1], self.dim)
 
@@ -66,7 +66,7 @@ class ResidualCodebooks(ResidualQuantizer):
         return straight_through(quantized, self.codes_to_latent(codes[..., :1]).detach().to(quantized.dtype))
 
     def steps(self, z: Tensor, number: int) -> list[QuantizerOutput]:
-        residual = self.check_latent(z).reshape(len(z), -1, self.dim).mT
+        residual = self.check_latent(z).reshape(z.shape[0], -1, self.dim).mT
         outputs = []
         for layer in in_float32(self.layers)[:number]:
             outputs.append(self.step(layer, residual))
