@@ -14,6 +14,7 @@ from zoo.demo.samples import samples
 from zoo.testing import decode_options, signal, sizes, small
 
 onnxruntime = pytest.importorskip("onnxruntime")
+ONE_SIZE = ("encodec-24khz", "encodec-32khz")  # transformers counts their padding with tensors
 SHIPPED = [name for name in zoo.list_tokenizers() if zoo.info(name).shipped is not None]
 
 
@@ -33,7 +34,9 @@ def assert_equal_to_pytorch(tokenizer: zoo.Tokenizer, folder: Path, x: torch.Ten
             torch.testing.assert_close(decoded, expected, atol=5e-4, rtol=0)
 
 
-@pytest.mark.parametrize("name", slow_but(("wetok-nano",), traceable(distinct())))
+@pytest.mark.parametrize(
+    "name", slow_but(("wetok-nano",), [name for name in traceable(distinct()) if name not in ONE_SIZE])
+)
 def test_onnx_returns_the_codes_and_the_signal_of_pytorch_for_any_batch_and_size(name, tmp_path):
     tokenizer = small(name)
     folder = zoo.export_onnx(tokenizer, tmp_path / "onnx")
@@ -45,6 +48,13 @@ def test_onnx_returns_the_codes_and_the_signal_of_pytorch_for_any_batch_and_size
         signals = [signal(tokenizer, 1, sizes(tokenizer)[0]), signal(tokenizer, 3, sizes(tokenizer)[-1])]
     for x in signals:
         assert_equal_to_pytorch(tokenizer, folder, x)
+
+
+@pytest.mark.slow
+def test_a_network_whose_graph_is_right_for_one_size_alone_is_not_written(tmp_path):
+    with pytest.raises(zoo.ZooError, match="of codes for any signal"):
+        zoo.export_onnx(small(ONE_SIZE[0]), tmp_path / "onnx")
+    assert not (tmp_path / "onnx").exists()
 
 
 @pytest.mark.slow
