@@ -218,7 +218,9 @@ class WavTokenizer(Tokenizer):
         )
 
     def to_latent(self, signal: Tensor, chunk_seconds: float = 10.0) -> Tensor:
-        return self.encoder(signal / self.encoder_std, frames_of_chunk(self.spec, chunk_seconds))
+        if self.encoder_std != 1.0:
+            signal = signal / self.encoder_std
+        return self.encoder(signal, frames_of_chunk(self.spec, chunk_seconds))
 
     def from_latent(self, latent: Tensor, chunk_seconds: float = 10.0, window_seconds: float | None = None) -> Tensor:
         window = None if window_seconds is None else frames_of_chunk(self.spec, window_seconds, "window_seconds")

@@ -217,7 +217,11 @@ class SEED(Tokenizer):
         self.register_buffer("std", torch.tensor(CLIP_STD)[:, None, None], persistent=False)
 
     def to_latent(self, signal: Tensor) -> Tensor:
-        return self.encoder((signal - self.mean) / self.std)
+        return self.encoder(self.in_clip_range(signal))
+
+    def in_clip_range(self, image: Tensor) -> Tensor:
+        """Return an image in [0, 1] as the encoder sees it, normalised as for CLIP."""
+        return (image - self.mean) / self.std
 
     def to_features(self, latent: Tensor) -> Tensor:
         return self.decoder(latent)
@@ -228,7 +232,7 @@ class SEED(Tokenizer):
         With `recovery_layers`, `recovery_loss` is beside the quantizer's losses: 1 - the mean cosine between the
         Q-Former's vectors and those recovered from the codes.
         """
-        condensed = self.encoder.qformer(self.encoder.vision((self._check_signal(x) - self.mean) / self.std))
+        condensed = self.encoder.qformer(self.encoder.vision(self.in_clip_range(self._check_signal(x))))
         quantized, codes, losses = self.quantizer(self.encoder.head(condensed))
         latent = quantized.movedim(-1, 1)
         if self.recovery is not None:

@@ -212,10 +212,7 @@ class FeatureDistillation(nn.Module):
 
     def forward(self, features: Tensor, images: Tensor) -> Tensor:
         expected = self.teacher.patches(images)
-        if features.shape != expected.shape:
-            raise InputError(
-                f"recipe: the tokenizer's features are {list(features.shape)}, the teacher's {list(expected.shape)}"
-            )
+        check_shapes(features, expected)
         return 1 - functional.cosine_similarity(features, expected, dim=-1).mean()
 
 
@@ -238,11 +235,16 @@ class EmbeddingDistillation(nn.Module):
 
     def forward(self, features: Tensor, images: Tensor) -> Tensor:
         expected = self.teacher(images)
-        if features.shape != expected.shape:
-            raise InputError(
-                f"recipe: the tokenizer's features are {list(features.shape)}, the teacher's {list(expected.shape)}"
-            )
+        check_shapes(features, expected)
         return functional.mse_loss(features, expected)
+
+
+def check_shapes(features: Tensor, expected: Tensor) -> None:
+    """Raise InputError unless a tokenizer's features have the shape of its teacher's."""
+    if features.shape != expected.shape:
+        raise InputError(
+            f"recipe: the tokenizer's features are {list(features.shape)}, the teacher's {list(expected.shape)}"
+        )
 
 
 class SpeechTeacher(nn.Module):

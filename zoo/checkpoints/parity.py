@@ -92,7 +92,7 @@ def parity(
     checkpoint = synthetic_checkpoint(manifest, seed)
     part, tokenizer = network_with_weights(variant, checkpoint, manifest.get("config", {}))
     for tensor in (*tokenizer.parameters(), *tokenizer.buffers()):
-        if not tensor.is_meta:  # of another part
+        if not tensor.is_meta:  # as those of the other parts are
             tensor.data = tensor.to(device)
     tokenizer.eval()
     run = run_network if part is None else partial(run_part, tokenizer.parts[part])

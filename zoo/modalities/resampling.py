@@ -44,7 +44,7 @@ def resample(audio: Tensor, from_rate: int, to_rate: int) -> Tensor:
     import torchaudio
 
     filters = torchaudio.transforms.Resample(from_rate, to_rate).to(audio)
-    # As in its `forward`, which counts the samples to return in float32: wrong in an hour, and one number in any graph.
+    # As in its `forward`, which counts what to return in float32: wrong beyond 2**24, and a constant in a graph.
     padded = F.pad(audio.reshape(-1, 1, audio.shape[-1]), (filters.width, filters.width + period_in))
     samples = F.conv1d(padded, filters.kernel, stride=period_in).mT.flatten(1)
     length = (audio.shape[-1] * period_out + period_in - 1) // period_in

@@ -25,6 +25,8 @@ Border = Literal["zeros before", "copies before", "zeros around"]
 
 def pad_time(x: Tensor, count: int, border: Border) -> Tensor:
     """Return the frames with `count` more of them."""
+    if count == 0:  # of which ONNX Runtime would make one copy
+        return x
     if border == "copies before":
         return torch.cat([x[:, :1].expand(-1, count, -1, -1, -1), x], dim=1)
     before = count // 2 if border == "zeros around" else count

@@ -74,8 +74,7 @@ class Encoder(nn.Module):
 
     def forward(self, video: Tensor) -> Tensor:
         x = video.permute(0, 2, 3, 4, 1)
-        if self.copies:  # ONNX Runtime expands to one copy where none is asked for
-            x = pad_time(x, self.copies, "copies before")
+        x = pad_time(x, self.copies, "copies before")
         for i, (level, downsample) in enumerate(zip(self.levels, self.downsamples, strict=False)):
             assert isinstance(downsample, Downsample)
             layers = [*([self.stem] if i == 0 else []), *flattened(level), downsample]
