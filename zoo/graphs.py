@@ -84,8 +84,8 @@ def export_onnx(tokenizer: Tokenizer | str | Path, out: str | Path) -> Path:
         and the names and shapes of what goes in and comes out.
 
     Raises:
-        ZooError: the packages onnx and onnxscript are not installed, or the network's graph is right for one size alone
-            (EnCodec of transformers, whose convolutions count their padding with tensors).
+        ZooError: the packages onnx and onnxscript are not installed, or the network's graph is right for one size
+            alone.
         InputError: a system whose codes need a codebook of their signal's own.
         MediaError: the folder has files in it or cannot be written; nothing is left of it then.
         As `zoo.load`.

@@ -44,7 +44,7 @@ def most_similar_code(z: Tensor, rows: Tensor, bias: Tensor | None = None, *, ch
     Returns:
         int64 `[...]`.
     """
-    offsets = rows.new_zeros(len(rows), dtype=torch.float32) if bias is None else -2 * bias.float()
+    offsets = rows.new_zeros(len(rows), dtype=torch.float32) if bias is None else -2 * bias.detach().float()
     return search(z, rows, offsets, chunk)
 
 

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.checkpoints import KeyMap
 from zoo.errors import InputError
+from zoo.layers.lstm import LSTM
 from zoo.models.audio.transformers_codecs.base import TransformersCodec, folded, published
 from zoo.models.audio.transformers_codecs.quantizers import NearestCodebooks, ProjectedCodebooks
 from zoo.registry import alias, register, replace
@@ -55,6 +56,10 @@ class EnCodec(TransformersCodec):
         for module in network.modules():
             if hasattr(module, "padding_total"):
                 count_in_integers(module)
+        for layers in (network.encoder.layers, network.decoder.layers):
+            for index, layer in enumerate(layers):
+                if hasattr(layer, "lstm"):
+                    layers[index] = Recurrent(layer.lstm)
         config = network.config
         self.encoder, self.decoder = network.encoder, network.decoder
         self.quantizer = NearestCodebooks(config.hidden_size, config.codebook_size, network.quantizer.layers)
@@ -87,6 +92,18 @@ def count_in_integers(conv: Any) -> None:
     del conv.padding_total
     conv.padding_total = (kernel - 1) * dilation + 1 - stride
     conv._get_extra_padding_for_conv1d = WholeSteps(stride)
+
+
+class Recurrent(nn.Module):
+    """One of EnCodec's recurrent layers, of the same weights, so that graphs of it can be made."""
+
+    def __init__(self, lstm: nn.LSTM):
+        super().__init__()
+        self.lstm = LSTM(lstm.input_size, lstm.num_layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, width, time]` to the same shape."""
+        return self.lstm(x.mT)[0].mT + x
 
 
 class DAC(TransformersCodec):

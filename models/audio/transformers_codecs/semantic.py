@@ -207,7 +207,7 @@ class SpectrogramEncoder(nn.Module):
     def forward(self, audio: Tensor) -> Tensor:
         """Audio `[B, 1, samples]` of whole frames to `[B, dim, frames]`, of which the shorter branch has the number."""
         with torch.no_grad():
-            features = self.adapter(self.teacher(self.spectrogram(audio)).last_hidden_state.mT)
+            features = self.adapter(last_hidden_state(self.teacher, self.spectrogram(audio)).mT)
         acoustic = self.acoustic(audio)
         frames = min(features.shape[-1], acoustic.shape[-1])
         x = torch.cat([features[..., :frames], acoustic[..., :frames]], dim=1)
@@ -224,6 +224,22 @@ class SpectrogramEncoder(nn.Module):
         bands = (power[..., :-1] @ self.bands.float().T).clamp(min=torch.finfo(torch.float32).eps).log()
         bands = (bands - bands.mean(1, keepdim=True)) / (bands.var(1, keepdim=True) + 1e-7).sqrt()
         return bands[:, : bands.shape[1] // 2 * 2].unflatten(1, (-1, 2)).flatten(2).to(audio.dtype)
+
+
+def last_hidden_state(teacher: Any, spectrogram: Tensor) -> Tensor:
+    """Return what a speech model makes of a spectrogram, `[B, frames, width]`.
+
+    While a graph is exported, attention is computed by single operators: PyTorch's, with a bias, lays its result out in
+    one way when it is traced, in another when it is turned to ONNX, and the view that follows then fails.
+    """
+    if not torch.compiler.is_compiling() or torch.compiler.is_dynamo_compiling():
+        return teacher(spectrogram).last_hidden_state
+    usual = teacher.config._attn_implementation
+    teacher.set_attn_implementation("eager")
+    try:
+        return teacher(spectrogram).last_hidden_state
+    finally:
+        teacher.set_attn_implementation(usual)
 
 
 class XCodec2(TransformersCodec):
