@@ -20,7 +20,9 @@ from zoo.tokenizer import Tokenizer
 
 ENCODER, DECODER, CONFIG = "encoder.onnx", "decoder.onnx", "config.json"
 NEEDED = ("onnx", "onnxscript")
-BATCH, TOKENS = 2, 5  # size of the examples that a tokenizer is traced with
+# Sizes of the examples that a tokenizer is traced with. A graph is right for one size alone where that size, or what a
+# network leaves of it without the first position, was 1.
+BATCH, TOKENS, POSITIONS = 2, 5, 3
 
 
 class End(NamedTuple):
@@ -118,8 +120,8 @@ def example(tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
     size = modality.sizes(spec)[-1]
     signal = modality.example(spec, BATCH, size, torch.Generator().manual_seed(0)).to(tokenizer.device)
     grid = (TOKENS,) if spec.tail_drop else spec.grid(size)
-    _, axes = dynamic_axes(tokenizer)  # which must not be 1, or the graph would have no other size
-    grid = tuple(max(length, 2) if axis in axes else length for axis, length in enumerate(grid, start=2))
+    _, axes = dynamic_axes(tokenizer)
+    grid = tuple(max(length, POSITIONS) if axis in axes else length for axis, length in enumerate(grid, start=2))
     codes = torch.zeros(BATCH, len(spec.default_sizes), *grid, dtype=torch.int64, device=tokenizer.device)
     return signal, codes
 

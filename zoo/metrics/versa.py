@@ -104,7 +104,7 @@ class VersaMean(torchmetrics.Metric):
     def update(self, reconstruction: Tensor, original: Tensor) -> None:
         """Add both, `[B, channels, samples]` in [-1, 1]."""
         pair = [audio.flatten(0, 1)[:, None] for audio in (reconstruction, original)]
-        check_pair(*pair, self.sample_rate)
+        check_pair(pair[0], pair[1], self.sample_rate)
         for clips in zip(*pair, strict=True):
             for side, clip in zip(SIDES, clips, strict=True):
                 samples = clip[0].detach().float().cpu().numpy()
