@@ -101,13 +101,21 @@ class Decoder(nn.Module):
 
 
 def in_parts(
-    network: Callable[[Tensor, Memory | None], Tensor], x: Tensor, steps: int, memory: Memory | None
+    network: Callable[[Tensor, Memory | None], Tensor], x: Tensor, frames: int, memory: Memory | None, step: int = 1
 ) -> Tensor:
-    """Return `network(x, memory)`, computed for `steps` steps of the last axis at a time; in a traced graph at once."""
-    if torch.compiler.is_compiling() or x.shape[-1] <= steps:
+    """Return `network(x, memory)`, computed for at most so many frames at a time; in a traced graph at once.
+
+    The parts are of about the same length: all weights are read for each, even for one of a single frame.
+
+    Args:
+        step: length of a frame in the last axis of `x`.
+    """
+    if torch.compiler.is_compiling() or x.shape[-1] <= frames * step:
         return network(x, memory)
     memory = {} if memory is None else memory
-    return torch.cat([network(part, memory) for part in x.split(steps, dim=-1)], dim=-1)
+    whole = math.ceil(x.shape[-1] / step)
+    length = math.ceil(whole / math.ceil(whole / frames)) * step
+    return torch.cat([network(part, memory) for part in x.split(length, dim=-1)], dim=-1)
 
 
 def encode_in_parts(
@@ -121,8 +129,8 @@ def encode_in_parts(
     """Return the latent of a tokenizer with Mimi's encoder; the arguments are options of `Mimi`."""
     if pad_waveform:
         signal = tokenizer.modality.pad(signal, tokenizer.spec)
-    samples = frames_of_chunk(tokenizer.spec, chunk_seconds) * tokenizer.spec.hop_length
-    return in_parts(partial(tokenizer.encoder, windowed=windowed), signal, samples, memory)
+    frames = frames_of_chunk(tokenizer.spec, chunk_seconds)
+    return in_parts(partial(tokenizer.encoder, windowed=windowed), signal, frames, memory, tokenizer.spec.hop_length)
 
 
 def check_bounded(tokenizer: Tokenizer, windowed: bool) -> None:
@@ -198,7 +206,7 @@ class Mimi(Tokenizer):
     def to_latent(
         self,
         signal: Tensor,
-        chunk_seconds: float = 5.0,
+        chunk_seconds: float = 10.0,
         windowed: bool = True,
         pad_waveform: bool = False,
         memory: Memory | None = None,
@@ -209,7 +217,7 @@ class Mimi(Tokenizer):
         super().check_streams(options)
         check_bounded(self, options.get("windowed", True))
 
-    def from_latent(self, latent: Tensor, chunk_seconds: float = 5.0, memory: Memory | None = None) -> Tensor:
+    def from_latent(self, latent: Tensor, chunk_seconds: float = 10.0, memory: Memory | None = None) -> Tensor:
         return in_parts(self.decoder, latent, frames_of_chunk(self.spec, chunk_seconds), memory)
 
 

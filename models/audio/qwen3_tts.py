@@ -267,7 +267,7 @@ class Qwen3TTSTokenizer(Tokenizer):
     def to_latent(
         self,
         signal: Tensor,
-        chunk_seconds: float = 5.0,
+        chunk_seconds: float = 10.0,
         windowed: bool = False,
         pad_waveform: bool = False,
         memory: Memory | None = None,

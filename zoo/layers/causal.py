@@ -7,12 +7,16 @@ the whole signal, if all parts but the last are a multiple of its stride long.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+
+from zoo.inference import kept
+from zoo.layers.transposed import lengthened, short_kernels
 
 Memory = dict[nn.Module, Any]  # what each layer needs of the parts before; empty before the first one
 FEW = 16  # steps of a stream that are multiplied directly: a convolution would first rearrange all of its weights
@@ -72,8 +76,7 @@ class CausalConv1d(nn.Conv1d):
 class CausalConvTranspose1d(nn.ConvTranspose1d):
     """Transposed convolution of `[B, channels_in, time]` whose steps see no later ones: `time * stride` steps.
 
-    The kernel is at least as long as the stride and at most twice as long. With `depthwise`, each channel has a kernel
-    of its own.
+    With `depthwise`, each channel has a kernel of its own.
     """
 
     def __init__(
@@ -88,29 +91,18 @@ class CausalConvTranspose1d(nn.ConvTranspose1d):
     ):
         groups = channels_in if depthwise else 1
         super().__init__(channels_in, channels_out, kernel_size, stride, groups=groups, bias=bias)
-        self.overlap = kernel_size - stride
         keep_variance(self, channels_in // groups * kernel_size / stride)
 
     def forward(self, x: Tensor, memory: Memory | None = None) -> Tensor:  # type: ignore[override]
-        if memory is not None and x.shape[-1] <= FEW and self.groups == 1:
-            y = self._multiplied(x)
-        else:
-            y = F.conv_transpose1d(x, self.weight, self.bias, self.stride, groups=self.groups)
-        whole = y.shape[-1] - self.overlap
-        if memory is not None and self.overlap:
-            after = y[..., whole:] if self.bias is None else y[..., whole:] - self.bias[:, None]
-            if self in memory:
-                y = torch.cat([y[..., : self.overlap] + memory[self], y[..., self.overlap :]], dim=-1)
-            memory[self] = after.clone()
-        return y[..., :whole]
-
-    def _multiplied(self, x: Tensor) -> Tensor:
         stride = self.stride[0]
-        kernels = torch.matmul(x.mT, self.weight.flatten(1)).unflatten(
-            2, self.weight.shape[1:]
-        )  # [B, time, out, kernel]
-        first = rearrange(kernels[..., :stride], "b t c k -> b c (t k)")
-        second = F.pad(kernels[..., stride:], (0, stride - self.overlap))
-        y = F.pad(first, (0, self.overlap))
-        y[..., stride:] += rearrange(second, "b t c k -> b c (t k)")[..., : y.shape[-1] - stride]
+        kernels = kept(self, partial(short_kernels, stride=stride, groups=self.groups), self.weight)
+        past = kernels.shape[2] - 1
+        few = memory is not None and x.shape[-1] <= FEW and self.groups == 1
+        x = torch.cat([memory[self], x], dim=-1) if memory is not None and self in memory else F.pad(x, (past, 0))
+        if memory is not None:
+            memory[self] = x[..., x.shape[-1] - past :].clone()
+        if not few:
+            return lengthened(x, kernels, self.bias, stride, self.groups)
+        windows = rearrange(x.unfold(-1, past + 1, 1), "b c t k -> b t (c k)")
+        y = rearrange(F.linear(windows, kernels.flatten(1)), "b t (c s) -> b c (t s)", s=stride)
         return y if self.bias is None else y + self.bias[:, None]

@@ -9,12 +9,14 @@ encoder returns little but the sum of its biases, which start at 0.
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.inference import kept
+from zoo.layers.transposed import lengthened, short_kernels
 
 
 class WeightNorm(nn.Module):
@@ -82,7 +84,16 @@ class WeightNormConvTranspose1d(WeightNorm):
         self.stride, self.padding, self.output_padding = stride, padding, output_padding
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv_transpose1d(x, self.weight, self.bias, self.stride, self.padding, self.output_padding)
+        kernels = kept(self, partial(normalised_kernels, self.stride), self.weight_g, self.weight_v)
+        around = kernels.shape[2] - 1
+        y = lengthened(F.pad(x, (around, around)), kernels, self.bias, self.stride)
+        length = (x.shape[-1] - 1) * self.stride + self.weight_v.shape[2] - 2 * self.padding + self.output_padding
+        return y.narrow(-1, self.padding, length)
+
+
+def normalised_kernels(stride: int, norm: Tensor, directions: Tensor) -> Tensor:
+    """Return the kernels of the convolution that stands for a transposed one of these norms and directions."""
+    return short_kernels(normalised(norm, directions), stride)
 
 
 class WeightNormLinear(WeightNorm):
