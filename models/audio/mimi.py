@@ -37,7 +37,7 @@ class ResidualUnit(nn.Module):
         self.conv2 = CausalConv1d(channels // 2, channels, 1)
 
     def forward(self, x: Tensor, memory: Memory | None) -> Tensor:
-        return x + self.conv2(F.elu(self.conv1(F.elu(x), memory)), memory)
+        return x + self.conv2(F.elu(self.conv1(F.elu(x), memory), inplace=True), memory)
 
 
 def transformer(width: int, num_layers: int, num_heads: int, window: int) -> CausalTransformer:
@@ -69,8 +69,8 @@ class Encoder(nn.Module):
     def forward(self, audio: Tensor, memory: Memory | None = None, *, windowed: bool = True) -> Tensor:
         x = self.stem(audio, memory)
         for unit, downsample in zip(self.units, self.downsamples, strict=True):
-            x = downsample(F.elu(unit(x, memory)), memory)
-        x = self.head(F.elu(x), memory)
+            x = downsample(F.elu(unit(x, memory), inplace=True), memory)
+        x = self.head(F.elu(x, inplace=True), memory)
         return self.last_downsample(self.transformer(x.mT, memory, windowed=windowed).mT, memory)
 
 
@@ -96,8 +96,8 @@ class Decoder(nn.Module):
         x = self.transformer(self.first_upsample(latent, memory).mT, memory).mT
         x = self.stem(x, memory)
         for upsample, unit in zip(self.upsamples, self.units, strict=True):
-            x = unit(upsample(F.elu(x), memory), memory)
-        return self.head(F.elu(x), memory)
+            x = unit(upsample(F.elu(x, inplace=True), memory), memory)
+        return self.head(F.elu(x, inplace=True), memory)
 
 
 def in_parts(

@@ -129,6 +129,8 @@ def port(speech) -> MimiModel:
                 rows = 0.8**level * torch.randn(64, 16) * vectors.std(dim=0) + (level == 0) * vectors.mean(dim=0)
                 layer.codebook.cluster_usage.uniform_(0.5, 4)
                 layer.codebook.embed_sum.copy_(rows * layer.codebook.cluster_usage[:, None])
+        for parameter in network.decoder.decoder_seanet.layers[-1].parameters():
+            parameter /= 100  # or the audio would reach 83 instead of 1
     return network
 
 
