@@ -27,6 +27,13 @@ def elu(channels: int) -> nn.Module:
     return nn.ELU()
 
 
+def in_place(activation: nn.Module) -> nn.Module:
+    """Return an activation that leaves its result in the memory of what it is given, if it can."""
+    if isinstance(activation, nn.ELU):
+        activation.inplace = True
+    return activation
+
+
 class PaddedConv(nn.Module):
     """Weight-normalised convolution that reflects its input at both ends and returns `ceil(length / stride)` steps."""
 
@@ -68,11 +75,13 @@ class ResidualUnit(nn.Module):
         self.shortcut = PaddedConv(channels, channels, 1)
         self.act1 = activation(channels)
         self.conv1 = PaddedConv(channels, channels // 2, 3)
-        self.act2 = activation(channels // 2)
+        self.act2 = in_place(activation(channels // 2))
         self.conv2 = PaddedConv(channels // 2, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.shortcut(x) + self.conv2(self.act2(self.conv1(self.act1(x))))
+        h = self.conv2(self.act2(self.conv1(self.act1(x))))
+        h += self.shortcut(x)
+        return h
 
 
 class Encoder(nn.Module):
@@ -103,7 +112,7 @@ class Encoder(nn.Module):
         self.downsamples = nn.ModuleList()
         for stride in strides:
             self.units.append(ResidualUnit(width, activation))
-            self.acts.append(activation(width))
+            self.acts.append(in_place(activation(width)))
             self.downsamples.append(PaddedConv(width, 2 * width, 2 * stride, stride))
             width *= 2
         self.lstm = LSTM(width, num_layers=2, bidirectional=bidirectional)

@@ -11,7 +11,7 @@ from zoo.tracing import values_are_readable
 TRACED_ROWS = 16384  # codebook rows of a tile in a traced graph
 
 
-def nearest_code(z: Tensor, codebook: Tensor, *, chunk: int | None = None) -> Tensor:
+def nearest_code(z: Tensor, codebook: Tensor, *, norms: Tensor | None = None, chunk: int | None = None) -> Tensor:
     """Return the index of the nearest codebook row (Euclidean) for every vector; the first one on a tie.
 
     Distances are |e|² - 2 z·e in float32: |z|² does not change the order. They exist for one tile of
@@ -23,13 +23,22 @@ def nearest_code(z: Tensor, codebook: Tensor, *, chunk: int | None = None) -> Te
     Args:
         z: floating `[..., dim]`.
         codebook: floating `[codebook_size, dim]`.
+        norms: `squared_norms(codebook)`, where the caller has them; None: they are computed.
         chunk: side of a tile (wider where there are fewer vectors); None: 1024 on a CPU (4 MiB), 4096
             elsewhere (64 MiB).
 
     Returns:
         int64 `[...]`.
     """
-    return search(z, codebook, None, chunk)
+    return search(z, codebook, squared_norms(codebook) if norms is None else norms, chunk)
+
+
+@torch.no_grad()
+def squared_norms(codebook: Tensor) -> Tensor:
+    """Return the squared norm of each row of `[codebook_size, dim]`, float32, without a copy of the codebook."""
+    if not values_are_readable(codebook):
+        return codebook.float().square().sum(dim=1)
+    return torch.cat([rows.float().square().sum(dim=1) for rows in codebook.split(1024)])
 
 
 def most_similar_code(z: Tensor, rows: Tensor, bias: Tensor | None = None, *, chunk: int | None = None) -> Tensor:
@@ -48,24 +57,18 @@ def most_similar_code(z: Tensor, rows: Tensor, bias: Tensor | None = None, *, ch
     return search(z, rows, offsets, chunk)
 
 
-def search(z: Tensor, codebook: Tensor, offsets: Tensor | None, chunk: int | None) -> Tensor:
-    """Return the index of the row of least `offset - 2 z·row`; offsets None: the squared norms of the rows."""
+def search(z: Tensor, codebook: Tensor, offsets: Tensor, chunk: int | None) -> Tensor:
+    """Return the index of the row of least `offset - 2 z·row`."""
     if chunk is None:
         chunk = 1024 if z.device.type == "cpu" else 4096
     with without_autocast(z), torch.no_grad():
         vectors, codebook = z.reshape(-1, z.shape[-1]).float(), codebook.float()
         if not values_are_readable(vectors):
-            if offsets is None:
-                offsets = codebook.square().sum(dim=1)
             tiles = list(zip(codebook.split(TRACED_ROWS), offsets.split(TRACED_ROWS), strict=True))
             return nearest_in_tiles(vectors, tiles).reshape(z.shape[:-1])
         width = max(chunk, chunk**2 // max(len(vectors), 1))
         # Results go to memory allocated beforehand. Otherwise they would take gaps that tiles leave, and the next tile
         # would not fit there.
-        if offsets is None:
-            offsets = codebook.new_empty(len(codebook))
-            for rows, target in zip(codebook.split(chunk), offsets.split(chunk), strict=True):
-                torch.sum(rows.square(), dim=1, out=target)
         buffer = vectors.new_empty(min(chunk, len(vectors)) * min(width, len(codebook)))
         tiles = list(zip(codebook.split(width), offsets.split(width), strict=True))
         codes = torch.cat([nearest_in_tiles(some, tiles, buffer) for some in vectors.split(chunk)])

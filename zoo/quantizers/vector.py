@@ -9,8 +9,9 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional
 
 from zoo.errors import InputError
+from zoo.inference import kept
 from zoo.quantizers.base import Quantizer, QuantizerOutput, straight_through, without_autocast
-from zoo.quantizers.nearest import nearest_code
+from zoo.quantizers.nearest import nearest_code, squared_norms
 
 
 class VectorQuantizer(Quantizer):
@@ -102,7 +103,8 @@ class VectorQuantizer(Quantizer):
     @torch.no_grad()
     def encode(self, z: Tensor) -> Tensor:
         """Latents `[..., dim]` to codes int64 `[..., 1]`."""
-        return nearest_code(self.normalise(self.check_latent(z)), self.rows())[..., None]
+        norms = kept(self, lambda codebook: squared_norms(self.normalise(codebook.float())), self.codebook)
+        return nearest_code(self.normalise(self.check_latent(z)), self.rows(), norms=norms)[..., None]
 
     def codes_to_latent(self, codes: Tensor) -> Tensor:
         """Codes int64 `[..., 1]` to codebook rows `[..., dim]` in the codebook's dtype."""
