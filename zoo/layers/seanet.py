@@ -143,7 +143,10 @@ class Encoder(nn.Module):
         # A memory that runs both ways is added to its input twice, side by side.
         ways = 2 if self.lstm.bidirectional else 1
         memory = self.lstm.in_parts([part.mT for part in parts])
-        return torch.cat([x.repeat(1, ways, 1) + said.mT for x, said in zip(parts, memory, strict=True)], dim=-1)
+        sums = []
+        while parts:  # each part's memory is free once it is used
+            sums.append(parts.pop(0).repeat(1, ways, 1) + memory.pop(0).mT)
+        return torch.cat(sums, dim=-1)
 
     def downsample(self, audio: Tensor) -> Tensor:
         x = self.stem(audio)
