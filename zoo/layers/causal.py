@@ -106,7 +106,7 @@ class CausalConvTranspose1d(nn.ConvTranspose1d):
         if memory is not None:
             memory[self] = x[..., x.shape[-1] - past :].clone()
         if not few:
-            return lengthened(x, kernels, self.bias, stride, self.groups)
+            return lengthened(x, kernels, self.bias, stride, groups=self.groups)
         windows = rearrange(x.unfold(-1, past + 1, 1), "b c t k -> b t (c k)")
         y = rearrange(F.linear(windows, kernels.flatten(1)), "b t (c s) -> b c (t s)", s=stride)
         return y if self.bias is None else y + self.bias[:, None]

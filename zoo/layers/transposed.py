@@ -22,15 +22,20 @@ def short_kernels(weight: Tensor, stride: int, groups: int = 1) -> Tensor:
     return rearrange(weight, "(g i) o (p s) -> (g o s) i p", g=groups, s=stride).flip(2)
 
 
-def lengthened(x: Tensor, kernels: Tensor, bias: Tensor | None, stride: int, groups: int = 1) -> Tensor:
-    """Return the convolution of `[B, channels_in, time]` as `[B, channels_out, (time - taps + 1) * stride]`.
+def lengthened(
+    x: Tensor, kernels: Tensor, bias: Tensor | None, stride: int, *, padding: int = 0, groups: int = 1
+) -> Tensor:
+    """Return the convolution of `[B, channels_in, time]`, laid out in time: `[B, channels_out, steps * stride]`.
 
-    With `taps - 1` zeros at both ends of `x`, it is the transposed convolution without padding, and after it zeros for
-    the steps by which `kernel_size` lacks to a multiple of the stride.
+    The convolution has `steps = time + 2 * padding - taps + 1`. With a padding of `taps - 1` the result is the transposed
+    convolution without padding, and after it the bias alone for the steps by which `kernel_size` lacks to a multiple of
+    the stride.
 
     Args:
         kernels: as `short_kernels` returns them.
         bias: `[channels_out]`.
+        padding: number of zeros at both ends of `x`.
     """
-    y = F.conv1d(x, kernels, None if bias is None else bias.repeat_interleave(stride), groups=groups)
+    bias = None if bias is None else bias.repeat_interleave(stride)
+    y = F.conv1d(x, kernels, bias, padding=padding, groups=groups)
     return rearrange(y, "b (c s) t -> b c (t s)", s=stride)

@@ -85,8 +85,7 @@ class WeightNormConvTranspose1d(WeightNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         kernels = kept(self, partial(normalised_kernels, self.stride), self.weight_g, self.weight_v)
-        around = kernels.shape[2] - 1
-        y = lengthened(F.pad(x, (around, around)), kernels, self.bias, self.stride)
+        y = lengthened(x, kernels, self.bias, self.stride, padding=kernels.shape[2] - 1)
         length = (x.shape[-1] - 1) * self.stride + self.weight_v.shape[2] - 2 * self.padding + self.output_padding
         return y.narrow(-1, self.padding, length)
 
