@@ -27,9 +27,9 @@ def lengthened(
 ) -> Tensor:
     """Return the convolution of `[B, channels_in, time]`, laid out in time: `[B, channels_out, steps * stride]`.
 
-    The convolution has `steps = time + 2 * padding - taps + 1`. With a padding of `taps - 1` the result is the transposed
-    convolution without padding, and after it the bias alone for the steps by which `kernel_size` lacks to a multiple of
-    the stride.
+    The convolution has `steps = time + 2 * padding - taps + 1`. With a padding of `taps - 1` the result is the
+    transposed convolution without padding, and after it the bias alone for the steps by which `kernel_size` lacks to a
+    multiple of the stride.
 
     Args:
         kernels: as `short_kernels` returns them.
