@@ -45,12 +45,12 @@ class LSTM(nn.RNNBase):
         if not self.bidirectional:
             return list(self._one_way(parts, self.all_weights))
         weights = self.all_weights  # of each layer forwards and backwards, in turn
+        parts = list(parts)
         for forwards, backwards in zip(weights[::2], weights[1::2], strict=True):
-            there = self._one_way(parts, [forwards])
-            back = self._one_way([part.flip(1) for part in reversed(parts)], [backwards])
-            both = zip(there, reversed(list(back)), strict=True)
-            parts = [torch.cat([one, other.flip(1)], dim=-1) for one, other in both]
-        return list(parts)
+            back = list(self._one_way((part.flip(1) for part in reversed(parts)), [backwards]))
+            there = self._one_way(drained(parts), [forwards])
+            parts = [torch.cat([one, back.pop().flip(1)], dim=-1) for one in there]
+        return parts
 
     def _one_way(self, parts: Iterable[Tensor], layers: Sequence[Sequence[Tensor]]) -> Iterator[Tensor]:
         weights, state = [weight for layer in layers for weight in layer], None
@@ -69,6 +69,12 @@ class LSTM(nn.RNNBase):
         )
         out, hidden, cell = run(x, state, weights, True, layers, 0.0, self.training, bidirectional, True)
         return out, (hidden, cell)
+
+
+def drained(parts: list[Tensor]) -> Iterator[Tensor]:
+    """Yield the tensors of a list, which lets go of each before the next one."""
+    while parts:
+        yield parts.pop(0)
 
 
 @torch.library.custom_op("zoo::lstm", mutates_args=())

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers.lstm import LSTM
+from zoo.layers.lstm import LSTM, drained
 from zoo.layers.overlap import overlapping
 from zoo.layers.weight_norm import WeightNormConv1d, WeightNormConvTranspose1d
 from zoo.tracing import larger
@@ -143,10 +143,8 @@ class Encoder(nn.Module):
         # A memory that runs both ways is added to its input twice, side by side.
         ways = 2 if self.lstm.bidirectional else 1
         memory = self.lstm.in_parts([part.mT for part in parts])
-        sums = []
-        while parts:  # each part's memory is free once it is used
-            sums.append(parts.pop(0).repeat(1, ways, 1) + memory.pop(0).mT)
-        return torch.cat(sums, dim=-1)
+        pairs = zip(drained(parts), drained(memory), strict=True)
+        return torch.cat([x.repeat(1, ways, 1) + said.mT for x, said in pairs], dim=-1)
 
     def downsample(self, audio: Tensor) -> Tensor:
         x = self.stem(audio)
