@@ -146,9 +146,9 @@ def test_stages_inside_the_published_network_are_the_authors(golden):
     published = synthetic_checkpoint(json.loads((GOLDEN / "manifest.json").read_text()))
     assign(tokenizer, CHECKPOINT.convert(published, tokenizer.state_dict(), "synthetic"))
     encoder, decoder = tokenizer.eval().encoder, tokenizer.decoder
-    last = len(encoder.levels) - 1
-    stages = {"enc_conv_in": encoder.stem, "enc_attn": encoder.attentions[0], "enc_mid": encoder.mid}
-    stages |= {f"enc_down{i}": encoder.levels[i] for i in range(last)} | {f"enc_down{last}": encoder.attentions[1]}
+    trunk = encoder.trunk
+    stages = {"enc_conv_in": trunk.stem, "enc_attn": trunk.levels[-1].attentions[0], "enc_mid": trunk.mid}
+    stages |= {f"enc_down{i}": level for i, level in enumerate(trunk.levels)}
     stages |= {"dec_conv_in": decoder.stem, "dec_mid": decoder.mid}
     stages |= {f"dec_up{i}": level for i, level in enumerate(decoder.levels)}
     outputs: dict[str, torch.Tensor] = {}
