@@ -148,9 +148,9 @@ def test_stages_inside_the_published_network_are_the_authors(golden):
     encoder, decoder = tokenizer.eval().encoder, tokenizer.decoder
     trunk = encoder.trunk
     stages = {"enc_conv_in": trunk.stem, "enc_attn": trunk.levels[-1].attentions[0], "enc_mid": trunk.mid}
-    stages |= {f"enc_down{i}": level for i, level in enumerate(trunk.levels)}
+    stages |= {f"enc_down{i}": level.attentions[-1] for i, level in enumerate(trunk.levels)}
     stages |= {"dec_conv_in": decoder.stem, "dec_mid": decoder.mid}
-    stages |= {f"dec_up{i}": level for i, level in enumerate(decoder.levels)}
+    stages |= {f"dec_up{i}": level.attentions[-1] for i, level in enumerate(decoder.levels[::-1])}
     outputs: dict[str, torch.Tensor] = {}
     for name, module in stages.items():
         module.register_forward_hook(lambda module, inputs, output, name=name: outputs.__setitem__(name, output))
