@@ -193,7 +193,7 @@ class Decoder(nn.Module):
         hop, frames = math.prod(self.strides), latent.shape[-1]
         parts = [chunk.trim(self.stem(chunk.of(latent))) for chunk in overlapping(frames, chunk_frames, EDGE)]
         memory = self.lstm.in_parts([part.mT for part in parts])
-        x = torch.cat([part + said.mT for part, said in zip(parts, memory, strict=True)], dim=-1)
+        x = torch.cat([part + said.mT for part, said in zip(drained(parts), drained(memory), strict=True)], dim=-1)
         chunks = overlapping(frames, chunk_frames, self.context)
         return torch.cat([chunk.trim(self.upsample(chunk.of(x)), hop) for chunk in chunks], dim=-1)
 
