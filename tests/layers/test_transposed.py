@@ -39,6 +39,15 @@ def test_a_causal_one_is_pytorchs_without_its_end_and_the_same_in_parts(kernel_s
     torch.testing.assert_close(torch.cat(parts, dim=-1), whole, atol=1e-12, rtol=0)
 
 
+def test_the_weight_is_that_of_the_transposed_convolution_also_after_it_has_run():
+    conv = WeightNormConvTranspose1d(6, 4, 4, 2).double().eval()
+    with torch.no_grad():
+        before = conv.weight
+        conv(audio())
+        assert torch.equal(conv.weight, before)
+        torch.testing.assert_close(conv(audio()), F.conv_transpose1d(audio(), before, conv.bias, 2), atol=1e-12, rtol=0)
+
+
 def test_weights_that_change_are_seen_and_get_gradients():
     conv = CausalConvTranspose1d(6, 6, 4, 2).double().eval()
     with torch.no_grad():

@@ -83,6 +83,11 @@ class WeightNormConvTranspose1d(WeightNorm):
         self.bias = nn.Parameter(torch.zeros(channels_out))
         self.stride, self.padding, self.output_padding = stride, padding, output_padding
 
+    @property
+    def weight(self) -> Tensor:
+        """As of the other modules, but computed each time: what is kept here are the kernels made of it."""
+        return normalised(self.weight_g, self.weight_v)
+
     def forward(self, x: Tensor) -> Tensor:
         kernels = kept(self, partial(normalised_kernels, self.stride), self.weight_g, self.weight_v)
         y = lengthened(x, kernels, self.bias, self.stride, padding=kernels.shape[2] - 1)

@@ -14,25 +14,34 @@ if TYPE_CHECKING:
     from zoo.metrics.base import PerItem
 
 
-class MeanOfItems(torchmetrics.Metric):
-    """Mean of a figure over all items; items whose figure is not finite are left out, NaN if all are."""
+class Mean(torchmetrics.Metric):
+    """Mean of figures; those that are not finite are left out, NaN if all are."""
 
     full_state_update = False
     total: Tensor
     count: Tensor
 
-    def __init__(self, per_item: PerItem, spec: TokenizerSpec, **options: Any):
+    def __init__(self, **options: Any):
         # Not cached: `merge_state` leaves a cached result as it is.
         super().__init__(compute_with_cache=False, **options)
-        self.per_item, self.spec = per_item, spec
         self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, reconstruction: Tensor, original: Tensor) -> None:
-        values = self.per_item(reconstruction, original, self.spec).double()
-        finite = values[values.isfinite()]
+    def add(self, figures: Tensor) -> None:
+        finite = figures.double()[figures.isfinite()]
         self.total += finite.sum()
         self.count += finite.numel()
 
     def compute(self) -> Tensor:
         return self.total / self.count
+
+
+class MeanOfItems(Mean):
+    """Mean of a figure over all items."""
+
+    def __init__(self, per_item: PerItem, spec: TokenizerSpec, **options: Any):
+        super().__init__(**options)
+        self.per_item, self.spec = per_item, spec
+
+    def update(self, reconstruction: Tensor, original: Tensor) -> None:
+        self.add(self.per_item(reconstruction, original, self.spec))

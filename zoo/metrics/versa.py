@@ -24,6 +24,7 @@ from torch import Tensor
 from zoo.errors import InputError, WeightsUnavailableError, ZooError
 from zoo.metrics.base import Metric
 from zoo.metrics.speech import check_pair
+from zoo.metrics.streaming import Mean
 from zoo.spec import TokenizerSpec
 
 COMMAND = "versa-score"
@@ -79,7 +80,7 @@ def versa_missing() -> str | None:
     return None
 
 
-class VersaMean(torchmetrics.Metric):
+class VersaMean(Mean):
     """Mean of one score of VERSA. Files wait in a temporary folder until a figure is asked for.
 
     Args:
@@ -88,18 +89,11 @@ class VersaMean(torchmetrics.Metric):
         spec: the tokenizer's; its sample rate is the files'.
     """
 
-    full_state_update = False
-    total: Tensor
-    count: Tensor
-
     def __init__(self, score: str, config: Sequence[Mapping[str, Any]], spec: TokenizerSpec, **options: Any):
-        # Not cached: `merge_state` leaves a cached result as it is.
-        super().__init__(compute_with_cache=False, **options)
+        super().__init__(**options)
         assert spec.sample_rate is not None, "audio has a sample rate"
         self.score, self.config, self.sample_rate = score, config, spec.sample_rate
         self.folder, self.waiting = tempfile.TemporaryDirectory(prefix="zoo-versa-"), 0
-        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, reconstruction: Tensor, original: Tensor) -> None:
         """Add both, `[B, channels, samples]` in [-1, 1]."""
@@ -120,7 +114,7 @@ class VersaMean(torchmetrics.Metric):
     def compute(self) -> Tensor:
         """Return the mean, a float64 scalar; NaN if VERSA scored no file."""
         self.measure()
-        return self.total / self.count
+        return super().compute()
 
     def measure(self) -> None:
         """Run VERSA on the files that wait.
@@ -149,9 +143,7 @@ class VersaMean(torchmetrics.Metric):
         lines = (folder / "scores").read_text(encoding="utf-8").splitlines()
         if lines and not any(f"{mark}{self.score}{mark}" in line for line in lines for mark in "'\""):
             raise ZooError(f"{COMMAND} gave no score {self.score!r} for this configuration; it gave {lines[0]}")
-        values = [value for line in lines if math.isfinite(value := score_of(line, self.score))]
-        self.total += sum(values)
-        self.count += len(values)
+        self.add(torch.tensor([score_of(line, self.score) for line in lines], dtype=torch.float64))
         for number in range(self.waiting):
             for side in SIDES:
                 self._file(side, number).unlink()

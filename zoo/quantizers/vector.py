@@ -103,8 +103,9 @@ class VectorQuantizer(Quantizer):
     @torch.no_grad()
     def encode(self, z: Tensor) -> Tensor:
         """Latents `[..., dim]` to codes int64 `[..., 1]`."""
-        norms = kept(self, lambda codebook: squared_norms(self.normalise(codebook.float())), self.codebook)
-        return nearest_code(self.normalise(self.check_latent(z)), self.rows(), norms=norms)[..., None]
+        rows = self.rows()
+        norms = kept(self, lambda codebook: squared_norms(rows), self.codebook)
+        return nearest_code(self.normalise(self.check_latent(z)), rows, norms=norms)[..., None]
 
     def codes_to_latent(self, codes: Tensor) -> Tensor:
         """Codes int64 `[..., 1]` to codebook rows `[..., dim]` in the codebook's dtype."""

@@ -95,7 +95,7 @@ def count_in_integers(conv: Any) -> None:
 
 
 class Recurrent(nn.Module):
-    """One of EnCodec's recurrent layers, of the same weights, so that graphs of it can be made."""
+    """One of EnCodec's recurrent layers, whose weights have the same names, so that graphs of it can be made."""
 
     def __init__(self, lstm: nn.LSTM):
         super().__init__()
