@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from zoo.checkpoints import KeyMap
 from zoo.layers.dac import DILATIONS, DecoderStage, EncoderStage
-from zoo.layers.lstm import LSTM
+from zoo.layers.lstm import LSTM, remember
 from zoo.layers.overlap import frames_of_chunk, overlapping
 from zoo.layers.snake import AntiAliasedSnake
 from zoo.layers.weight_norm import WeightNormConv1d
@@ -62,7 +62,8 @@ class Encoder(nn.Module):
         hop = math.prod(self.strides)
         halo, frames = math.ceil(self.context / hop), audio.shape[-1] // hop
         chunks = overlapping(frames, chunk_frames, halo)
-        x = remember(self.lstm, [chunk.trim(self.blocks(self.stem(chunk.of(audio, hop)))) for chunk in chunks])
+        x = torch.cat([chunk.trim(self.blocks(self.stem(chunk.of(audio, hop)))) for chunk in chunks], dim=-1)
+        x = remember(self.lstm, x, chunk_frames)
         chunks = overlapping(frames, chunk_frames, ACT + 1)
         return torch.cat([chunk.trim(self.head(self.act_out(chunk.of(x)))) for chunk in chunks], dim=-1)
 
@@ -95,18 +96,13 @@ class Decoder(nn.Module):
     def forward(self, latent: Tensor, chunk_frames: int) -> Tensor:
         hop, frames = math.prod(self.strides), latent.shape[-1]
         chunks = overlapping(frames, chunk_frames, EDGE)
-        x = remember(self.lstm, [chunk.trim(self.stem(chunk.of(latent))) for chunk in chunks])
+        x = torch.cat([chunk.trim(self.stem(chunk.of(latent))) for chunk in chunks], dim=-1)
+        x = remember(self.lstm, x, chunk_frames)
         chunks = overlapping(frames, chunk_frames, self.context)
         return torch.cat([chunk.trim(self.upsample(chunk.of(x)), hop) for chunk in chunks], dim=-1)
 
     def upsample(self, x: Tensor) -> Tensor:
         return self.head(self.act_out(self.blocks(x))).tanh()
-
-
-def remember(lstm: LSTM, parts: list[Tensor]) -> Tensor:
-    """Return parts `[B, channels, steps]` as one, each step added to what an LSTM says there."""
-    memory = lstm.in_parts([part.mT for part in parts])
-    return torch.cat([part + said.mT for part, said in zip(parts, memory, strict=True)], dim=-1)
 
 
 class BigCodec(Tokenizer):

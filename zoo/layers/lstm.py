@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -34,29 +34,33 @@ class LSTM(nn.RNNBase):
         """
         return self._run(x, state, [weight for layer in self.all_weights for weight in layer], self.bidirectional)
 
-    def in_parts(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        """Return the last layer's output at each step of a long signal, part by part, which needs less memory.
+    def in_parts(self, x: Tensor, steps: int) -> Tensor:
+        """Return the last layer's output at each step of a long signal, of which little is computed at once.
 
         Args:
-            parts: `[B, time, width]`, one after the other.
+            x: `[B, time, width]`.
+            steps: how many steps are computed at once; the result does not depend on it.
         """
-        if len(parts) == 1:  # always so in a traced graph
-            return [self(parts[0])[0]]
+        if torch.compiler.is_compiling() or x.shape[1] <= steps:
+            return self(x)[0]
         if not self.bidirectional:
-            return list(self._one_way(parts, self.all_weights))
+            return self._in_parts(x, steps, [[weight for layer in self.all_weights for weight in layer]])
         weights = self.all_weights  # of each layer forwards and backwards, in turn
-        parts = list(parts)
         for forwards, backwards in zip(weights[::2], weights[1::2], strict=True):
-            back = list(self._one_way((part.flip(1) for part in reversed(parts)), [backwards]))
-            there = self._one_way(drained(parts), [forwards])
-            parts = [torch.cat([one, back.pop().flip(1)], dim=-1) for one in there]
-        return parts
+            x = self._in_parts(x, steps, [forwards, backwards])
+        return x
 
-    def _one_way(self, parts: Iterable[Tensor], layers: Sequence[Sequence[Tensor]]) -> Iterator[Tensor]:
-        weights, state = [weight for layer in layers for weight in layer], None
-        for part in parts:
-            out, state = self._run(part, state, weights, False)
-            yield out
+    def _in_parts(self, x: Tensor, steps: int, ways: Sequence[list[Tensor]]) -> Tensor:
+        # Into one tensor: thousands of small ones leave holes in the memory between them.
+        width, starts = self.hidden_size, range(0, x.shape[1], steps)
+        out = x.new_empty(*x.shape[:2], len(ways) * width)
+        for way, weights in enumerate(ways):
+            state = None
+            for start in reversed(starts) if way else starts:
+                part = x[:, start : start + steps]
+                said, state = self._run(part.flip(1) if way else part, state, weights, False)
+                out[:, start : start + steps, way * width : (way + 1) * width] = said.flip(1) if way else said
+        return out
 
     def _run(self, x: Tensor, state: State | None, weights: list[Tensor], bidirectional: bool) -> tuple[Tensor, State]:
         """Run layers of four tensors each over `x`."""
@@ -71,10 +75,13 @@ class LSTM(nn.RNNBase):
         return out, (hidden, cell)
 
 
-def drained(parts: list[Tensor]) -> Iterator[Tensor]:
-    """Yield the tensors of a list, which lets go of each before the next one."""
-    while parts:
-        yield parts.pop(0)
+def remember(lstm: LSTM, x: Tensor, steps: int) -> Tensor:
+    """Return `[B, channels, time]` with what an LSTM says at each step added to it, `steps` of them computed at once.
+
+    To an LSTM that runs both ways it is added twice, side by side: the result has twice as many channels.
+    """
+    memory = lstm.in_parts(x.mT, steps).mT.unflatten(1, (2 if lstm.bidirectional else 1, -1))
+    return (x[:, None] + memory).flatten(1, 2)
 
 
 @torch.library.custom_op("zoo::lstm", mutates_args=())

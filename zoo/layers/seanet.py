@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers.lstm import LSTM, drained
+from zoo.layers.lstm import LSTM, remember
 from zoo.layers.overlap import overlapping
 from zoo.layers.weight_norm import WeightNormConv1d, WeightNormConvTranspose1d
 from zoo.tracing import larger
@@ -135,16 +135,10 @@ class Encoder(nn.Module):
         halo = math.ceil(self.context / hop)
         frames = (audio.shape[-1] + hop - 1) // hop
         chunks = overlapping(frames, chunk_frames, halo)
-        x = self.remember([chunk.trim(self.downsample(chunk.of(audio, hop))) for chunk in chunks])
+        x = torch.cat([chunk.trim(self.downsample(chunk.of(audio, hop))) for chunk in chunks], dim=-1)
+        x = remember(self.lstm, x, chunk_frames)
         chunks = overlapping(frames, chunk_frames, EDGE)
         return torch.cat([chunk.trim(self.head(self.act_out(chunk.of(x)))) for chunk in chunks], dim=-1)
-
-    def remember(self, parts: list[Tensor]) -> Tensor:
-        # A memory that runs both ways is added to its input twice, side by side.
-        ways = 2 if self.lstm.bidirectional else 1
-        memory = self.lstm.in_parts([part.mT for part in parts])
-        pairs = zip(drained(parts), drained(memory), strict=True)
-        return torch.cat([x.repeat(1, ways, 1) + said.mT for x, said in pairs], dim=-1)
 
     def downsample(self, audio: Tensor) -> Tensor:
         x = self.stem(audio)
@@ -191,9 +185,9 @@ class Decoder(nn.Module):
     def forward(self, latent: Tensor, chunk_frames: int) -> Tensor:
         """Decode a latent, `chunk_frames` at a time where there are more."""
         hop, frames = math.prod(self.strides), latent.shape[-1]
-        parts = [chunk.trim(self.stem(chunk.of(latent))) for chunk in overlapping(frames, chunk_frames, EDGE)]
-        memory = self.lstm.in_parts([part.mT for part in parts])
-        x = torch.cat([part + said.mT for part, said in zip(drained(parts), drained(memory), strict=True)], dim=-1)
+        chunks = overlapping(frames, chunk_frames, EDGE)
+        x = torch.cat([chunk.trim(self.stem(chunk.of(latent))) for chunk in chunks], dim=-1)
+        x = remember(self.lstm, x, chunk_frames)
         chunks = overlapping(frames, chunk_frames, self.context)
         return torch.cat([chunk.trim(self.upsample(chunk.of(x)), hop) for chunk in chunks], dim=-1)
 
