@@ -6,8 +6,8 @@ loop: items a second of one worker that reads, encodes and writes Parquet, relat
 tensors which are in memory already, with the same network. Both take turns; the ratio is the median over rounds, by the
 clock and by processor time. By the clock, reading can hide behind the network; by processor time it cannot, so that
 this ratio says what reading and writing cost. The aim is 0.9 by the clock.
-workers: items a second of two workers relative to one, each with one thread and no thread that reads ahead. The aim is
-1.8 on two free cores.
+workers: items a second of two workers relative to one, each with one thread and no thread that reads ahead, and beside
+it what the machine allows: the plain loop in two processes at once relative to one. The aim is 1.8 on two free cores.
 ray: the same of two actors of Ray Data relative to two processes. The aim is 0.9.
 In all of these, ours counts from the first finished shard to the last, so that no start does.
 memory: peak of a process that tokenizes 1,000 and 10,000 small images.
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import shutil
 import subprocess
 import sys
@@ -123,6 +124,42 @@ def against(name: str, rounds: int, ours: dict[str, Any], other: dict[str, Any])
     return {"options": [ours, other], "rates": [median(rates["ours"]), median(rates["other"])], "ratio": ratio}
 
 
+def plain_process(name: str, folder: Path, start: Any, rates: Any) -> None:
+    """Put the rate of the plain loop over a folder, begun when all other processes are ready, into a queue."""
+    torch.set_num_threads(1)
+    zoo.keep_freed_memory()
+    tokenizer = zoo.load(name)
+    batches = batches_of(tokenizer, media_files(folder, CASES[name][1]))
+    plain_rates(tokenizer, batches[:1])
+    start.wait()
+    rates.put(plain_rates(tokenizer, batches)[0])
+
+
+def ceiling(name: str, rounds: int) -> float:
+    """Items a second of two plain loops at once relative to one alone: the median over rounds."""
+    context = multiprocessing.get_context("spawn")
+    ratios = []
+    with tempfile.TemporaryDirectory() as place:
+        folder = copies(Path(place) / "in", name, CASES[name][2])
+        for _ in range(rounds):
+            totals = []
+            for count in (1, 2):
+                start, rates = context.Barrier(count), context.Queue()
+                arguments = (name, folder, start, rates)
+                processes = [context.Process(target=plain_process, args=arguments) for _ in range(count)]
+                for process in processes:
+                    process.start()
+                totals.append(sum(rates.get() for _ in processes))
+                for process in processes:
+                    process.join()
+            ratios.append(totals[1] / totals[0])
+    return median(ratios)
+
+
+def workers(name: str, rounds: int) -> dict[str, Any]:
+    return {**against(name, rounds, {"workers": 2}, {"workers": 1}), "two_plain_loops": ceiling(name, rounds)}
+
+
 MEMORY = """
 import resource, sys
 from zoo import corpus
@@ -158,10 +195,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     zoo.keep_freed_memory()  # of the plain loop as of the workers, which do so themselves
-    one, two = {"workers": 1}, {"workers": 2}
+    two = {"workers": 2}
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "loop": lambda: {name: loop(name, arguments.rounds) for name in CASES},
-        "workers": lambda: {name: against(name, arguments.rounds, two, one) for name in CASES},
+        "workers": lambda: {name: workers(name, arguments.rounds) for name in CASES},
         "ray": lambda: {name: against(name, arguments.rounds, {**two, "engine": "ray"}, two) for name in CASES},
         "memory": memory,
     }

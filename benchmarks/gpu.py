@@ -28,6 +28,7 @@ from throughput import noise  # beside this file
 
 import zoo
 from zoo import parity
+from zoo.inference import compile_networks
 from zoo.quantizers import FSQ, VectorQuantizer
 from zoo.tokenizer import Tokenizer
 
@@ -100,8 +101,7 @@ def one_way(device: Device, tokenizer: Tokenizer, way: str) -> Iterator[Record]:
     if way == "channels last":
         tokenizer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     elif way == "compiled":
-        tokenizer.encoder.compile()
-        tokenizer.decoder.compile()
+        compile_networks(tokenizer)
     for batch in BATCHES[:2] if way == "compiled" else BATCHES:
         x = one.repeat(batch, *[1] * (one.ndim - 1))
         try:

@@ -1,6 +1,7 @@
 """A network prepared for inference: the same codes and signals, and the same network to train, save and copy."""
 
 import copy
+import functools
 import pickle
 
 import pytest
@@ -49,6 +50,44 @@ def test_a_copy_of_a_prepared_network_has_its_codes(copied, image):
     _, prepared = networks()
     codes = prepared.encode(image)
     assert torch.equal(copied(prepared).encode(image), codes)
+
+
+@pytest.fixture
+def graphs(monkeypatch):
+    """The graphs that `torch.compile` captures; they run as they are, without a compiler."""
+    captured = []
+
+    def backend(graph, inputs):
+        captured.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    return captured
+
+
+@pytest.mark.parametrize("name", ["llamagen-vq-16", "speechtokenizer-hubert-avg"])
+def test_a_tokenizer_loaded_with_compile_has_the_codes_and_the_signal_of_the_plain_one(name, tmp_path, graphs):
+    plain = zoo.create(name, small=True).eval()
+    plain.save_pretrained(tmp_path)
+    compiled = zoo.load(tmp_path, compile=True)
+    assert not graphs
+    for side in (32, 48, 32, 64):
+        size = (side, side + 16) if plain.spec.modality == "image" else (side * 100,)
+        x = plain.modality.example(plain.spec, 2, size, torch.Generator().manual_seed(side))
+        codes = plain.encode(x)
+        assert torch.equal(compiled.encode(x), codes)
+        torch.testing.assert_close(compiled.decode(codes), plain.decode(codes), atol=1e-5, rtol=0)
+    assert 2 <= len(graphs) <= 6  # of two networks, at most one each a size
+
+
+def test_a_copy_of_a_compiled_tokenizer_is_not_compiled(tmp_path, image, graphs):
+    zoo.create(NAME, small=True).save_pretrained(tmp_path)
+    compiled = zoo.load(tmp_path, compile=True)
+    codes = pickle.loads(pickle.dumps(compiled)).encode(image)
+    assert not graphs
+    assert torch.equal(compiled.encode(image), codes)
+    assert graphs
 
 
 def test_a_prepared_network_is_trained_as_the_plain_one(image):

@@ -1,20 +1,23 @@
 """What makes a network quick when it only encodes and decodes, without a difference to training, saving or copying it.
 
-`for_inference` chooses the memory layout of weights; `kept` keeps what is computed from weights alone. Both leave
-parameters, their names and their values as they are, so that a network can still be trained, saved, pickled, copied,
-moved to another device and exported.
+`for_inference` chooses the memory layout of weights; `compile_networks` has `torch.compile` make code of them; `kept`
+keeps what is computed from weights alone. All leave parameters, their names and their values as they are, so that a
+network can still be trained, saved, pickled, copied, moved to another device and exported.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from zoo.tracing import values_are_readable
+
+if TYPE_CHECKING:
+    from zoo.tokenizer import Tokenizer
 
 T = TypeVar("T")
 Network = TypeVar("Network", bound=nn.Module)
@@ -45,6 +48,18 @@ def for_inference(network: Network) -> Network:
         if isinstance(module, nn.Conv2d) and module.weight.device.type == "cpu" and max(module.kernel_size) > 1:
             module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
     return network
+
+
+def compile_networks(tokenizer: Tokenizer) -> None:
+    """Compile a tokenizer's encoder and decoder with `torch.compile`, each at its first call.
+
+    Other sizes may need another graph; when a network has eight, PyTorch makes no more and runs it as before. Checks of
+    values, padding and the quantizer are not compiled. Codes are the same, unless a latent is as near to one row as to
+    another.
+    """
+    tokenizer.encoder.compile()
+    if tokenizer.encode_only is None:
+        tokenizer.decoder.compile()
 
 
 def is_inferring() -> bool:

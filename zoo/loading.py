@@ -31,6 +31,7 @@ def load(
     weights: str | Path | None = None,
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
+    compile: bool = False,
 ) -> Tokenizer:
     """Return a working tokenizer, in eval mode.
 
@@ -42,6 +43,10 @@ def load(
             the weights are published in several files, the folder that holds them, laid out as on the Hub.
         device: device of the weights.
         dtype: data type of the weights; None: float32.
+        compile: whether encoder and decoder go through `torch.compile`, at their first call and again for the first few
+            other sizes. That takes from seconds to minutes each time, and pays for many signals of few sizes. A
+            network that computes long signals in parts then computes them whole. Copies, and what is pickled, are not
+            compiled.
 
     Raises:
         UnknownTokenizerError: a name that stands for nothing; the message lists the nearest names.
@@ -56,14 +61,17 @@ def load(
     if weights is not None and not isinstance(weights, str | Path):
         raise InputError(f"expected weights as a path, got {reprlib.repr(weights)}")
     found = resolve(name) if weights is None else registry.info(_checked(name))
-    from zoo import saved
+    from zoo import inference, saved
 
     if isinstance(found, Path):
         tokenizer = saved.load_saved(found, dtype)
     else:
         tokenizer = saved.load_variant(found, None if weights is None else Path(weights), dtype)
     saved.warn_if_non_commercial(tokenizer.spec)
-    return tokenizer.to(device).eval()
+    tokenizer = tokenizer.to(device).eval()
+    if compile:
+        inference.compile_networks(tokenizer)
+    return tokenizer
 
 
 def check_placement(device: str | torch.device, dtype: torch.dtype | None) -> None:

@@ -129,7 +129,7 @@ def tokenize(
         num_codebooks, num_tokens, num_scales, chunk_seconds: as in `Tokenizer.encode`.
         device: where networks run. "cuda" stands for all GPUs of this machine, one a worker.
         dtype: data type of the weights.
-        compile: whether `encode` is compiled, which pays for many signals of one size.
+        compile: as in `zoo.load`.
         engine: "local", processes of this machine, or "ray", actors of Ray Data on this machine or on the cluster of
             the environment variable RAY_ADDRESS.
         workers: number of processes or actors; None: one, or one a GPU.
@@ -157,7 +157,7 @@ def tokenize(
     if push_to is not None and format != "huggingface":
         raise InputError(f"expected push_to with format='huggingface', got it with {format!r}")
     run = engines.get(engine)
-    network = loading.load(tokenizer, weights=weights, dtype=dtype)
+    network = loading.load(tokenizer, weights=weights, dtype=dtype, compile=compile)
     network.check_stands_alone()
     excerpt = {"start": start, "seconds": seconds}
     given = {"resolution": resolution, "crop": crop, **excerpt, "resample": resample, "chain": chain}

@@ -64,7 +64,6 @@ class Worker:
         self.plan = plan
         self.tokenizer = tokenizer
         self._options = self.tokenizer.file_options(**plan.given)
-        self._encode = torch.compile(self.tokenizer.encode) if plan.is_compiled else self.tokenizer.encode
         self._sink = sinks.create(plan.format, plan.folder, plan.facts, **plan.sink_options)
 
     def __call__(self, name: str, shard: Shard) -> Record:
@@ -93,7 +92,7 @@ class Worker:
         yield from self.tokenizer.modality.stream(item.content, self.tokenizer.spec, **options)
 
     def _codes_of(self, signals: Tensor) -> Tensor:
-        return self._encode(signals.to(self.tokenizer.device), **self.plan.encode_options).cpu()
+        return self.tokenizer.encode(signals.to(self.tokenizer.device), **self.plan.encode_options).cpu()
 
     def _rows(self, encoded: Iterable[Encoded], tally: Tally) -> Iterator[Row]:
         for one in encoded:
@@ -153,7 +152,9 @@ def load(plan: Plan, device: str) -> Tokenizer:
     """Load the plan's network; InputError if this machine has other weights than those that the plan is of."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # whoever made the plan was told of the license
-        tokenizer = loading.load(plan.name, weights=plan.weights_file, device=device, dtype=plan.dtype)
+        tokenizer = loading.load(
+            plan.name, weights=plan.weights_file, device=device, dtype=plan.dtype, compile=plan.is_compiled
+        )
     found = weights_sha256(tokenizer)
     if found != plan.facts.weights:
         raise InputError(
