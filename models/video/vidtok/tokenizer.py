@@ -175,7 +175,7 @@ class VidTok(Tokenizer):
         super().__init__(spec)
         if spec.chunk_frames is None:
             self.encode_options = self.decode_options = ("chunk_frames",)
-            self.cannot_stream = "only audio streams; encode computes a long clip in parts, in memory for one of them"
+            self.cannot_stream = "only audio can; encode takes a clip of any length, with memory for a few frames of it"
         copies = spec.downsample[0] - 1 if spec.causal else 0
         rest = copies, len(levels), border
         self.encoder = Encoder(width, tuple(multipliers), num_blocks, tuple(halved), *rest)
