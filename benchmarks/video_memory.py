@@ -33,7 +33,7 @@ def measure(name: str, operation: str, windows: int, height: int, width: int) ->
 
     torch.manual_seed(0)
     tokenizer = zoo.create(name).eval()
-    frames = windows * tokenizer.spec.chunk_frames
+    frames = windows * (tokenizer.spec.chunk_frames or 17)
     if operation == "encode":
         signal = torch.rand(1, tokenizer.spec.channels, frames, height, width)
         run, argument = tokenizer.encode, signal

@@ -254,7 +254,7 @@ class TokenizerSpec:
     def grid(self, size: tuple[int, ...], chunk_frames: int | None = None) -> tuple[int, ...]:
         """Shape of the codes' grid for a signal of `size`, whose axes are those of `Modality.axes`.
 
-        chunk_frames: length of the windows that a video is encoded in; None: the spec's.
+        chunk_frames: length of the windows that a video is encoded in, if it is; None: the spec's.
         """
         if self.num_tokens is not None:
             return (self.num_tokens,)

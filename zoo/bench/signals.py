@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from zoo.modalities import Modality, Signal
 from zoo.spec import TokenizerSpec
 
 EXACT_SUFFIX = ".npy"
+FRAMES = 16  # of video that are resized at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +118,7 @@ class Preprocessing:
             return self.kind.load(path, self.spec, **sized, **taken)
         parts = [
             part._replace(values=self.kind.load(part.values, self.spec, **sized).values)
-            for part in self.kind.stream(path, self.spec, **taken)
+            for part in self.kind.stream(path, replace(self.spec, chunk_frames=FRAMES), **taken)
         ]
         return parts[0]._replace(values=torch.cat([part.values for part in parts], dim=1))
 

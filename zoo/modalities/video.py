@@ -35,11 +35,11 @@ from zoo.modalities.video_files import (
 if TYPE_CHECKING:
     from zoo.spec import TokenizerSpec
 
-WINDOW = 16  # frames that are read at once if a network has no windows
+WINDOW = 16  # frames that are read at once if nothing else is said
 
 
 class VideoModality(Modality):
-    """Video `[B, 3, T, H, W]` in [0, 1], encoded in windows of `chunk_frames`."""
+    """Video `[B, 3, T, H, W]` in [0, 1], encoded in windows of `chunk_frames`, or whole."""
 
     name = "video"
     title = "Video"
@@ -65,7 +65,7 @@ class VideoModality(Modality):
     size_hint = "; resolution= resizes them to one"
 
     def code_length(self, spec: TokenizerSpec, length: int, window: int | None) -> int:
-        window = window or spec.chunk_frames or length
+        window = length if spec.chunk_frames is None else window or spec.chunk_frames
         windows, rest = divmod(length, window)
         return windows * _grid_steps(spec, window) + (_grid_steps(spec, rest) if rest else 0)
 
@@ -73,8 +73,7 @@ class VideoModality(Modality):
         if spec.chunk_frames is None:
             return None
         frames = options.pop("chunk_frames", spec.chunk_frames)
-        if not isinstance(frames, int) or isinstance(frames, bool) or frames < 1:
-            raise InputError(f"expected chunk_frames as an integer of at least 1, got {reprlib.repr(frames)}")
+        check_window(frames)
         return frames
 
     def windows(self, signal: Tensor, window: int | None) -> Sequence[Tensor]:
@@ -103,15 +102,21 @@ class VideoModality(Modality):
         ]
 
     def load(self, source: Any, spec: TokenizerSpec, **options: Any) -> Signal:
-        parts = list(self.stream(source, spec, **options))
+        parts = list(self._windows(source, spec, spec.chunk_frames or WINDOW, options))
         return parts[0]._replace(values=torch.cat([part.values for part in parts], dim=1))
 
     def stream(self, source: Any, spec: TokenizerSpec, **options: Any) -> Iterator[Signal]:
-        """Yield windows of `spec.chunk_frames` frames, in constant memory.
+        """Yield windows of `spec.chunk_frames` frames, in constant memory; the whole video if there are no windows.
 
         `start` leaves out the seconds before it, whose frames are decoded all the same; `seconds` and `frames` limit
         the length.
         """
+        if spec.chunk_frames is None:
+            yield self.load(source, spec, **options)
+        else:
+            yield from self._windows(source, spec, spec.chunk_frames, options)
+
+    def _windows(self, source: Any, spec: TokenizerSpec, length: int, options: dict[str, Any]) -> Iterator[Signal]:
         seconds, most, start = options.get("seconds"), options.get("frames"), check_start(options.get("start"))
         seconds = None if seconds is None else check_seconds(seconds)
         file = as_file(source)
@@ -127,7 +132,7 @@ class VideoModality(Modality):
             most = max(1, round(seconds * first.rate))
         taken = islice(chain([first], frames), most)
         resized = (fitted(frame.pixels, spec, options) for frame in taken)
-        for window in windows_of(resized, spec.chunk_frames or WINDOW, file):
+        for window in windows_of(resized, length, file):
             values = window if window.is_floating_point() else window.float().div_(255)
             yield Signal(values, first.rate, first.pixel_aspect)
 
@@ -152,6 +157,12 @@ class VideoModality(Modality):
 
     def read_lossless(self, path: Path, like: Tensor, spec: TokenizerSpec) -> Tensor:
         return load_video(path)
+
+
+def check_window(frames: Any) -> None:
+    """Raise InputError unless `chunk_frames` is an integer of at least 1."""
+    if not isinstance(frames, int) or isinstance(frames, bool) or frames < 1:
+        raise InputError(f"expected chunk_frames as an integer of at least 1, got {reprlib.repr(frames)}")
 
 
 def _grid_steps(spec: TokenizerSpec, frames: int) -> int:

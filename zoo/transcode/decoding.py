@@ -106,16 +106,16 @@ class Decoders:
 
 
 def decode_file(tokenizer: Tokenizer, file: CodeFile, target: Path, overwrite: bool, seed: int | None) -> None:
-    """Decode one code file to a file, window by window if the modality has windows."""
+    """Decode one code file to a file, window by window if the tokenizer has windows."""
     spec, modality = tokenizer.spec, tokenizer.modality
     options = drawing_options(tokenizer, seed)
-    window = modality.window(spec, {})
-    if window is None:
+    if not modality.window_options:
         signal = tokenizer.decode(file.codes, size=file.size, **options)[0].float().cpu()
         modality.write(target, signal, spec, overwrite=overwrite)
         return
     if file.frame_rate is None or file.size is None:
         raise InputError("expected codes of a video with their frame rate and size, as `zoo encode` writes them")
+    window = modality.window(spec, {}) or file.size[0]
     modality.write(
         target,
         decoded_windows(tokenizer, file.codes, file.size, window, options),

@@ -40,7 +40,7 @@ def encode_files(
     batch_size: int = 1,
     overwrite: bool = False,
 ) -> FileResults:
-    """Encode signals to code files; video is read and encoded window by window, in constant memory.
+    """Encode signals to code files; video is read and encoded window by window, in constant memory, or whole.
 
     An existing code file is kept, and its signal is not encoded again, if it is newer than its source and states the
     same tokenizer, options and size of the source. Otherwise it is an error for this file. Weights are not compared.
@@ -170,7 +170,7 @@ def encode_batch(tokenizer: Tokenizer, batch: list[tuple[Task, Tensor]], overwri
 
 
 def encode_windows(tokenizer: Tokenizer, task: Task, overwrite: bool) -> FileResult:
-    """Encode a file window by window."""
+    """Encode a file window by window, or as a whole if the tokenizer has no windows."""
     codes, length, window = [], 0, None
     sides: list[int] = []
     for window in tokenizer.modality.stream(task.source, tokenizer.spec, **task.options):

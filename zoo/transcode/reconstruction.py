@@ -93,7 +93,7 @@ def reconstruct_files(
 
 
 def reconstruct_file(tokenizer: Tokenizer, task: Task, overwrite: bool, seed: int | None) -> FileResult:
-    """Encode and decode a file, window by window if the modality has windows."""
+    """Encode and decode a file, window by window if the tokenizer has windows."""
     spec, modality = tokenizer.spec, tokenizer.modality
     originals = modality.stream(task.source, spec, **task.options)
     first = next(originals)

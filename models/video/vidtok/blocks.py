@@ -6,8 +6,9 @@ All take and return `[B, frames, height, width, channels]`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +34,74 @@ def pad_time(x: Tensor, count: int, border: Border) -> Tensor:
     return F.pad(x, (0, 0, 0, 0, 0, 0, before, count - before))
 
 
+class Strip(NamedTuple):
+    """Rows `top` to `bottom` of `height`, which are computed from the rows `start` to `end`."""
+
+    start: int
+    top: int
+    bottom: int
+    end: int
+    height: int
+
+
+@dataclass(eq=False)
+class Carry:
+    """What the layers keep of the parts of a clip before the one that is computed: their last frames, of whole height.
+
+    is_first, is_last: whether the part is the first or the last. rows: rows of a strip, which are the same in all
+    parts, by the first of the layers that are computed in strips. strip: the strip that is computed; None: all rows.
+    """
+
+    is_first: bool = True
+    is_last: bool = True
+    rows: dict[nn.Module, int] = field(default_factory=dict)
+    strip: Strip | None = None
+    _frames: dict[nn.Module, Tensor] = field(default_factory=dict)
+    _late: dict[nn.Module, tuple[int, Tensor]] = field(default_factory=dict)  # top and rows of the strip before
+
+    def earlier(self, layer: nn.Module) -> Tensor:
+        """Return the frames that a layer kept of the part before."""
+        if self.strip is None:
+            return self._frames.pop(layer)
+        kept = self._frames[layer]
+        scale = kept.shape[2] / self.strip.height
+        return kept[:, :, int(self.strip.start * scale) : int(self.strip.end * scale)]
+
+    def keep(self, layer: nn.Module, frames: Tensor) -> None:
+        """Keep frames for the next part: of a strip, the rows that are its own."""
+        if self.strip is None:
+            self._frames[layer] = frames.clone()
+            return
+        scale = frames.shape[2] / (self.strip.end - self.strip.start)
+        start, top, bottom, _, height = (int(row * scale) for row in self.strip)
+        if layer not in self._frames:
+            self._frames[layer] = frames.new_empty(*frames.shape[:2], height, *frames.shape[3:])
+        self._write(layer)
+        # Written only after the next strip, which reaches into these rows of the part before.
+        self._late[layer] = top, frames[:, :, top - start : bottom - start].clone()
+
+    def end_strips(self) -> None:
+        """Keep the rows of the last strip too; what follows gets all rows."""
+        self.strip = None
+        for layer in list(self._late):
+            self._write(layer)
+
+    def _write(self, layer: nn.Module) -> None:
+        if layer in self._late:
+            top, rows = self._late.pop(layer)
+            self._frames[layer][:, :, top : top + rows.shape[2]] = rows
+
+
+def continued(x: Tensor, count: int, border: Border, layer: nn.Module, carry: Carry | None) -> Tensor:
+    """Return the frames with `count` more before them: after the first part, what `layer` kept of the part before."""
+    if carry is None:
+        return pad_time(x, count, border)
+    x = pad_time(x, count, border) if carry.is_first else torch.cat([carry.earlier(layer), x], dim=1)
+    if not carry.is_last:
+        carry.keep(layer, x[:, x.shape[1] - count :])
+    return x
+
+
 def in_parts() -> bool:
     """Return whether a tensor may be computed part by part: not in a graph, nor where a gradient needs all parts."""
     return not (torch.is_grad_enabled() or torch.compiler.is_compiling())
@@ -41,6 +110,35 @@ def in_parts() -> bool:
 def enough(parts: range, x: Tensor) -> range:
     """Return the parts that have to be computed: without values, where only memory counts, two show that of all."""
     return parts if values_are_readable(x) else parts[:2]
+
+
+def parts_of(x: Tensor, length: int, step: int) -> list[Tensor]:
+    """Return the parts of a clip `[B, channels, frames, ...]`: whole steps, in the first part after a single frame.
+
+    Args:
+        length: most frames of a part, if there is room for a frame and a step in it.
+    """
+    more = max(1, (length - 1) // step) * step
+    starts = range(1 + more, x.shape[2], more)
+    return [x[:, :, : 1 + more], *(x[:, :, start : start + more] for start in starts)]
+
+
+def by_parts(network: Callable[[Tensor, Carry], Tensor], parts: Sequence[Tensor], length: int) -> Tensor:
+    """Return what a network makes of a clip `[B, channels, frames, ...]`, computed from one of its parts at a time.
+
+    Args:
+        length: frames of the result.
+    """
+    out, end, carry = None, 0, Carry()
+    for number in enough(range(len(parts)), parts[0]):
+        carry.is_first, carry.is_last = number == 0, number + 1 == len(parts)
+        part = network(parts[number], carry)
+        if out is None:
+            out = part.new_empty(*part.shape[:2], length, *part.shape[3:])
+        start, end = end, end + part.shape[2]
+        out[:, :, start:end] = part
+    assert out is not None, "there is a part"
+    return out
 
 
 def by_frames(function: Callable[[Tensor], Tensor], x: Tensor, kernel: int = 1, stride: int = 1) -> Tensor:
@@ -62,14 +160,14 @@ def by_frames(function: Callable[[Tensor], Tensor], x: Tensor, kernel: int = 1, 
     return out
 
 
-def through(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
+def through(layers: Sequence[nn.Module], x: Tensor, carry: Carry | None = None) -> Tensor:
     """Return what layers, one after the other, make of `x`; unlike `nn.Sequential`, it keeps no input of an earlier."""
     for layer in layers:
-        x = layer(x)
+        x = layer(x) if isinstance(layer, SpaceBlock | Attention) else layer(x, carry)
     return x
 
 
-def by_strips(layers: Sequence[nn.Module], x: Tensor, largest: int, reach: int) -> Tensor:
+def by_strips(layers: Sequence[nn.Module], x: Tensor, largest: int, reach: int, carry: Carry | None = None) -> Tensor:
     """Return what layers make of `x`, computed from a strip of rows at a time.
 
     Args:
@@ -80,18 +178,24 @@ def by_strips(layers: Sequence[nn.Module], x: Tensor, largest: int, reach: int) 
         return through(layers, x)
     height = x.shape[2]
     rows = max(STRIP // (x.shape[1] * x.shape[3] * largest) - 2 * reach, reach) // 2 * 2
+    if carry is not None:
+        rows = carry.rows.setdefault(layers[0], rows)
     if rows >= height:
-        return through(layers, x)
+        return through(layers, x, carry)
     out = None
     for top in enough(range(0, height, rows), x):
         start, end = max(0, top - reach), min(top + rows + reach, height)
-        part = through(layers, x[:, :, start:end])
+        if carry is not None:
+            carry.strip = Strip(start, top, min(top + rows, height), end, height)
+        part = through(layers, x[:, :, start:end], carry)
         if out is None:
             scale = part.shape[2] / (end - start)
             out = part.new_empty(*part.shape[:2], int(height * scale), *part.shape[3:])
         first, last = int(top * scale), int(min(top + rows, height) * scale)
         skipped = int(start * scale)
         out[:, :, first:last] = part[:, :, first - skipped : last - skipped]
+    if carry is not None:
+        carry.end_strips()
     assert out is not None, "there is a row"
     return out
 
@@ -182,7 +286,7 @@ class TimeBlock(nn.Module):
     def __init__(self, channels: int, border: Border, space: bool = False):
         super().__init__()
         conv = partial(SpaceTimeConv, channels, channels) if space else partial(TimeConv, channels)
-        self.pad = partial(pad_time, count=KERNEL - 1, border=border)
+        self.border = border
         self.norm1 = layer_norm(channels)
         self.conv1 = conv()
         self.norm2 = layer_norm(channels)
@@ -191,8 +295,10 @@ class TimeBlock(nn.Module):
             for parameter in self.conv2.parameters():  # before training, time passes through, as in the authors' code
                 nn.init.zeros_(parameter)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv2(self.pad(activated(self.norm2, self.conv1(self.pad(activated(self.norm1, x))))))
+    def forward(self, x: Tensor, carry: Carry | None = None) -> Tensor:
+        h = continued(activated(self.norm1, x), KERNEL - 1, self.border, self.conv1, carry)
+        h = continued(activated(self.norm2, self.conv1(h)), KERNEL - 1, self.border, self.conv2, carry)
+        return x + self.conv2(h)
 
 
 class Attention(nn.Module):
@@ -235,13 +341,13 @@ class TimeDownsample(nn.Module):
 
     def __init__(self, channels: int, border: Border):
         super().__init__()
-        # Of three frames in steps of two, one lies outside: before the first or, with zeros around, after the last.
-        self.pad = partial(pad_time, count=KERNEL - 2, border=border)
+        self.border = border
         self.conv = SpaceTimeConv(channels, channels, stride=2)
         self.mix = nn.Parameter(torch.tensor([2.0]))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return by_frames(self._mixed, self.pad(x), KERNEL, 2)
+    def forward(self, x: Tensor, carry: Carry | None = None) -> Tensor:
+        # Of three frames in steps of two, one lies outside: before the first or, with zeros around, after the last.
+        return by_frames(self._mixed, continued(x, KERNEL - 2, self.border, self.conv, carry), KERNEL, 2)
 
     def _mixed(self, x: Tensor) -> Tensor:
         last = x.shape[1] - KERNEL + 1
@@ -254,7 +360,8 @@ class TimeUpsample(nn.Module):
     """Double the frames: by repetition, or with copies before the first by interpolation, mixed with a convolution.
 
     The first `first` frames, which the first frame of the signal fills with copies of itself, are interpolated apart
-    from the rest.
+    from the rest. The second half of a frame depends on the frame after it: that of a part's last frame is returned
+    with the next part.
     """
 
     def __init__(self, channels: int, border: Border, first: int):
@@ -263,13 +370,21 @@ class TimeUpsample(nn.Module):
         self.conv = SpaceTimeConv(channels, channels)
         self.mix = nn.Parameter(torch.tensor([2.0]))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return by_frames(self._mixed, pad_time(self._doubled(x), KERNEL - 1, self.border), KERNEL)
+    def forward(self, x: Tensor, carry: Carry | None = None) -> Tensor:
+        doubled = continued(self._doubled(x, carry), KERNEL - 1, self.border, self.conv, carry)
+        return by_frames(self._mixed, doubled, KERNEL)
 
-    def _doubled(self, x: Tensor) -> Tensor:
+    def _doubled(self, x: Tensor, carry: Carry | None) -> Tensor:
         if self.border != "copies before":
             return x.repeat_interleave(2, dim=1)
-        return torch.cat([interpolated(x[:, : self.first]), interpolated(x[:, self.first :])], dim=1)
+        if carry is None or carry.is_first:
+            doubled = torch.cat([interpolated(x[:, : self.first]), interpolated(x[:, self.first :])], dim=1)
+        else:
+            doubled = interpolated(torch.cat([carry.earlier(self), x], dim=1))[:, 1:]
+        if carry is None or carry.is_last:
+            return doubled
+        carry.keep(self, x[:, -1:])
+        return doubled[:, :-1]
 
     def _mixed(self, x: Tensor) -> Tensor:
         before = 1 if self.border == "zeros around" else KERNEL - 1
@@ -288,25 +403,27 @@ def interpolated(x: Tensor) -> Tensor:
 class Downsample(nn.Module):
     """Halve the sides, padded at the right and at the bottom only, and with `time` the frames."""
 
-    def __init__(self, channels: int, time: nn.Module):
+    def __init__(self, channels: int, time: nn.Module | None):
         super().__init__()
         self.space = SpaceConv(channels, channels, stride=2)
         self.time = time
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.time(by_frames(lambda frames: self.space(F.pad(frames, (0, 0, 0, 1, 0, 1))), x))
+    def forward(self, x: Tensor, carry: Carry | None = None) -> Tensor:
+        x = by_frames(lambda frames: self.space(F.pad(frames, (0, 0, 0, 1, 0, 1))), x)
+        return x if self.time is None else self.time(x, carry)
 
 
 class Upsample(nn.Module):
     """Double the sides, nearest neighbours then a convolution, and with `time` the frames."""
 
-    def __init__(self, channels: int, time: nn.Module):
+    def __init__(self, channels: int, time: nn.Module | None):
         super().__init__()
         self.space = SpaceConv(channels, channels)
         self.time = time
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.time(by_frames(self._doubled, x))
+    def forward(self, x: Tensor, carry: Carry | None = None) -> Tensor:
+        x = by_frames(self._doubled, x)
+        return x if self.time is None else self.time(x, carry)
 
     def _doubled(self, x: Tensor) -> Tensor:
         return in_space(partial(convolve_doubled, self.space), x)
@@ -317,10 +434,10 @@ class Stem(SpaceTimeConv):
 
     def __init__(self, channels_in: int, channels_out: int, border: Border):
         super().__init__(channels_in, channels_out)
-        self.pad = partial(pad_time, count=KERNEL - 1, border=border)
+        self.border = border
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(self.pad(x))
+    def forward(self, x: Tensor, carry: Carry | None = None) -> Tensor:
+        return super().forward(continued(x, KERNEL - 1, self.border, self, carry))
 
 
 class Head(nn.Module):
@@ -329,5 +446,5 @@ class Head(nn.Module):
         self.norm = layer_norm(channels_in)
         self.conv = Stem(channels_in, channels_out, border)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(activated(self.norm, x))
+    def forward(self, x: Tensor, carry: Carry | None = None) -> Tensor:
+        return self.conv(activated(self.norm, x), carry)

@@ -6,7 +6,8 @@ Frames are `[B, frames, height, width, channels]`: norms are over the channels o
 in the middle sees a whole frame, so that large frames are computed in strips of rows, with the rows beside them that
 convolutions reach. What works in time has one of three borders: the causal networks of release 1.0 have frames of
 zeros before the first, those of release 1.1 have copies of it, and the others have zeros at both ends. In the causal
-networks the first frame has a step of the grid to itself, since copies of it fill the rest of that step.
+networks the first frame has a step of the grid to itself, since copies of it fill the rest of that step. Release 1.1 is
+for clips of any length: a clip is computed in parts, of which each layer keeps the last frames for the next part.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from zoo.checkpoints import KeyMap, inside
+from zoo.modalities.video import check_window
 from zoo.models.video.vidtok.blocks import (
     Border,
+    Carry,
     Downsample,
     Head,
     Stem,
@@ -27,10 +30,13 @@ from zoo.models.video.vidtok.blocks import (
     TimeUpsample,
     Upsample,
     blocks,
+    by_parts,
     by_strips,
     flattened,
+    in_parts,
     middle,
     pad_time,
+    parts_of,
     through,
 )
 from zoo.quantizers import FSQ
@@ -38,6 +44,8 @@ from zoo.registry import FileSource, HubSource, alias, register, replace
 from zoo.spec import TokenizerSpec
 from zoo.streaming import IN_WINDOWS
 from zoo.tokenizer import Tokenizer
+
+CHUNK_FRAMES = 17  # frames that are computed at once
 
 
 class Encoder(nn.Module):
@@ -60,7 +68,7 @@ class Encoder(nn.Module):
         self.stem = Stem(3, width, border)
         self.levels = nn.ModuleList(blocks(num_blocks, *pair, border) for pair in pairwise(channels))
         self.downsamples = nn.ModuleList(
-            Downsample(count, TimeDownsample(count, border) if i in halved else nn.Identity())
+            Downsample(count, TimeDownsample(count, border) if i in halved else None)
             for i, count in enumerate(channels[1:-1])
         )
         self.mid = middle(channels[-1], border)
@@ -72,14 +80,15 @@ class Encoder(nn.Module):
         with torch.no_grad():
             self.head.conv.weight.mul_(8)
 
-    def forward(self, video: Tensor) -> Tensor:
+    def forward(self, video: Tensor, carry: Carry | None = None) -> Tensor:
         x = video.permute(0, 2, 3, 4, 1)
-        x = pad_time(x, self.copies, "copies before")
+        if carry is None or carry.is_first:
+            x = pad_time(x, self.copies, "copies before")
         for i, (level, downsample) in enumerate(zip(self.levels, self.downsamples, strict=False)):
             assert isinstance(downsample, Downsample)
             layers = [*([self.stem] if i == 0 else []), *flattened(level), downsample]
-            x = by_strips(layers, x, downsample.space.in_channels, self.reach)
-        x = through([*flattened(self.levels[-1]), *self.mid, self.head], x)
+            x = by_strips(layers, x, downsample.space.in_channels, self.reach, carry)
+        x = through([*flattened(self.levels[-1]), *self.mid, self.head], x, carry)
         return x.permute(0, 4, 1, 2, 3)
 
 
@@ -106,29 +115,35 @@ class Decoder(nn.Module):
         self.levels = nn.ModuleList(blocks(num_blocks, *pair, border) for pair in pairwise(channels))
         firsts = {i: 2**order for order, i in enumerate(sorted(doubled))}
         self.upsamples = nn.ModuleList(
-            Upsample(count, TimeUpsample(count, border, firsts[i]) if i in firsts else nn.Identity())
+            Upsample(count, TimeUpsample(count, border, firsts[i]) if i in firsts else None)
             for i, count in enumerate(outputs[:-1])
         )
         self.head = Head(channels[-1], 3, border)
 
-    def forward(self, latent: Tensor) -> Tensor:
-        x = through([self.stem, *self.mid, *flattened(self.levels[0])], latent.permute(0, 2, 3, 4, 1))
+    def forward(self, latent: Tensor, carry: Carry | None = None) -> Tensor:
+        x = through([self.stem, *self.mid, *flattened(self.levels[0])], latent.permute(0, 2, 3, 4, 1), carry)
         for i, upsample in enumerate(self.upsamples):
             assert isinstance(upsample, Upsample)
             is_last = i + 1 == len(self.upsamples)
             layers = [upsample, *flattened(self.levels[i + 1]), *([self.head] if is_last else [])]
-            frames = 2 if isinstance(upsample.time, TimeUpsample) else 1
-            x = by_strips(layers, x, 4 * frames * upsample.space.in_channels, self.reach)
-        return x[:, self.copies :].permute(0, 4, 1, 2, 3)
+            frames = 1 if upsample.time is None else 2
+            x = by_strips(layers, x, 4 * frames * upsample.space.in_channels, self.reach, carry)
+        if carry is None or carry.is_first:
+            x = x[:, self.copies :]
+        return x.permute(0, 4, 1, 2, 3)
 
 
 class VidTok(Tokenizer):
     """Video tokenizer with blocks for space, blocks for time and finite scalar quantization.
 
     Video `[B, 3, T, H, W]` in [0, 1]; codes `[B, 1, t, h, w]`: of a causal network
-    `t = 1 + ceil((T - 1) / temporal stride)` for each window of `spec.chunk_frames`, of the others
-    `t = ceil(T / temporal stride)`. The first codes of a window of a causal network of release 1.0 can be decoded
-    alone, to the same frames.
+    `t = 1 + ceil((T - 1) / temporal stride)`, of the others `t = ceil(T / temporal stride)`; in release 1.0 for each
+    window of `spec.chunk_frames`, in release 1.1 for the whole clip. The first codes of a window of a causal network of
+    release 1.0 can be decoded alone, to the same frames.
+
+    Options of `encode` and `decode` in release 1.1:
+        chunk_frames: number of frames that are computed at once, at least the first one and a step of the grid; the
+            result does not depend on it, apart from rounding.
 
     Args:
         levels: levels of each channel of the quantizer.
@@ -158,11 +173,32 @@ class VidTok(Tokenizer):
         num_blocks: int = 2,
     ):
         super().__init__(spec)
+        if spec.chunk_frames is None:
+            self.encode_options = self.decode_options = ("chunk_frames",)
+            self.cannot_stream = "only audio can; encode takes a clip of any length, with memory for a few frames of it"
         copies = spec.downsample[0] - 1 if spec.causal else 0
         rest = copies, len(levels), border
         self.encoder = Encoder(width, tuple(multipliers), num_blocks, tuple(halved), *rest)
         self.quantizer = FSQ(levels)
         self.decoder = Decoder(width, tuple(multipliers), num_blocks + 1, tuple(doubled), *rest)
+
+    def to_latent(self, signal: Tensor, chunk_frames: int = CHUNK_FRAMES) -> Tensor:
+        if self._is_at_once(chunk_frames):
+            return self.encoder(signal)
+        step = self.spec.downsample[0]
+        return by_parts(self.encoder, parts_of(signal, chunk_frames, step), 1 + (signal.shape[2] - 1) // step)
+
+    def from_latent(self, latent: Tensor, chunk_frames: int = CHUNK_FRAMES) -> Tensor:
+        if self._is_at_once(chunk_frames):
+            return self.decoder(latent)
+        step = self.spec.downsample[0]
+        parts = parts_of(latent, 1 + (chunk_frames - 1) // step, 1)
+        return by_parts(self.decoder, parts, 1 + (latent.shape[2] - 1) * step)
+
+    def _is_at_once(self, chunk_frames: int) -> bool:
+        """Return whether a clip, or a window of it, is computed as one part; InputError for `chunk_frames` below 1."""
+        check_window(chunk_frames)
+        return self.spec.chunk_frames is not None or not in_parts()
 
 
 def flat(weight: Tensor) -> Tensor:
@@ -293,6 +329,7 @@ LONG = register(
     replace(
         CAUSAL,
         "vidtok-fsq-causal-488-32768-v1.1",
+        chunk_frames=None,
         config={"border": "copies before"},
         hub=published("vidtok_v1_1/vidtok_fsq_causal_488_32768_v1_1", 4, "copies before"),
         figures=figures(29.39, 0.856, 0.114, 168.5, WHOLE),

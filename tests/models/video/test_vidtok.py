@@ -1,18 +1,36 @@
-"""VidTok: the networks that no golden is of against diffusers', and large frames in strips."""
+"""VidTok: the networks that no golden is of against diffusers', large frames in strips, and long clips in parts."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
 import zoo
+from zoo.codes import load_codes
 from zoo.facts import num_parameters
+from zoo.memory import peak_bytes
+from zoo.modalities.video import load_video
 from zoo.models.video.vidtok import blocks
 from zoo.models.video.vidtok import tokenizer as vidtok
 from zoo.testing import small
 
 WIDTH, NUM_BLOCKS, LEVELS = 16, 1, (8, 8, 8, 8)
-OTHERS = ("vidtok-fsq-noncausal-488-262144", "vidtok-fsq-causal-488-32768-v1.1", "vidtok-fsq-causal-888-32768-v1.1")
+LONG = ("vidtok-fsq-causal-488-32768-v1.1", "vidtok-fsq-causal-888-32768-v1.1")
+OTHERS = ("vidtok-fsq-noncausal-488-262144", *LONG)
+
+
+def lively(name: str) -> zoo.Tokenizer:
+    """A small network of random weights, none of which is the zero that it is before training."""
+    tokenizer, generator = small(name), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in tokenizer.parameters():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+    return tokenizer
+
+
+def clip(*shape: int) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(1))
 
 
 def variant_and_port(like: str, multipliers: tuple[int, ...], halved: tuple[int, ...], doubled: tuple[int, ...]):
@@ -64,6 +82,7 @@ def variant_and_port(like: str, multipliers: tuple[int, ...], halved: tuple[int,
         ("vidtok-fsq-noncausal-41616-262144", (1, 1, 2, 2), (1, 2), (1, 2), 32),
         ("vidtok-fsq-causal-488-32768-v1.1", (1, 2, 2), (0, 1), (0, 1), 17),
         ("vidtok-fsq-causal-888-32768-v1.1", (1, 1, 2, 2), (0, 1, 2), (0, 1, 2), 25),
+        ("vidtok-fsq-causal-488-32768-v1.1", (1, 2, 2), (0, 1), (0, 1), 41),
     ],
 )
 def test_codes_and_frames_are_those_of_diffusers(tmp_path, registrations, like, multipliers, halved, doubled, frames):
@@ -78,25 +97,103 @@ def test_codes_and_frames_are_those_of_diffusers(tmp_path, registrations, like, 
         _, indices = port.encode(padded)
         expected = (port.decode(indices, decode_from_indices=True) / 2 + 0.5).clamp(0, 1)
     assert indices.unique().numel() > indices.numel() / 4
-    codes = tokenizer.encode(video, chunk_frames=frames)
-    assert torch.equal(codes[:, 0], indices.long())
-    decoded = tokenizer.decode(codes, chunk_frames=frames)
-    torch.testing.assert_close(decoded, expected, atol=1e-5, rtol=0)
+    for chunk_frames in (5, 17, frames) if like in LONG else (frames,):
+        codes = tokenizer.encode(video, chunk_frames=chunk_frames)
+        assert torch.equal(codes[:, 0], indices.long())
+        decoded = tokenizer.decode(codes, chunk_frames=chunk_frames)
+        torch.testing.assert_close(decoded, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["vidtok-fsq-causal-41616-262144", *OTHERS])
 def test_frames_in_strips_and_a_few_at_a_time_are_the_frames_at_once(monkeypatch, name):
-    tokenizer = small(name)
-    video = torch.rand(1, 3, tokenizer.spec.chunk_frames, 96, 64, generator=torch.Generator().manual_seed(0))
+    tokenizer = lively(name)
+    video = torch.rand(1, 3, 17, 96, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        for parameter in tokenizer.parameters():
-            parameter += 0.05 * torch.randn(parameter.shape)  # some begin as zeros
         latent = tokenizer.to_latent(video)
         decoded = tokenizer.from_latent(latent)
         monkeypatch.setattr(blocks, "STRIP", 1)
         monkeypatch.setattr(blocks, "CHUNK", 1)
-        torch.testing.assert_close(tokenizer.to_latent(video), latent, atol=1e-5, rtol=0)
-        torch.testing.assert_close(tokenizer.from_latent(latent), decoded, atol=1e-5, rtol=0)
+        for options in ({}, {"chunk_frames": 8}) if name in LONG else ({},):
+            torch.testing.assert_close(tokenizer.to_latent(video, **options), latent, atol=5e-5, rtol=0)
+            torch.testing.assert_close(tokenizer.from_latent(latent, **options), decoded, atol=5e-5, rtol=0)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 16, 41])
+@pytest.mark.parametrize("name", LONG)
+def test_a_clip_of_release_1_1_has_one_result_whatever_is_computed_at_once(name, frames):
+    tokenizer = lively(name)
+    video = clip(2, 3, frames, 20, 16)
+    codes = tokenizer.encode(video, chunk_frames=frames + 7)
+    assert codes.shape[2] == 1 + -(-(frames - 1) // tokenizer.spec.downsample[0])
+    assert codes.shape[2:] == tokenizer.spec.grid((frames, 20, 16))
+    decoded = tokenizer.decode(codes, chunk_frames=frames + 7)
+    for options in ({"chunk_frames": 1}, {"chunk_frames": 5}, {"chunk_frames": 9}, {"chunk_frames": 17}, {}):
+        assert torch.equal(tokenizer.encode(video, **options), codes)
+        torch.testing.assert_close(tokenizer.decode(codes, **options), decoded, atol=1e-5, rtol=0)
+
+
+def test_a_frame_of_release_1_1_has_no_part_in_the_codes_before_it_and_some_in_all_after():
+    tokenizer = lively("vidtok-fsq-causal-488-32768-v1.1")
+    video = clip(1, 3, 41, 16, 16)
+    changed = video.clone()
+    changed[:, :, 17] = 1 - changed[:, :, 17]  # the first frame of the second part
+    codes, others = tokenizer.encode(video), tokenizer.encode(changed)
+    assert torch.equal(codes[:, :, :5], others[:, :, :5])
+    assert not torch.equal(codes[:, :, 5], others[:, :, 5]) and not torch.equal(codes[:, :, 6], others[:, :, 6])
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_clips_of_release_1_1_have_the_codes_in_a_batch_that_they_have_alone(name):
+    tokenizer = lively(name)
+    lengths = torch.tensor([41, 1, 18, 30])
+    video = clip(4, 3, 41, 16, 16)
+    codes = tokenizer.encode(video, lengths, chunk_frames=9)
+    for i, (length, valid) in enumerate(zip(lengths.tolist(), tokenizer.code_lengths(lengths).tolist(), strict=True)):
+        alone = tokenizer.encode(video[i : i + 1, :, :length])
+        assert torch.equal(codes[i : i + 1, :, :valid], alone)
+        assert not codes[i, :, valid:].any()
+
+
+@pytest.mark.parametrize("operation", ["encode", "decode"])
+def test_the_memory_of_a_long_clip_of_release_1_1_is_that_of_a_part_and_of_the_clip(monkeypatch, operation):
+    tokenizer = small("vidtok-fsq-causal-488-32768-v1.1")
+    monkeypatch.setattr(blocks, "enough", lambda parts, x: parts)  # all of them are counted
+
+    def peak(frames: int, chunk_frames: int) -> int:
+        size = (frames, 32, 32)
+        codes = torch.zeros(1, 1, *tokenizer.spec.grid(size), dtype=torch.int64)
+        x = torch.zeros(1, 3, *size) if operation == "encode" else codes
+        return peak_bytes(partial(getattr(tokenizer, operation), chunk_frames=chunk_frames), x)
+
+    added = 4 * 3 * 64 * 32 * 32
+    assert peak(129, 17) - peak(65, 17) < 5 * added
+    assert peak(129, 129) - peak(65, 65) > 15 * added
+
+
+@pytest.mark.parametrize("frames", [0, 2.5, "a", None, True, -3], ids=str)
+def test_parts_of_no_frames_are_refused(frames):
+    tokenizer = small("vidtok-fsq-causal-488-32768-v1.1")
+    for call, x in ((tokenizer.encode, clip(1, 3, 5, 16, 16)), (tokenizer.decode, torch.zeros(1, 1, 2, 2, 2).long())):
+        with pytest.raises(zoo.InputError, match="expected chunk_frames as an integer of at least 1"):
+            call(x, chunk_frames=frames)
+
+
+def test_a_file_has_the_codes_and_the_frames_of_its_whole_clip_in_release_1_1(tmp_path):
+    tokenizer = lively("vidtok-fsq-causal-488-32768-v1.1")
+    tokenizer.save_pretrained(tmp_path / "network")
+    tokenizer.modality.write(tmp_path / "clip.mkv", clip(3, 41, 32, 32), tokenizer.spec, frame_rate=8.0)
+    (encoded,) = zoo.encode_files(tokenizer, [tmp_path / "clip.mkv"], tmp_path / "codes.npz")
+    video = tokenizer.preprocess(tmp_path / "clip.mkv")
+    assert encoded.target is not None
+    codes = load_codes(encoded.target).codes
+    assert torch.equal(codes, tokenizer.encode(video))
+    (decoded,) = zoo.decode_files([encoded.target], tmp_path / "decoded.mkv", name=tmp_path / "network")
+    (made,) = zoo.reconstruct_files(tokenizer, [tmp_path / "clip.mkv"], tmp_path / "made.mkv")
+    assert decoded.error is None and made.codes_shape == codes.shape[1:]
+    whole = tokenizer.decode(codes, size=(41, 32, 32))[0]
+    tokenizer.modality.write(tmp_path / "whole.mkv", whole, tokenizer.spec, frame_rate=8.0)
+    for path in (tmp_path / "decoded.mkv", tmp_path / "made.mkv"):
+        assert (load_video(path) - load_video(tmp_path / "whole.mkv")).abs().mean() < 1e-3
 
 
 @pytest.mark.parametrize("name", ["vidtok-fsq-causal-488-4096", "vidtok-fsq-causal-41616-262144"])
