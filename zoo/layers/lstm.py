@@ -47,10 +47,10 @@ class LSTM(nn.RNNBase):
             return self._in_parts(x, steps, [[weight for layer in self.all_weights for weight in layer]])
         weights = self.all_weights  # of each layer forwards and backwards, in turn
         for forwards, backwards in zip(weights[::2], weights[1::2], strict=True):
-            x = self._in_parts(x, steps, [forwards, backwards])
+            x = self._in_parts(x, steps, [[*forwards], [*backwards]])
         return x
 
-    def _in_parts(self, x: Tensor, steps: int, ways: Sequence[list[Tensor]]) -> Tensor:
+    def _in_parts(self, x: Tensor, steps: int, ways: list[list[Tensor]]) -> Tensor:
         # Into one tensor: thousands of small ones leave holes in the memory between them.
         width, starts = self.hidden_size, range(0, x.shape[1], steps)
         out = x.new_empty(*x.shape[:2], len(ways) * width)

@@ -175,7 +175,7 @@ def by_strips(layers: Sequence[nn.Module], x: Tensor, largest: int, reach: int, 
         reach: rows above and below, even in number, that a row's result depends on.
     """
     if not in_parts():
-        return through(layers, x)
+        return through(layers, x, carry)
     height = x.shape[2]
     rows = max(STRIP // (x.shape[1] * x.shape[3] * largest) - 2 * reach, reach) // 2 * 2
     if carry is not None:
