@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from zoo.inference import is_inferring
+
 State = tuple[Tensor, Tensor]
 
 
@@ -81,7 +83,8 @@ def remember(lstm: LSTM, x: Tensor, steps: int) -> Tensor:
     To an LSTM that runs both ways it is added twice, side by side: the result has twice as many channels.
     """
     memory = lstm.in_parts(x.mT, steps).mT.unflatten(1, (2 if lstm.bidirectional else 1, -1))
-    return (x[:, None] + memory).flatten(1, 2)
+    memory = memory.add_(x[:, None]) if is_inferring() else memory + x[:, None]
+    return memory.flatten(1, 2)
 
 
 @torch.library.custom_op("zoo::lstm", mutates_args=())
