@@ -12,14 +12,13 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.checkpoints import KeyMap
 from zoo.layers.dac import DILATIONS, DecoderStage, EncoderStage
 from zoo.layers.lstm import LSTM, remember
-from zoo.layers.overlap import frames_of_chunk, overlapping
+from zoo.layers.overlap import frames_of_chunk, in_chunks
 from zoo.layers.snake import AntiAliasedSnake
 from zoo.layers.weight_norm import WeightNormConv1d
 from zoo.quantizers import ProjectedVQ
@@ -61,11 +60,9 @@ class Encoder(nn.Module):
     def forward(self, audio: Tensor, chunk_frames: int) -> Tensor:
         hop = math.prod(self.strides)
         halo, frames = math.ceil(self.context / hop), audio.shape[-1] // hop
-        chunks = overlapping(frames, chunk_frames, halo)
-        x = torch.cat([chunk.trim(self.blocks(self.stem(chunk.of(audio, hop)))) for chunk in chunks], dim=-1)
+        x = in_chunks(lambda part: self.blocks(self.stem(part)), audio, frames, chunk_frames, halo, given=hop)
         x = remember(self.lstm, x, chunk_frames)
-        chunks = overlapping(frames, chunk_frames, ACT + 1)
-        return torch.cat([chunk.trim(self.head(self.act_out(chunk.of(x)))) for chunk in chunks], dim=-1)
+        return in_chunks(lambda part: self.head(self.act_out(part)), x, frames, chunk_frames, ACT + 1)
 
 
 class Decoder(nn.Module):
@@ -95,11 +92,9 @@ class Decoder(nn.Module):
 
     def forward(self, latent: Tensor, chunk_frames: int) -> Tensor:
         hop, frames = math.prod(self.strides), latent.shape[-1]
-        chunks = overlapping(frames, chunk_frames, EDGE)
-        x = torch.cat([chunk.trim(self.stem(chunk.of(latent))) for chunk in chunks], dim=-1)
+        x = in_chunks(self.stem, latent, frames, chunk_frames, EDGE)
         x = remember(self.lstm, x, chunk_frames)
-        chunks = overlapping(frames, chunk_frames, self.context)
-        return torch.cat([chunk.trim(self.upsample(chunk.of(x)), hop) for chunk in chunks], dim=-1)
+        return in_chunks(self.upsample, x, frames, chunk_frames, self.context, made=hop)
 
     def upsample(self, x: Tensor) -> Tensor:
         return self.head(self.act_out(self.blocks(x))).tanh()
@@ -141,10 +136,10 @@ class BigCodec(Tokenizer):
         self.quantizer = ProjectedVQ(dim, spec.codebook_sizes[0], codebook_dim)
         self.decoder = Decoder(tuple(reversed(strides)), width, dim)
 
-    def to_latent(self, signal: Tensor, chunk_seconds: float = 10.0) -> Tensor:
+    def to_latent(self, signal: Tensor, chunk_seconds: float = 5.0) -> Tensor:
         return self.encoder(signal, frames_of_chunk(self.spec, chunk_seconds))
 
-    def from_latent(self, latent: Tensor, chunk_seconds: float = 10.0) -> Tensor:
+    def from_latent(self, latent: Tensor, chunk_seconds: float = 5.0) -> Tensor:
         return self.decoder(latent, frames_of_chunk(self.spec, chunk_seconds))
 
     def _pad(self, x: Tensor) -> Tensor:

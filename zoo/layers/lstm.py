@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -45,24 +45,27 @@ class LSTM(nn.RNNBase):
         """
         if torch.compiler.is_compiling() or x.shape[1] <= steps:
             return self(x)[0]
-        if not self.bidirectional:
-            return self._in_parts(x, steps, [[weight for layer in self.all_weights for weight in layer]])
-        weights = self.all_weights  # of each layer forwards and backwards, in turn
-        for forwards, backwards in zip(weights[::2], weights[1::2], strict=True):
-            x = self._in_parts(x, steps, [[*forwards], [*backwards]])
+        weights = self.all_weights  # of each layer forwards and, if bidirectional, backwards, in turn
+        ways = 2 if self.bidirectional else 1
+        for first in range(0, len(weights), ways):
+            out = x.new_empty(*x.shape[:2], ways * self.hidden_size)
+            for way in range(ways):
+                half = out.narrow(-1, way * self.hidden_size, self.hidden_size)
+                for part, said in self.parts(x, steps, weights[first + way], backwards=way == 1):
+                    half[:, part] = said
+            x = out
         return x
 
-    def _in_parts(self, x: Tensor, steps: int, ways: list[list[Tensor]]) -> Tensor:
-        # Into one tensor: thousands of small ones leave holes in the memory between them.
-        width, starts = self.hidden_size, range(0, x.shape[1], steps)
-        out = x.new_empty(*x.shape[:2], len(ways) * width)
-        for way, weights in enumerate(ways):
-            state = None
-            for start in reversed(starts) if way else starts:
-                part = x[:, start : start + steps]
-                said, state = self._run(part.flip(1) if way else part, state, weights, False)
-                out[:, start : start + steps, way * width : (way + 1) * width] = said.flip(1) if way else said
-        return out
+    def parts(
+        self, x: Tensor, steps: int, weights: Sequence[Tensor], *, backwards: bool = False
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Yield parts of the time and what layers of these weights, in one direction, say there."""
+        state = None
+        starts = range(0, x.shape[1], steps)
+        for start in reversed(starts) if backwards else starts:
+            part = slice(start, min(start + steps, x.shape[1]))
+            said, state = self._run(x[:, part].flip(1) if backwards else x[:, part], state, [*weights], False)
+            yield part, said.flip(1) if backwards else said
 
     def _run(self, x: Tensor, state: State | None, weights: list[Tensor], bidirectional: bool) -> tuple[Tensor, State]:
         """Run layers of four tensors each over `x`."""
@@ -80,8 +83,13 @@ class LSTM(nn.RNNBase):
 def remember(lstm: LSTM, x: Tensor, steps: int) -> Tensor:
     """Return `[B, channels, time]` with what an LSTM says at each step added to it, `steps` of them computed at once.
 
-    To an LSTM that runs both ways it is added twice, side by side: the result has twice as many channels.
+    To an LSTM that runs both ways it is added twice, side by side: the result has twice as many channels. Without a
+    gradient the result may be in the memory of `x`.
     """
+    if is_inferring() and not lstm.bidirectional and x.shape[-1] > steps:
+        for part, said in lstm.parts(x.mT, steps, [weight for layer in lstm.all_weights for weight in layer]):
+            x[..., part] += said.mT
+        return x
     memory = lstm.in_parts(x.mT, steps).mT.unflatten(1, (2 if lstm.bidirectional else 1, -1))
     memory = memory.add_(x[:, None]) if is_inferring() else memory + x[:, None]
     return memory.flatten(1, 2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +49,36 @@ def overlapping(length: int, chunk: int, halo: int) -> Iterator[Chunk]:
     for start in range(0, length, chunk):
         stop = min(start + chunk, length)
         yield Chunk(start, stop, max(start - halo, 0), min(stop + halo, length), False)
+
+
+def in_chunks(
+    function: Callable[[Tensor], Tensor],
+    x: Tensor,
+    length: int,
+    chunk: int,
+    halo: int,
+    *,
+    given: int = 1,
+    made: int = 1,
+) -> Tensor:
+    """Return `function(x)` `[..., steps]`, computed a chunk at a time as `overlapping` cuts them.
+
+    The parts go into one tensor at once: as long as all of them live, memory that is freed between them has holes.
+
+    Args:
+        length, chunk, halo: as `overlapping` takes them.
+        given, made: how many values `x` and the result have for each step.
+    """
+    result = None
+    for part in overlapping(length, chunk, halo):
+        computed = part.trim(function(part.of(x, given)), made)
+        if part.is_whole:
+            return computed
+        if result is None:
+            result = computed.new_empty(*computed.shape[:-1], length * made)
+        result[..., part.start * made : part.stop * made] = computed
+    assert result is not None, "there is a step"
+    return result
 
 
 def frames_of_chunk(spec: TokenizerSpec, seconds: Any, option: str = "chunk_seconds") -> int:

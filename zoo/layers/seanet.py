@@ -9,12 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.layers.lstm import LSTM, remember
-from zoo.layers.overlap import overlapping
+from zoo.layers.overlap import in_chunks
 from zoo.layers.weight_norm import WeightNormConv1d, WeightNormConvTranspose1d
 from zoo.tracing import larger
 
@@ -134,11 +133,9 @@ class Encoder(nn.Module):
         hop = math.prod(self.strides)
         halo = math.ceil(self.context / hop)
         frames = (audio.shape[-1] + hop - 1) // hop
-        chunks = overlapping(frames, chunk_frames, halo)
-        x = torch.cat([chunk.trim(self.downsample(chunk.of(audio, hop))) for chunk in chunks], dim=-1)
+        x = in_chunks(self.downsample, audio, frames, chunk_frames, halo, given=hop)
         x = remember(self.lstm, x, chunk_frames)
-        chunks = overlapping(frames, chunk_frames, EDGE)
-        return torch.cat([chunk.trim(self.head(self.act_out(chunk.of(x)))) for chunk in chunks], dim=-1)
+        return in_chunks(lambda part: self.head(self.act_out(part)), x, frames, chunk_frames, EDGE)
 
     def downsample(self, audio: Tensor) -> Tensor:
         x = self.stem(audio)
@@ -185,11 +182,9 @@ class Decoder(nn.Module):
     def forward(self, latent: Tensor, chunk_frames: int) -> Tensor:
         """Decode a latent, `chunk_frames` at a time where there are more."""
         hop, frames = math.prod(self.strides), latent.shape[-1]
-        chunks = overlapping(frames, chunk_frames, EDGE)
-        x = torch.cat([chunk.trim(self.stem(chunk.of(latent))) for chunk in chunks], dim=-1)
+        x = in_chunks(self.stem, latent, frames, chunk_frames, EDGE)
         x = remember(self.lstm, x, chunk_frames)
-        chunks = overlapping(frames, chunk_frames, self.context)
-        return torch.cat([chunk.trim(self.upsample(chunk.of(x)), hop) for chunk in chunks], dim=-1)
+        return in_chunks(self.upsample, x, frames, chunk_frames, self.context, made=hop)
 
     def upsample(self, x: Tensor) -> Tensor:
         for act, upsample, unit in zip(self.acts, self.upsamples, self.units, strict=True):

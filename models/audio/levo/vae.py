@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor, nn
 
 from zoo.layers.dac import DILATIONS, DecoderStage, EncoderStage
-from zoo.layers.overlap import overlapping
+from zoo.layers.overlap import in_chunks
 from zoo.layers.snake import SnakeBeta
 from zoo.layers.weight_norm import WeightNormConv1d
 
@@ -59,8 +58,7 @@ class WaveformVAE(nn.Module):
     def decode(self, latent: Tensor, chunk_frames: int) -> Tensor:
         """Return audio `[B, 2, frames * hop]` for latents `[B, dim, frames]`, whatever is computed at once."""
         hop = math.prod(self.strides)
-        chunks = overlapping(latent.shape[-1], chunk_frames, self.reach)
-        return torch.cat([chunk.trim(self.decoder(chunk.of(latent)), hop) for chunk in chunks], dim=-1)
+        return in_chunks(self.decoder, latent, latent.shape[-1], chunk_frames, self.reach, made=hop)
 
     @property
     def reach(self) -> int:
