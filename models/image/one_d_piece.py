@@ -119,20 +119,18 @@ register(
 )
 alias("one-d-piece", "one-d-piece-l-256")
 
-# Trained here, by `trainers/recipes/one-d-piece-nano.yaml`; ships with the package. 80 bytes of codes for 64x64.
+# Trained here, by `trainers/recipes/one-d-piece-nano.yaml`; ships with the package. 384 bytes of codes for 64x64.
 register(
     replace(
         S_256,
         "one-d-piece-nano",
-        codebook_sizes=(1024,),
         resolution=(64, 64),
-        num_tokens=64,
         weights_license="ImageNet non-commercial",
         config={
-            "width": 96,
-            "patch": 8,
-            "num_layers": 3,
-            "num_heads": 6,
+            "width": 128,
+            "patch": 4,
+            "num_layers": 2,
+            "num_heads": 4,
             "pixel_width": 8,
             "legacy": False,
             "ema_codebook": True,

@@ -11,7 +11,7 @@ two stages, by the proxy codes of MaskGIT-VQGAN first, then by pixels with the e
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -46,8 +46,7 @@ def coarse_to_fine(num_tokens: int, grid: int) -> Tensor:
     """Return `[num_tokens, grid * grid]`: a row of norm 1 for each token, with the cells that it covers at first.
 
     The first token covers all cells, the next four a quarter each, and so on to single cells, over and over; successive
-    tokens are far from each other on the grid. A token gets the sum of its cells' positions, weighted by its row, so it
-    is similar to them; attention is at first between similar tokens.
+    tokens are far from each other on the grid. The place of a token is the sum of its cells', weighted by its row.
     """
     cells = torch.arange(grid * grid)
     rows: list[Tensor] = []
@@ -60,20 +59,57 @@ def coarse_to_fine(num_tokens: int, grid: int) -> Tensor:
     return F.normalize(torch.stack(rows[:num_tokens]).float(), dim=1)
 
 
-def transformer(width: int, num_layers: int, num_heads: int, *, keys: float, values: float) -> nn.Sequential:
-    """Return blocks whose initial queries equal the keys, so that at first a token attends to those similar to it.
+class Channels(NamedTuple):
+    """What the channels of a token hold at first: places that are looked for, places that it looks for, and content."""
 
-    Initial queries and keys are `keys` times as large as PyTorch's, values and their projection `values` times.
+    place: slice
+    target: slice
+    content: slice
+
+
+def channels_of(width: int, num_heads: int) -> Channels:
+    places = min(width // num_heads, width // 4)
+    return Channels(slice(0, places), slice(places, 2 * places), slice(2 * places, width))
+
+
+def orthogonal(rows: int, columns: int) -> Tensor:
+    return nn.init.orthogonal_(torch.empty(rows, columns))
+
+
+def transformer(width: int, num_layers: int, num_heads: int) -> nn.Sequential:
+    """Return blocks of which the first one, at first, copies the content of tokens to those that look for their place.
+
+    All else adds nothing at first. With PyTorch's own initial values, the latents of all images are the same mean of
+    patches, and training gets no further than the images' mean colours.
     """
-    blocks = [TransformerBlock(width, num_heads) for _ in range(num_layers)]
+    first, *others = blocks = [TransformerBlock(width, num_heads) for _ in range(num_layers)]
+    place, target, content = channels_of(width, num_heads)
     with torch.no_grad():
-        for block in blocks:
-            weight = block.attention.in_proj_weight
-            weight[width : 2 * width].mul_(keys)
-            weight[:width].copy_(weight[width : 2 * width])
-            weight[2 * width :].mul_(values)
-            block.attention.out_proj.weight.mul_(values)
+        attention = first.attention
+        attention.in_proj_weight.zero_()
+        queries, keys, values = attention.in_proj_weight.chunk(3)
+        for query, key in zip(queries.chunk(num_heads), keys.chunk(num_heads), strict=True):
+            query[:, target] = key[:, place] = orthogonal(len(query), place.stop)
+        values[:, content] = orthogonal(width, width - content.start)
+        attention.out_proj.weight.zero_()
+        attention.out_proj.weight[content] = values[:, content].T
+        for layer in (*(block.attention.out_proj for block in others), *(block.mlp[2] for block in blocks)):
+            for parameter in layer.parameters():
+                nn.init.zeros_(parameter)
     return nn.Sequential(*blocks)
+
+
+def patterns(patch: int) -> Tensor:
+    """Return `[3 * patch * patch, 3, patch, patch]`: cosines of brightness and of two colours, low frequencies first.
+
+    They are orthogonal; high frequencies, of which images have less, are larger.
+    """
+    steps = torch.arange(patch).float()
+    waves = F.normalize(torch.cos(math.pi * (steps + 0.5) * steps[:, None] / patch), dim=1)
+    colours = F.normalize(torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [-0.5, 1.0, -0.5]]), dim=1)
+    frequency = 1 + steps[:, None] + steps + torch.tensor([0.0, 2.0, 2.0])[:, None, None]  # colour counts as finer
+    all_of_them = torch.einsum("kc,ui,vj,kuv->kuvcij", colours, waves, waves, frequency.sqrt()).flatten(0, 2)
+    return all_of_them[frequency.flatten().argsort(stable=True)]
 
 
 def cells_of(resolution: int, patch: int) -> int:
@@ -114,20 +150,30 @@ class Encoder(nn.Module):
         self.latent_tokens = learned_tokens(num_tokens, width)
         self.latent_positions = nn.Parameter(torch.empty(num_tokens, width))
         self.norm_in = nn.LayerNorm(width)
-        self.blocks = transformer(width, num_layers, num_heads, keys=3, values=1)
+        self.blocks = transformer(width, num_layers, num_heads)
         self.norm_out = nn.LayerNorm(width)
         self.head = nn.Conv2d(width, DIM, 1)
-        # These initial values make latents differ from image to image and from each other: pixels are centred, the
-        # residual stream is small compared with what attention adds, and latents attend to patches by their positions.
-        # With PyTorch's own, all latents of all images are the same mean of patches, and training gets no further than
-        # the images' mean colours.
+        # At first, a latent looks for the cells that it covers. It holds their lowest frequencies and a constant,
+        # because its length is not quantized.
+        place, target, content = channels_of(width, num_heads)
         with torch.no_grad():
-            self.patch_embed.weight.mul_(4)
-            assert self.patch_embed.bias is not None
-            self.patch_embed.bias.copy_(-self.patch_embed.weight.sum(dim=(1, 2, 3)) / 2)
-            self.positions.mul_(16)
-            self.latent_positions.copy_(coarse_to_fine(num_tokens, grid) @ self.positions[1:])
+            waves = patterns(patch)[: width - content.start]
+            shown = slice(content.start, content.start + len(waves))
+            assert self.patch_embed.bias is not None and self.head.bias is not None
+            self.patch_embed.weight.zero_()
+            self.patch_embed.bias.zero_()
+            self.patch_embed.weight[shown] = waves
+            self.patch_embed.bias[shown] = -waves.sum(dim=(1, 2, 3)) / 2  # of a grey patch nothing is left
+            self.positions.zero_()
+            self.positions[:, place] = torch.randn(1 + grid**2, place.stop)
+            self.latent_positions.zero_()
+            self.latent_positions[:, target] = coarse_to_fine(num_tokens, grid) @ self.positions[1:, place]
             self.norm_in.weight.fill_(0.1)
+            if not legacy:
+                self.head.weight.zero_()
+                self.head.weight[1:, content] = torch.eye(DIM - 1, width - content.start)[..., None, None]
+                self.head.bias.zero_()
+                self.head.bias[0] = 1
 
     def forward(self, image: Tensor) -> Tensor:
         batch, (num_tokens, width) = image.shape[0], self.latent_tokens.shape
@@ -229,17 +275,22 @@ class Decoder(nn.Module):
         self.class_token = learned_tokens(1, width)
         self.positions = learned_tokens(1 + self.grid**2, width)
         self.norm_in = nn.LayerNorm(width)
-        self.blocks = transformer(width, num_layers, num_heads, keys=2, values=2)
+        self.blocks = transformer(width, num_layers, num_heads)
         self.norm_out = nn.LayerNorm(width)
         self.head = nn.Sequential(nn.Conv2d(width, 2 * width, 1), nn.Tanh(), nn.Conv2d(2 * width, PIXEL_CODES, 1))
         self.pixel_codebook = nn.Parameter(10 * torch.randn(PIXEL_CODES, 2 * pixel_width))
         self.pixel_decoder = PixelDecoder(pixel_width, patch)
-        # As in the encoder, these initial values make an image depend on the latents, and each cell most on the latents
-        # that cover it. The factor of 6 makes some pixel codes likelier than others.
+        # At first, a cell looks for the latents that cover it, and gets what the encoder put into them. The factor of 6
+        # makes some pixel codes likelier than others.
+        place, target, content = channels_of(width, num_heads)
         with torch.no_grad():
-            self.embed.weight.mul_(4)
-            self.positions.mul_(8)
-            self.latent_positions.copy_(coarse_to_fine(num_tokens, self.grid) @ self.positions[1:])
+            self.embed.weight.zero_()
+            self.embed.bias.zero_()
+            self.embed.weight[content, 1:] = 4 * torch.eye(width - content.start, DIM - 1)
+            self.positions.zero_()
+            self.positions[:, target] = torch.randn(1 + self.grid**2, place.stop)
+            self.latent_positions.zero_()
+            self.latent_positions[:, place] = coarse_to_fine(num_tokens, self.grid) @ self.positions[1:, target]
             self.norm_in.weight.fill_(0.1)
             last = self.head[2]
             assert isinstance(last, nn.Conv2d)

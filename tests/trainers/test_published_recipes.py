@@ -1,6 +1,8 @@
 """The recipes that ship with zoo, on networks and discriminators made small."""
 
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -85,3 +87,11 @@ def test_a_recipe_trains(name, request, tmp_path):
     assert terms <= logged[2].keys()
     assert all(math.isfinite(value) for step in logged.values() for value in step.values())
     assert zoo.load(result.weights).spec.name == recipe.tokenizer
+
+
+def test_the_script_for_the_weights_that_ship_trains_all_of_them():
+    script = (Path(zoo.__file__).parents[1] / "trainers" / "nano.sh").read_text(encoding="utf-8")
+    named = re.findall(r"(\w+)/([\w-]+-nano)\b", script)
+    assert sorted(name for _, name in named) == [name for name in list_recipes() if name.endswith("-nano")]
+    folders = {"image": "images", "audio": "speech", "video": "video", "structure": "proteins"}
+    assert all(folder == folders[zoo.info(name).spec.modality] for folder, name in named)

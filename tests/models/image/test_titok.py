@@ -251,25 +251,25 @@ def test_training_starts_at_grey_with_latents_that_tell_pictures_apart():
 def test_training_starts_with_latents_of_places_from_the_whole_picture_to_single_cells():
     torch.manual_seed(0)
     tokenizer = zoo.create("one-d-piece-nano").eval()
-    cells = 64  # patches of 8x8 pixels of a 64x64 picture
+    cells = 256  # patches of 4x4 pixels of a 64x64 picture, as many as tokens
     image = F.interpolate(torch.rand(1, 3, 16, 16), size=64, mode="bilinear")
     inverted = image.repeat(cells, 1, 1, 1)
     for cell in range(cells):
-        row, column = 8 * (cell // 8), 8 * (cell % 8)
-        inverted[cell, :, row : row + 8, column : column + 8] = 1 - image[0, :, row : row + 8, column : column + 8]
+        row, column = 4 * (cell // 16), 4 * (cell % 16)
+        inverted[cell, :, row : row + 4, column : column + 4] = 1 - image[0, :, row : row + 4, column : column + 4]
     with torch.no_grad():
         latent = F.normalize(tokenizer.to_latent(image), dim=1)
         seen = (F.normalize(tokenizer.to_latent(inverted), dim=1) - latent).norm(dim=1).T  # [tokens, cells]
         others = latent.repeat(cells, 1, 1)
         others.diagonal(dim1=0, dim2=2).neg_()
         drawn = (tokenizer.from_latent(others) - tokenizer.from_latent(latent)).abs().mean(dim=1)
-    drawn = F.avg_pool2d(drawn, 8).flatten(1)  # [tokens, cells]
-    place = coarse_to_fine(64, 8) > 0
-    assert place.sum(dim=1).tolist() == [64] + 4 * [16] + 16 * [4] + 43 * [1]
-    assert len({int(cell) for cell in place[21:].int().argmax(dim=1)}) == 43
-    for level in (place[1:5], place[5:21], place[21:]):
+    drawn = F.avg_pool2d(drawn, 4).flatten(1)  # [tokens, cells]
+    place = coarse_to_fine(256, 16) > 0
+    assert place.sum(dim=1).tolist() == [256] + 4 * [64] + 16 * [16] + 64 * [4] + 171 * [1]
+    assert len({int(cell) for cell in place[85:].int().argmax(dim=1)}) == 171
+    for level in (place[1:5], place[5:21], place[21:85], place[85:]):
         assert (level.sum(dim=0) == level.sum(dim=0).clamp(0, 1)).all()  # parts of one size do not overlap
-    assert (seen[21:].argmax(dim=1) == place[21:].int().argmax(dim=1)).float().mean() > 0.75
+    assert (seen[85:].argmax(dim=1) == place[85:].int().argmax(dim=1)).float().mean() > 0.75
     for change, ratio in ((seen, 5), (drawn, 1.3)):
         inside = (change * place)[5:].sum(dim=1) / place[5:].sum(dim=1)
         outside = (change * ~place)[5:].sum(dim=1) / (~place)[5:].sum(dim=1)
