@@ -1,6 +1,7 @@
 """Published layouts to our state dict: key maps, what is refused and how it is said, loading without a copy."""
 
 import argparse
+import copy
 import os
 import pickle
 import re
@@ -354,6 +355,9 @@ def test_every_architecture_comes_back_from_its_folder_with_the_same_codes_and_s
     if tokenizer.encode_only is not None:
         return
     reconstruction = tokenizer.decode(codes, **decode_options(tokenizer))
-    assert torch.equal(loaded.decode(codes, **decode_options(loaded)), reconstruction)
+    # In a mapped file, tensors do not lie where PyTorch puts its own, and on some CPUs that changes the rounding.
+    found = loaded.decode(codes, **decode_options(loaded))
+    torch.testing.assert_close(found, reconstruction, atol=1e-4 * float(reconstruction.abs().max()), rtol=0)
+    assert torch.equal(copy.deepcopy(loaded).decode(codes, **decode_options(loaded)), reconstruction)
     again = loaded.train()(x)
     (again.reconstruction.square().mean() + sum(again.losses.values())).backward()

@@ -100,11 +100,12 @@ def test_decoding_draws_with_the_generator_and_takes_as_many_steps_as_it_is_told
 
 
 def test_chunks_of_the_waveform_decoder_do_not_change_the_signal():
-    tokenizer = small("levo-codec")
+    tokenizer = small("levo-codec").double()  # in float32, rounding differs with what is computed at once
     codes = torch.randint(16384, (1, 2, 30), generator=drawn())
     whole = tokenizer.decode(codes, generator=drawn(), chunk_seconds=60.0)
     part = tokenizer.decode(codes, generator=drawn(), chunk_seconds=0.04)
-    torch.testing.assert_close(part, whole, atol=1e-6 * float(whole.abs().max()), rtol=0)
+    assert whole.dtype == torch.float64
+    torch.testing.assert_close(part, whole, atol=1e-12 * float(whole.abs().max()), rtol=0)
 
 
 def test_a_long_song_is_decoded_in_windows_that_fade_into_each_other():
