@@ -34,7 +34,7 @@ class LSTM(nn.RNNBase):
             state: hidden and cell state `[num_layers, B, width]` (twice as many layers if bidirectional) before the
                 first step; None: zeros.
         """
-        return self._run(x, state, [weight for layer in self.all_weights for weight in layer], self.bidirectional)
+        return self._run(x, state, self._every_weight(), self.bidirectional)
 
     def in_parts(self, x: Tensor, steps: int) -> Tensor:
         """Return the last layer's output at each step of a long signal, of which little is computed at once.
@@ -57,15 +57,18 @@ class LSTM(nn.RNNBase):
         return x
 
     def parts(
-        self, x: Tensor, steps: int, weights: Sequence[Tensor], *, backwards: bool = False
+        self, x: Tensor, steps: int, weights: Sequence[Tensor] | None = None, *, backwards: bool = False
     ) -> Iterator[tuple[slice, Tensor]]:
-        """Yield parts of the time and what layers of these weights, in one direction, say there."""
-        state = None
+        """Yield parts of the time and what layers of these weights, by default all, say there in one direction."""
+        weights, state = self._every_weight() if weights is None else weights, None
         starts = range(0, x.shape[1], steps)
         for start in reversed(starts) if backwards else starts:
             part = slice(start, min(start + steps, x.shape[1]))
             said, state = self._run(x[:, part].flip(1) if backwards else x[:, part], state, [*weights], False)
             yield part, said.flip(1) if backwards else said
+
+    def _every_weight(self) -> list[Tensor]:
+        return [weight for layer in self.all_weights for weight in layer]
 
     def _run(self, x: Tensor, state: State | None, weights: list[Tensor], bidirectional: bool) -> tuple[Tensor, State]:
         """Run layers of four tensors each over `x`."""
@@ -87,7 +90,7 @@ def remember(lstm: LSTM, x: Tensor, steps: int) -> Tensor:
     gradient the result may be in the memory of `x`.
     """
     if is_inferring() and not lstm.bidirectional and x.shape[-1] > steps:
-        for part, said in lstm.parts(x.mT, steps, [weight for layer in lstm.all_weights for weight in layer]):
+        for part, said in lstm.parts(x.mT, steps):
             x[..., part] += said.mT
         return x
     memory = lstm.in_parts(x.mT, steps).mT.unflatten(1, (2 if lstm.bidirectional else 1, -1))
