@@ -106,16 +106,16 @@ def test_codes_and_frames_are_those_of_diffusers(tmp_path, registrations, like, 
 
 @pytest.mark.parametrize("name", ["vidtok-fsq-causal-41616-262144", *OTHERS])
 def test_frames_in_strips_and_a_few_at_a_time_are_the_frames_at_once(monkeypatch, name):
-    tokenizer = lively(name)
-    video = torch.rand(1, 3, 17, 96, 64, generator=torch.Generator().manual_seed(0))
+    tokenizer = lively(name).double()  # in float32, rounding differs with what is computed at once
+    video = torch.rand(1, 3, 17, 96, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     with torch.no_grad():
         latent = tokenizer.to_latent(video)
         decoded = tokenizer.from_latent(latent)
         monkeypatch.setattr(blocks, "STRIP", 1)
         monkeypatch.setattr(blocks, "CHUNK", 1)
         for options in ({}, {"chunk_frames": 8}) if name in LONG else ({},):
-            torch.testing.assert_close(tokenizer.to_latent(video, **options), latent, atol=5e-5, rtol=0)
-            torch.testing.assert_close(tokenizer.from_latent(latent, **options), decoded, atol=5e-5, rtol=0)
+            torch.testing.assert_close(tokenizer.to_latent(video, **options), latent, atol=1e-5, rtol=0)
+            torch.testing.assert_close(tokenizer.from_latent(latent, **options), decoded, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 16, 41])
