@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The weights that ship with the package, trained anew one after the other, on one GPU in ten minutes:
+# The weights that ship with the package, trained anew one after the other, for ten minutes of one GPU:
 #
 #     trainers/nano.sh DATA OUT [KEY=VALUE]...
 #
