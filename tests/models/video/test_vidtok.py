@@ -10,7 +10,8 @@ import zoo
 from zoo.codes import load_codes
 from zoo.facts import num_parameters
 from zoo.memory import peak_bytes
-from zoo.modalities.video import load_video
+from zoo.modalities import video as modality
+from zoo.modalities.video import load_video, write_lossless_video
 from zoo.models.video.vidtok import blocks
 from zoo.models.video.vidtok import tokenizer as vidtok
 from zoo.testing import small
@@ -178,7 +179,11 @@ def test_parts_of_no_frames_are_refused(frames):
             call(x, chunk_frames=frames)
 
 
-def test_a_file_has_the_codes_and_the_frames_of_its_whole_clip_in_release_1_1(tmp_path):
+def test_a_file_has_the_codes_and_the_frames_of_its_whole_clip_in_release_1_1(tmp_path, monkeypatch):
+    def write_as_it_is(path, windows, rate, **_):  # H.264 makes much of a pixel that was rounded otherwise
+        write_lossless_video(path, torch.cat([windows] if torch.is_tensor(windows) else list(windows), dim=1), rate)
+
+    monkeypatch.setattr(modality, "write_video", write_as_it_is)
     tokenizer = lively("vidtok-fsq-causal-488-32768-v1.1")
     tokenizer.save_pretrained(tmp_path / "network")
     tokenizer.modality.write(tmp_path / "clip.mkv", clip(3, 41, 32, 32), tokenizer.spec, frame_rate=8.0)
@@ -191,9 +196,8 @@ def test_a_file_has_the_codes_and_the_frames_of_its_whole_clip_in_release_1_1(tm
     (made,) = zoo.reconstruct_files(tokenizer, [tmp_path / "clip.mkv"], tmp_path / "made.mkv")
     assert decoded.error is None and made.codes_shape == codes.shape[1:]
     whole = tokenizer.decode(codes, size=(41, 32, 32))[0]
-    tokenizer.modality.write(tmp_path / "whole.mkv", whole, tokenizer.spec, frame_rate=8.0)
     for path in (tmp_path / "decoded.mkv", tmp_path / "made.mkv"):
-        assert (load_video(path) - load_video(tmp_path / "whole.mkv")).abs().mean() < 1e-3
+        assert (load_video(path) - whole).abs().max() < 0.6 / 255
 
 
 @pytest.mark.parametrize("name", ["vidtok-fsq-causal-488-4096", "vidtok-fsq-causal-41616-262144"])
