@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from zoo.checkpoints import KeyMap
 from zoo.layers.dac import DILATIONS, DecoderStage, EncoderStage
 from zoo.layers.lstm import LSTM, remember
-from zoo.layers.overlap import frames_of_chunk, in_chunks
+from zoo.layers.overlap import each_chunk, frames_of_chunk, in_chunks
 from zoo.layers.snake import AntiAliasedSnake
 from zoo.layers.weight_norm import WeightNormConv1d
 from zoo.quantizers import ProjectedVQ
@@ -60,8 +60,8 @@ class Encoder(nn.Module):
     def forward(self, audio: Tensor, chunk_frames: int) -> Tensor:
         hop = math.prod(self.strides)
         halo, frames = math.ceil(self.context / hop), audio.shape[-1] // hop
-        x = in_chunks(lambda part: self.blocks(self.stem(part)), audio, frames, chunk_frames, halo, given=hop)
-        x = remember(self.lstm, x, chunk_frames)
+        parts = each_chunk(lambda part: self.blocks(self.stem(part)), audio, frames, chunk_frames, halo, given=hop)
+        x = remember(self.lstm, parts, frames, chunk_frames)
         return in_chunks(lambda part: self.head(self.act_out(part)), x, frames, chunk_frames, ACT + 1)
 
 
@@ -92,8 +92,8 @@ class Decoder(nn.Module):
 
     def forward(self, latent: Tensor, chunk_frames: int) -> Tensor:
         hop, frames = math.prod(self.strides), latent.shape[-1]
-        x = in_chunks(self.stem, latent, frames, chunk_frames, EDGE)
-        x = remember(self.lstm, x, chunk_frames)
+        parts = each_chunk(self.stem, latent, frames, chunk_frames, EDGE)
+        x = remember(self.lstm, parts, frames, chunk_frames)
         return in_chunks(self.upsample, x, frames, chunk_frames, self.context, made=hop)
 
     def upsample(self, x: Tensor) -> Tensor:
@@ -136,10 +136,10 @@ class BigCodec(Tokenizer):
         self.quantizer = ProjectedVQ(dim, spec.codebook_sizes[0], codebook_dim)
         self.decoder = Decoder(tuple(reversed(strides)), width, dim)
 
-    def to_latent(self, signal: Tensor, chunk_seconds: float = 5.0) -> Tensor:
+    def to_latent(self, signal: Tensor, chunk_seconds: float = 2.0) -> Tensor:
         return self.encoder(signal, frames_of_chunk(self.spec, chunk_seconds))
 
-    def from_latent(self, latent: Tensor, chunk_seconds: float = 5.0) -> Tensor:
+    def from_latent(self, latent: Tensor, chunk_seconds: float = 2.0) -> Tensor:
         return self.decoder(latent, frames_of_chunk(self.spec, chunk_seconds))
 
     def _pad(self, x: Tensor) -> Tensor:

@@ -48,6 +48,16 @@ def test_the_anti_aliased_snake_is_filtered_on_both_sides():
         np.testing.assert_allclose(snake(x[None, None])[0, 0].detach(), expected, atol=1e-5)
 
 
+def test_the_anti_aliased_snake_of_strips_is_that_of_the_whole(monkeypatch):
+    torch.manual_seed(0)
+    snake, x = AntiAliasedSnake(3), torch.randn(2, 3, 50)
+    whole = snake(x).detach()  # with a gradient, it is computed at once
+    for values in (1, 7 * 6, 49 * 6):
+        monkeypatch.setattr("zoo.layers.snake.STRIP", values)
+        with torch.no_grad():
+            torch.testing.assert_close(snake(x), whole)
+
+
 def test_the_anti_aliased_snake_keeps_folded_frequencies_out():
     """The square of a tone at 0.4 of the sample rate lies at 0.8, which folds to 0.2."""
     tone = torch.sin(2 * math.pi * 0.4 * torch.arange(400.0) + 0.1)[None, None]

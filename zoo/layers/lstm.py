@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.inference import is_inferring
+from zoo.layers.overlap import Tape, joined
 
 State = tuple[Tensor, Tensor]
 
@@ -51,20 +52,20 @@ class LSTM(nn.RNNBase):
             out = x.new_empty(*x.shape[:2], ways * self.hidden_size)
             for way in range(ways):
                 half = out.narrow(-1, way * self.hidden_size, self.hidden_size)
-                for part, said in self.parts(x, steps, weights[first + way], backwards=way == 1):
+                for part, said in self._parts(x, steps, [*weights[first + way]], backwards=way == 1):
                     half[:, part] = said
             x = out
         return x
 
-    def parts(
-        self, x: Tensor, steps: int, weights: Sequence[Tensor] | None = None, *, backwards: bool = False
+    def _parts(
+        self, x: Tensor, steps: int, weights: list[Tensor], *, backwards: bool
     ) -> Iterator[tuple[slice, Tensor]]:
-        """Yield parts of the time and what layers of these weights, by default all, say there in one direction."""
-        weights, state = self._every_weight() if weights is None else weights, None
+        """Yield parts of the time and what layers of these weights say there in one direction."""
+        state = None
         starts = range(0, x.shape[1], steps)
         for start in reversed(starts) if backwards else starts:
             part = slice(start, min(start + steps, x.shape[1]))
-            said, state = self._run(x[:, part].flip(1) if backwards else x[:, part], state, [*weights], False)
+            said, state = self._run(x[:, part].flip(1) if backwards else x[:, part], state, weights, False)
             yield part, said.flip(1) if backwards else said
 
     def _every_weight(self) -> list[Tensor]:
@@ -83,19 +84,29 @@ class LSTM(nn.RNNBase):
         return out, (hidden, cell)
 
 
-def remember(lstm: LSTM, x: Tensor, steps: int) -> Tensor:
-    """Return `[B, channels, time]` with what an LSTM says at each step added to it, `steps` of them computed at once.
+def remember(lstm: LSTM, parts: Iterator[Tensor], length: int, steps: int) -> Tensor | Tape:
+    """Return a signal with what an LSTM says at each step added to it.
 
-    To an LSTM that runs both ways it is added twice, side by side: the result has twice as many channels. Without a
-    gradient the result may be in the memory of `x`.
+    To an LSTM that runs both ways it is added twice, side by side: the result has twice as many channels. Such an LSTM
+    has to hear the end first. Any other one takes a part when it is needed, so that the signal never exists as a whole.
+
+    Args:
+        parts: the signal, `[B, channels, time]`, from start to end. length: number of its steps.
+        steps: how many are computed at once, where the whole is needed; the result does not depend on it.
     """
-    if is_inferring() and not lstm.bidirectional and x.shape[-1] > steps:
-        for part, said in lstm.parts(x.mT, steps):
-            x[..., part] += said.mT
-        return x
-    memory = lstm.in_parts(x.mT, steps).mT.unflatten(1, (2 if lstm.bidirectional else 1, -1))
+    if not lstm.bidirectional:
+        return Tape(_remembered(lstm, parts))
+    x = joined(parts, length)
+    memory = lstm.in_parts(x.mT, steps).mT.unflatten(1, (2, -1))
     memory = memory.add_(x[:, None]) if is_inferring() else memory + x[:, None]
     return memory.flatten(1, 2)
+
+
+def _remembered(lstm: LSTM, parts: Iterator[Tensor]) -> Iterator[Tensor]:
+    state = None
+    for part in parts:
+        said, state = lstm(part.mT, state)
+        yield part + said.mT
 
 
 @torch.library.custom_op("zoo::lstm", mutates_args=())

@@ -29,8 +29,10 @@ class Chunk:
     last: int
     is_whole: bool
 
-    def of(self, x: Tensor, scale: int = 1) -> Tensor:
+    def of(self, x: Tensor | Tape, scale: int = 1) -> Tensor:
         """Return the steps `first` to `last` of `[..., steps]`, of which `x` has `scale` for each of the chunk's."""
+        if isinstance(x, Tape):
+            return x.read(self.first * scale, self.last * scale)
         return x if self.is_whole else x[..., self.first * scale : self.last * scale]
 
     def trim(self, x: Tensor, scale: int = 1) -> Tensor:
@@ -51,9 +53,65 @@ def overlapping(length: int, chunk: int, halo: int) -> Iterator[Chunk]:
         yield Chunk(start, stop, max(start - halo, 0), min(stop + halo, length), False)
 
 
+class Tape:
+    """A signal `[..., steps]` that comes in parts, one after the other, and is forgotten once it has been read.
+
+    Args:
+        parts: tensors `[..., steps]`; the next one is taken when it is needed.
+    """
+
+    def __init__(self, parts: Iterator[Tensor]):
+        self.parts, self.start = parts, 0
+        self.held = next(parts)
+
+    def read(self, first: int, last: int) -> Tensor:
+        """Return the steps `first` to `last`; those before `first` cannot be read any more."""
+        self.held, self.start = self.held[..., first - self.start :], first
+        while first + self.held.shape[-1] < last:
+            self.held = torch.cat([self.held, next(self.parts)], dim=-1)
+        return self.held[..., : last - first]
+
+
+def each_chunk(
+    function: Callable[[Tensor], Tensor],
+    x: Tensor | Tape,
+    length: int,
+    chunk: int,
+    halo: int,
+    *,
+    given: int = 1,
+    made: int = 1,
+) -> Iterator[Tensor]:
+    """Yield `function(x)` `[..., steps]`, computed a chunk at a time as `overlapping` cuts them.
+
+    Args:
+        length, chunk, halo: as `overlapping` takes them.
+        given, made: how many values `x` and the result have for each step.
+    """
+    for part in overlapping(length, chunk, halo):
+        yield part.trim(function(part.of(x, given)), made)
+
+
+def joined(parts: Iterator[Tensor], length: int) -> Tensor:
+    """Return parts that have `length` steps together as one tensor.
+
+    Each goes there at once: as long as all of them live, memory that is freed between them has holes.
+    """
+    first = next(parts)
+    if first.shape[-1] == length:
+        return first
+    result = first.new_empty(*first.shape[:-1], length)
+    result[..., : first.shape[-1]] = first
+    start = first.shape[-1]
+    for part in parts:
+        result[..., start : start + part.shape[-1]] = part
+        start += part.shape[-1]
+    return result
+
+
 def in_chunks(
     function: Callable[[Tensor], Tensor],
-    x: Tensor,
+    x: Tensor | Tape,
     length: int,
     chunk: int,
     halo: int,
@@ -61,24 +119,8 @@ def in_chunks(
     given: int = 1,
     made: int = 1,
 ) -> Tensor:
-    """Return `function(x)` `[..., steps]`, computed a chunk at a time as `overlapping` cuts them.
-
-    The parts go into one tensor at once: as long as all of them live, memory that is freed between them has holes.
-
-    Args:
-        length, chunk, halo: as `overlapping` takes them.
-        given, made: how many values `x` and the result have for each step.
-    """
-    result = None
-    for part in overlapping(length, chunk, halo):
-        computed = part.trim(function(part.of(x, given)), made)
-        if part.is_whole:
-            return computed
-        if result is None:
-            result = computed.new_empty(*computed.shape[:-1], length * made)
-        result[..., part.start * made : part.stop * made] = computed
-    assert result is not None, "there is a step"
-    return result
+    """Return what `each_chunk` yields as one tensor."""
+    return joined(each_chunk(function, x, length, chunk, halo, given=given, made=made), length * made)
 
 
 def frames_of_chunk(spec: TokenizerSpec, seconds: Any, option: str = "chunk_seconds") -> int:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.layers.lstm import LSTM, remember
-from zoo.layers.overlap import in_chunks
+from zoo.layers.overlap import each_chunk, in_chunks
 from zoo.layers.weight_norm import WeightNormConv1d, WeightNormConvTranspose1d
 from zoo.tracing import larger
 
@@ -133,8 +133,8 @@ class Encoder(nn.Module):
         hop = math.prod(self.strides)
         halo = math.ceil(self.context / hop)
         frames = (audio.shape[-1] + hop - 1) // hop
-        x = in_chunks(self.downsample, audio, frames, chunk_frames, halo, given=hop)
-        x = remember(self.lstm, x, chunk_frames)
+        parts = each_chunk(self.downsample, audio, frames, chunk_frames, halo, given=hop)
+        x = remember(self.lstm, parts, frames, chunk_frames)
         return in_chunks(lambda part: self.head(self.act_out(part)), x, frames, chunk_frames, EDGE)
 
     def downsample(self, audio: Tensor) -> Tensor:
@@ -182,8 +182,8 @@ class Decoder(nn.Module):
     def forward(self, latent: Tensor, chunk_frames: int) -> Tensor:
         """Decode a latent, `chunk_frames` at a time where there are more."""
         hop, frames = math.prod(self.strides), latent.shape[-1]
-        x = in_chunks(self.stem, latent, frames, chunk_frames, EDGE)
-        x = remember(self.lstm, x, chunk_frames)
+        parts = each_chunk(self.stem, latent, frames, chunk_frames, EDGE)
+        x = remember(self.lstm, parts, frames, chunk_frames)
         return in_chunks(self.upsample, x, frames, chunk_frames, self.context, made=hop)
 
     def upsample(self, x: Tensor) -> Tensor:

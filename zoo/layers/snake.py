@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.inference import is_inferring
+from zoo.layers.overlap import in_chunks
 
+STRIP = 2**18
 
 def snake(x: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
     """Return `x + sin²(αx) / β`, without a gradient in the memory of one tensor."""
@@ -46,7 +48,8 @@ class AntiAliasedSnake(nn.Module):
     """`SnakeBeta` at twice the rate, between a filter that doubles it and one that halves it (BigVGAN).
 
     The activation makes frequencies above half the sample rate, which would fold back into the audible ones. An output
-    depends on 5 steps on either side of its own.
+    depends on 5 steps on either side of its own. Without a gradient, `STRIP` values are computed at once, since what is
+    between the filters is several times as large as the signal.
     """
 
     taps: Tensor
@@ -57,6 +60,11 @@ class AntiAliasedSnake(nn.Module):
         self.register_buffer("taps", half_band(12), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        if not is_inferring():
+            return self.at_once(x)
+        return in_chunks(self.at_once, x, x.shape[-1], max(1, STRIP // x[..., 0].numel()), halo=5)
+
+    def at_once(self, x: Tensor) -> Tensor:
         channels = x.shape[1]
         taps = self.taps.to(x.dtype).expand(channels, 1, -1)
         x = F.pad(x, (5, 5), mode="replicate")
