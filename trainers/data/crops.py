@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 from torch.nn import functional
 
@@ -27,7 +28,8 @@ def crop(signal: Tensor, options: DataOptions, spec: TokenizerSpec, random: np.r
         return crop_video(signal, options, random)
     length = min(len(signal), options.max_residues)
     start = int(random.integers(len(signal) - length + 1))
-    return signal[start : start + length]
+    stretch = signal[start : start + length]
+    return bent(stretch, options.bend * random.random() ** 3, random) if options.bend else stretch
 
 
 def excerpt(signal: Tensor, options: DataOptions, spec: TokenizerSpec) -> Tensor:
@@ -93,6 +95,38 @@ def move_camera(image: Tensor, options: VideoData, random: np.random.Generator) 
     frames = image.float().expand(options.frames, -1, -1, -1)
     pixels = functional.grid_sample(frames, grid, padding_mode="border", align_corners=False)
     return pixels.round().clamp(0, 255).to(torch.uint8).movedim(0, 1).contiguous()
+
+
+def bent(chain: Tensor, degrees: float, random: np.random.Generator) -> Tensor:
+    """A chain `[residues, 5, 3]` whose phi and psi change by normal angles of this standard deviation.
+
+    Each turns what follows it in the chain: phi about the bond from N to CA, psi about that from CA to C. A residue
+    that lacks one of the three is no hinge.
+    """
+    atoms = chain.double().numpy()
+    nitrogen, alpha, carbon = atoms[:, 0], atoms[:, 1], atoms[:, 2]
+    whole = np.isfinite(atoms[:, :3]).all(axis=(1, 2))
+    angles = np.radians(degrees) * random.standard_normal((len(atoms), 2)) * whole[:, None]
+    turns = [hinge(nitrogen, alpha, angles[:, 0]), hinge(alpha, carbon, angles[:, 1])]
+    # The last hinge turns first, when all before it are where they were: motion = first @ second @ ... @ last.
+    motion, moved = np.eye(4), np.empty_like(atoms)
+    for residue, (phi, psi) in enumerate(zip(*turns, strict=True)):
+        for turn, slots in ((phi, slice(0, 4)), (psi, slice(4, 5))):  # N and CA are on the axis of phi, C on psi's
+            motion = motion @ turn
+            moved[residue, slots] = atoms[residue, slots] @ motion[:3, :3].T + motion[:3, 3]
+    return torch.from_numpy(moved).to(chain.dtype)
+
+
+def hinge(start: np.ndarray, end: np.ndarray, angles: np.ndarray) -> np.ndarray:
+    """Motions `[n, 4, 4]` that turn by `angles` about the lines from `start` to `end`, `[n, 3]`; angle 0: at rest."""
+    axes = np.where(angles[:, None] != 0, end - start, [0.0, 0.0, 1.0])
+    vectors = axes / np.linalg.norm(axes, axis=1, keepdims=True) * angles[:, None]
+    rotations = Rotation.from_rotvec(vectors).as_matrix()
+    motions = np.tile(np.eye(4), (len(angles), 1, 1))
+    motions[:, :3, :3] = rotations
+    centres = np.where(angles[:, None] != 0, start, 0.0)
+    motions[:, :3, 3] = centres - (rotations @ centres[:, :, None])[:, :, 0]
+    return motions
 
 
 def clip(video: Tensor, options: VideoData, start: int) -> Tensor:

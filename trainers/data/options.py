@@ -150,10 +150,14 @@ class StructureData(ReadingOptions):
         padded with absent residues to the longest of their batch.
     bucket: number of chains, drawn at random, that are put in the order of their files' sizes, so that the chains of a
         batch have similar lengths; 1: batches of any lengths.
+    bend: chains are bent at random, so that few of them teach more folds than they have: each phi and psi changes by
+        a normal angle, whose standard deviation is drawn for each stretch, mostly near 0 and at most this many
+        degrees. Bond lengths and angles stay; atoms may collide. 0: chains stay as they are.
     """
 
     max_residues: int = 256
     bucket: int = 64
+    bend: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -161,6 +165,8 @@ class StructureData(ReadingOptions):
             raise InputError(
                 f"recipe: expected data.max_residues and data.bucket >= 1, got {self.max_residues} and {self.bucket}"
             )
+        if not 0 <= self.bend <= 180:
+            raise InputError(f"recipe: expected data.bend from 0 to 180 degrees, got {self.bend}")
 
 
 DataOptions = ImageData | AudioData | VideoData | StructureData
