@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +17,8 @@ from torch import Tensor
 from zoo import loading
 from zoo.codes import CodeFile
 from zoo.corpus import sinks
-from zoo.corpus.batching import Batches, Encoded
-from zoo.corpus.reading import pieces
+from zoo.corpus.batching import BATCHES_AHEAD, Batches, Encoded
+from zoo.corpus.reading import Piece, Readers, pieces
 from zoo.corpus.records import CodeCounts, Failure, Record, record_file
 from zoo.corpus.rows import Facts, Row
 from zoo.digest import weights_sha256
@@ -65,9 +66,12 @@ class Worker:
         self.tokenizer = tokenizer
         self._options = self.tokenizer.file_options(**plan.given)
         self._sink = sinks.create(plan.format, plan.folder, plan.facts, **plan.sink_options)
+        self._begun: Readers | Generator[Piece] | None = None
 
-    def __call__(self, name: str, shard: Shard) -> Record:
+    def __call__(self, name: str, shard: Shard, following: Shard | None = None) -> Record:
         """Write the files of a shard under `name`, then its record, and return that.
+
+        following: the shard of the next call, where it is known, which is read ahead as well.
 
         Raises:
             ZooError: a shard that cannot be read, files that cannot be written, or, if `plan.strict`, a damaged item.
@@ -75,13 +79,26 @@ class Worker:
         start = time.perf_counter()
         tally = Tally(self.plan.facts.codebook_sizes)
         batches = Batches(self._codes_of, self.tokenizer.size_of, self.plan.most)
-        with closing(pieces(shard.items(), self._read, self.plan.readers)) as read:
+        with closing(self._begun or self._pieces(shard)) as read:
+            self._begun = None if following is None else self._pieces(following)
             files = self._sink.write(name, self._rows(batches(read), tally))
         seconds = time.perf_counter() - start
         failures = tuple(tally.failures)
         record = Record(name, shard.name, files, tally.items, tally.amount, failures, tally.counts, seconds)
         record.save(record_file(self.plan.folder, name))
         return record
+
+    def close(self) -> None:
+        """End the reading of the shard that follows."""
+        if self._begun is not None:
+            self._begun.close()
+
+    def _pieces(self, shard: Shard) -> Readers | Generator[Piece]:
+        most = BATCHES_AHEAD * self.plan.most  # what the network can wait for
+        return pieces(shard.items(), self._read, self.plan.readers, most, self._amount_of)
+
+    def _amount_of(self, signal: Signal) -> int:
+        return math.prod(self.tokenizer.size_of(signal.values[None]))
 
     def _read(self, item: Item) -> Iterator[Signal]:
         if item.problem is not None:

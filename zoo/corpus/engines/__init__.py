@@ -67,11 +67,11 @@ def prepared(plan: Plan, device: str) -> Worker | ZooError:
         return as_zoo_error(error)
 
 
-def outcome(worker: Worker | ZooError, name: str, shard: Shard) -> Outcome:
-    """Work on a shard; its error is the outcome, so that it does not stop the others."""
+def outcome(worker: Worker | ZooError, name: str, shard: Shard, following: Shard | None = None) -> Outcome:
+    """Work on a shard, as `Worker` does; its error is the outcome, so that it does not stop the others."""
     if isinstance(worker, ZooError):
         return Outcome(name, shard.name, error=worker)
     try:
-        return Outcome(name, shard.name, record=worker(name, shard))
+        return Outcome(name, shard.name, record=worker(name, shard, following))
     except Exception as error:
         return Outcome(name, shard.name, error=as_zoo_error(error))

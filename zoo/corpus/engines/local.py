@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from itertools import cycle, islice
 from multiprocessing.connection import wait as wait_for_end
 from typing import Any
@@ -26,9 +27,10 @@ worker: Worker | ZooError  # of a process that `start` has made one
 def run(plan: Plan, todo: Sequence[Named], workers: int, device: str, network: Tokenizer) -> Iterator[Outcome]:
     if workers == 1:
         check_placement(device, plan.dtype)
-        here = Worker(plan, network.to(device))
-        for name, shard in todo:
-            yield outcome(here, name, shard)
+        followers = [*(shard for _, shard in todo[1:]), None]
+        with closing(Worker(plan, network.to(device))) as here:
+            for (name, shard), following in zip(todo, followers, strict=True):
+                yield outcome(here, name, shard, following)
         return
     del network
     left = dict(todo)
