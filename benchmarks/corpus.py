@@ -12,7 +12,8 @@ ray: the same of two actors of Ray Data relative to two processes. The aim is 0.
 In all of these, ours counts from the first finished shard to the last, so that no start does.
 memory: peak of a process that tokenizes 1,000 and 10,000 small images.
 
-Images and speech are copies of real files; without `../shared/data`, of the samples that ship with zoo.
+Images and speech are real files, each another one, so that clips have as many lengths as in a corpus; without
+`../shared/data`, copies of the samples that ship with zoo.
 """
 
 from __future__ import annotations
@@ -42,12 +43,13 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "data"
 SAMPLES = ROOT / "zoo" / "demo" / "samples"
 CASES = {"wetok-nano": ("images", "image", 400), "wavtokenizer-nano": ("speech", "audio", 120)}
+OPTIONS = {"wetok-nano": {"resolution": 256}, "wavtokenizer-nano": {}}  # of `preprocess`
 
 
 def copies(folder: Path, name: str, count: int) -> Path:
     """Fill a folder with `count` files that are copies of real ones: JPEG for images, FLAC or WAV for speech."""
     kind, modality, _ = CASES[name]
-    source = DATA / kind / "val"
+    source = DATA / kind / "train"
     files = media_files(source if source.is_dir() else SAMPLES, modality)
     folder.mkdir(parents=True)
     for number in range(count):
@@ -74,6 +76,7 @@ def our_rates(name: str, files: Path, out: Path, **options: Any) -> tuple[float,
         out,
         items_per_shard=10,
         progress=lambda now: seen.append((now.items, now.seconds, time.process_time())),
+        **OPTIONS[name],
         **options,
     )
     items, wall, processor = (last - first for first, last in zip(seen[0], seen[-1], strict=True))
@@ -84,7 +87,7 @@ def batches_of(tokenizer: zoo.Tokenizer, files: list[Path]) -> list[torch.Tensor
     """Signals of equal size together, up to the batch size of `zoo tokenize`."""
     groups: dict[torch.Size, list[torch.Tensor]] = {}
     for file in files:
-        signal = tokenizer.preprocess(file)
+        signal = tokenizer.preprocess(file, **OPTIONS[tokenizer.spec.name])
         groups.setdefault(signal.shape, []).append(signal)
     batches = []
     for shape, signals in groups.items():
