@@ -9,6 +9,7 @@ from pathlib import Path
 
 MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of glibc's mallopt
+ONE_ARENA = {"MALLOC_ARENA_MAX": "1"}  # environment for `keep_freed_memory` to hold for threads that are there before
 LARGEST_INT = 2**31 - 1
 SHARE_KEPT = 8  # the part of free memory that is kept at most, as a divisor
 
@@ -36,7 +37,8 @@ def keep_freed_memory() -> bool:
     has to clear first, which takes a fifth to a quarter of the time that an image tokenizer takes to encode on the
     CPU. Results do not change. At most an eighth of the memory that is free now, and never more than 2 GiB, stays at
     the end of the heap; gaps between tensors that are in use are kept as well. The setting holds for the whole
-    process until it ends, and is not inherited by processes that it starts.
+    process until it ends, except for threads that have already allocated memory, and is not inherited by processes that
+    it starts.
 
     The `zoo` command, `zoo.tokenize` and its workers call this; in a program of your own, call it once at the start.
 

@@ -14,6 +14,7 @@ import torch
 from zoo.corpus.engines import Named, Outcome, outcome, prepared
 from zoo.corpus.work import Plan
 from zoo.extras import extra
+from zoo.system_memory import ONE_ARENA
 from zoo.tokenizer import Tokenizer
 
 
@@ -31,7 +32,8 @@ def run(plan: Plan, todo: Sequence[Named], workers: int, device: str, network: T
     outcomes = shards.map(
         Actor,  # type: ignore[arg-type]  # a class is an actor, which Ray's types leave out
         fn_constructor_args=(plan, device),
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers),
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers),
+        runtime_env={"env_vars": ONE_ARENA},
         num_cpus=1,
         num_gpus=1 if needs_gpu else 0,
     )
