@@ -265,3 +265,13 @@ def test_no_thread_is_left_when_a_shard_ends_early(tiny_wetok, pictures, tmp_pat
     (pictures / "a" / "broken.png").write_bytes(b"no picture")
     corpus.tokenize("tiny-wetok", pictures, tmp_path / "out", strict=True, readers=3)
     assert threading.active_count() == before
+
+
+def test_no_thread_is_left_when_a_run_is_stopped(tiny_wetok, pictures, tmp_path):
+    def stop(progress: corpus.Progress) -> None:
+        raise KeyboardInterrupt
+
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        corpus.tokenize("tiny-wetok", pictures, tmp_path / "out", items_per_shard=2, readers=3, progress=stop)
+    assert threading.active_count() == before
