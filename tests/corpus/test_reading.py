@@ -21,5 +21,8 @@ def test_readers_stop_when_as_much_waits_as_is_asked_for():
     items = (Item("", str(number), None, "audio") for number in count())
     with closing(pieces(items, read, threads=3, most=50, amount_of=lambda signal: signal.values.numel())) as found:
         assert [piece.item.key for piece in islice(found, 3)] == ["0", "1", "2"]
-        time.sleep(0.5)
+        end = time.monotonic() + 10
+        while len(begun) < 3 + 5 and time.monotonic() < end:
+            time.sleep(0.05)
+        time.sleep(0.2)  # in which nothing more may be begun
         assert 3 + 5 <= len(begun) <= 3 + 4 + 3  # taken, waiting, and begun by each thread while there was room
