@@ -1,7 +1,7 @@
 """Make the shipped samples again: `python benchmarks/make_samples.py [FOLDER]` (the speech needs espeak-ng).
 
-Without a folder they replace those in `zoo/demo/samples`. The images, the clip and the protein are computed here, the
-speech is espeak-ng's; nothing is taken from anyone's recording, photograph or experiment.
+Without a folder they replace those in `zoo/demo/samples`. The images and the clip are computed here, the speech is
+espeak-ng's, and the protein is a chain of a file that tmtools installs.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from pathlib import Path
 import av
 import numpy as np
 import soundfile
+import tmtools
 import torch
 from PIL import Image
 
-from zoo.media import write_structure
+from zoo import media
 
 SAMPLES = Path(__file__).parents[1] / "zoo" / "demo" / "samples"
 SIZE = 256
@@ -26,11 +27,6 @@ SPEECH = {
     "tokens": ("en-us", "A tokenizer turns a signal into a short sequence of numbers."),
     "river": ("en-gb", "The river was calm, and the evening light lay on the water."),
 }
-# (phi, psi) of each residue in degrees: three helices that two turns fold onto one another without a clash. These turns
-# are the most compact that a random search found.
-HELIX = ((-63, -42),) * 17
-TURNS = ((-62, 143), (-96, -1), (-92, -5), (-68, 133), (-71, 165)), ((52, 55), (-84, -48), (-121, 136))
-BUNDLE = (*HELIX, *TURNS[0], *HELIX, *TURNS[1], *HELIX)
 
 
 def rays(size: int = SIZE) -> tuple[np.ndarray, np.ndarray]:
@@ -195,33 +191,9 @@ def write_clip(path: Path, frames: list[Image.Image]) -> None:
         container.mux(stream.encode())
 
 
-def place(a: np.ndarray, b: np.ndarray, c: np.ndarray, length: float, angle: float, torsion: float) -> np.ndarray:
-    """The atom `length` from `c`, at `angle` with `b` and `torsion` with `a`, in degrees (NeRF, Parsons 2005)."""
-    angle, torsion = np.radians(angle), np.radians(torsion)
-    along = (c - b) / np.linalg.norm(c - b)
-    normal = np.cross(b - a, along)
-    normal /= np.linalg.norm(normal)
-    across = np.cross(normal, along)
-    aside = np.cos(torsion) * across + np.sin(torsion) * normal
-    return c + length * (np.sin(angle) * aside - np.cos(angle) * along)
-
-
-def backbone(torsions: tuple[tuple[float, float], ...]) -> np.ndarray:
-    """N, CA, C, CB and O of a chain, `[residues, 5, 3]` in angstrom: ideal bonds (Engh and Huber 1991), trans."""
-    ca = np.zeros(3)
-    n = np.array([1.458, 0, 0])
-    c = 1.525 * np.array([np.cos(np.radians(111.0)), np.sin(np.radians(111.0)), 0])
-    residues: list[tuple[np.ndarray, ...]] = []
-    for i, (phi, psi) in enumerate(torsions):
-        if i:
-            n_before, ca_before, c_before, _, _ = residues[-1]
-            n = place(n_before, ca_before, c_before, 1.329, 117.2, torsions[i - 1][1])
-            ca = place(ca_before, c_before, n, 1.458, 121.7, 180.0)
-            c = place(c_before, n, ca, 1.525, 111.0, phi)
-        cb = place(c, n, ca, 1.530, 110.5, -122.5)
-        o = place(n, ca, c, 1.231, 120.1, psi + 180)
-        residues.append((n, ca, c, cb, o))
-    return np.array(residues)
+def globin() -> media.Structure:
+    """Chain B of the erythrocruorin of an earthworm, PDB entry 2GTL (Royer et al. 2006), whose files are CC0."""
+    return media.read_structure(Path(tmtools.__file__).parent / "data" / "2gtl.pdb", chain="B")
 
 
 def main(folder: Path) -> None:
@@ -229,8 +201,8 @@ def main(folder: Path) -> None:
     for name, image in (("lake", lake()), ("spheres", spheres())):
         image.save(folder / f"{name}.png", optimize=True)
     write_clip(folder / "bounce.mkv", bounce())
-    chain = torch.from_numpy(backbone(BUNDLE))
-    write_structure(folder / "bundle.pdb", chain, residue_names=["ALA"] * len(chain), overwrite=True)
+    chain = globin()
+    media.write_structure(folder / "globin.pdb", chain.coordinates, residue_names=chain.residue_names, overwrite=True)
     for name, (voice, text) in SPEECH.items():
         soundfile.write(folder / f"{name}.flac", speak(voice, text), 24000, subtype="PCM_16")
 

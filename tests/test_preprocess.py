@@ -214,7 +214,7 @@ def test_the_command_takes_them_too(tiny_wetok, tiny_cosmos, tmp_path, files):
 
 
 def test_residues_that_are_missing_stay_missing_however_a_chain_is_reconstructed(tiny_dplm2, tmp_path):
-    chain = read_structure(samples("structure")["bundle"]).coordinates[None]
+    chain = read_structure(samples("structure")["globin"]).coordinates[None]
     chain[:, 5:8] = torch.nan
     missing = torch.zeros(chain.shape[1], dtype=torch.bool)
     missing[5:8] = True
@@ -226,7 +226,7 @@ def test_residues_that_are_missing_stay_missing_however_a_chain_is_reconstructed
 
 
 def test_bench_command_and_demo_restore_a_chain_as_the_tokenizer_does(tiny_dplm2, tmp_path):
-    chain = read_structure(samples("structure")["bundle"]).coordinates
+    chain = read_structure(samples("structure")["globin"]).coordinates
     chain[5, 1:] = torch.nan  # a residue without CA, which a file does not show as one
     write_structure(tmp_path / "chain.pdb", chain)
     signal = tiny_dplm2.preprocess(tmp_path / "chain.pdb")

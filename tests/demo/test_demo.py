@@ -122,7 +122,7 @@ def test_a_chain_is_chosen_by_its_id(tiny_dplm2, tmp_path):
         result = CliRunner().invoke(app, command)
         assert message in result.stderr
         assert (tmp_path / chain / "tiny-dplm2" / "own.pdb").exists() == (chain == "B")
-        assert (tmp_path / chain / "tiny-dplm2" / "bundle.pdb").exists()
+        assert (tmp_path / chain / "tiny-dplm2" / "globin.pdb").exists()
 
 
 def test_only_images_audio_video_and_structures_are_taken(tiny, tmp_path):

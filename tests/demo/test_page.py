@@ -61,7 +61,7 @@ def test_a_clip_moves(tiny_cosmos, tmp_path):
 def test_a_protein_turns_beside_foldseeks_letters(tiny_dplm2, tmp_path):
     page = written_page(tmp_path)
     assert [canvas["class"] for canvas in page.all("canvas")] == ["turning"]
-    residues = len(media.read_structure(samples("structure")["bundle"]).coordinates)
+    residues = len(media.read_structure(samples("structure")["globin"]).coordinates)
     assert len([span for span in page.all("span") if (span.get("title") or "").startswith("residue")]) == residues
 
 

@@ -13,6 +13,7 @@ from zoo.layers.overlap import in_chunks
 
 STRIP = 2**18
 
+
 def snake(x: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
     """Return `x + sin²(αx) / β`, without a gradient in the memory of one tensor."""
     if is_inferring():
