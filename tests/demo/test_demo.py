@@ -28,7 +28,7 @@ BOUNDS = {
     "fqgan-nano": {"psnr": 16, "ssim": 0.5},
     "one-d-piece-nano": {"psnr": 17, "ssim": 0.5},
     "cosmos-dv-nano": {"psnr": 22, "ssim": 0.5},
-    "dplm2-nano": {"ca_rmsd": 12},
+    "dplm2-nano": {"ca_rmsd": 5},
 }
 
 
