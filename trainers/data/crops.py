@@ -119,13 +119,13 @@ def bent(chain: Tensor, degrees: float, random: np.random.Generator) -> Tensor:
 
 def hinge(start: np.ndarray, end: np.ndarray, angles: np.ndarray) -> np.ndarray:
     """Motions `[n, 4, 4]` that turn by `angles` about the lines from `start` to `end`, `[n, 3]`; angle 0: at rest."""
-    axes = np.where(angles[:, None] != 0, end - start, [0.0, 0.0, 1.0])
-    vectors = axes / np.linalg.norm(axes, axis=1, keepdims=True) * angles[:, None]
+    turning = angles != 0
+    start, axes = start[turning], (end - start)[turning]
+    vectors = axes / np.linalg.norm(axes, axis=1, keepdims=True) * angles[turning, None]
     rotations = Rotation.from_rotvec(vectors).as_matrix()
     motions = np.tile(np.eye(4), (len(angles), 1, 1))
-    motions[:, :3, :3] = rotations
-    centres = np.where(angles[:, None] != 0, start, 0.0)
-    motions[:, :3, 3] = centres - (rotations @ centres[:, :, None])[:, :, 0]
+    motions[turning, :3, :3] = rotations
+    motions[turning, :3, 3] = start - (rotations @ start[:, :, None])[:, :, 0]
     return motions
 
 

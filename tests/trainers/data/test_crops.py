@@ -49,16 +49,8 @@ def test_a_bent_chain_has_other_torsions_and_the_same_bonds_and_angles():
     straight = chain(200)
     curved = bent(straight, 20.0, np.random.default_rng(1))
     assert torch.equal(curved.isnan(), straight.isnan())
-    inside = [
-        (0, 1),
-        (1, 2),
-        (0, 2),
-        (0, 3),
-        (1, 3),
-        (2, 3),
-        (1, 4),
-        (2, 4),
-    ]  # neither CB nor N turns with psi as O does
+    # Not CB or N to O: O alone turns with psi.
+    inside = [(0, 1), (1, 2), (0, 2), (0, 3), (1, 3), (2, 3), (1, 4), (2, 4)]
     across = [(2, 0), (1, 0), (2, 1), (4, 0), (4, 1)]
     for start, end, next_residue in [(*pair, 0) for pair in inside] + [(*pair, 1) for pair in across]:
         lengths = [
