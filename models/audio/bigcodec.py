@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from zoo.checkpoints import KeyMap
 from zoo.layers.dac import DILATIONS, DecoderStage, EncoderStage
 from zoo.layers.lstm import LSTM, remember
-from zoo.layers.overlap import each_chunk, frames_of_chunk, in_chunks
+from zoo.layers.overlap import each_chunk, frames_of_chunk, joined
 from zoo.layers.snake import AntiAliasedSnake
 from zoo.layers.weight_norm import WeightNormConv1d
 from zoo.quantizers import ProjectedVQ
@@ -62,7 +62,7 @@ class Encoder(nn.Module):
         halo, frames = math.ceil(self.context / hop), audio.shape[-1] // hop
         parts = each_chunk(lambda part: self.blocks(self.stem(part)), audio, frames, chunk_frames, halo, given=hop)
         x = remember(self.lstm, parts, frames, chunk_frames)
-        return in_chunks(lambda part: self.head(self.act_out(part)), x, frames, chunk_frames, ACT + 1)
+        return joined(each_chunk(lambda part: self.head(self.act_out(part)), x, frames, chunk_frames, ACT + 1), frames)
 
 
 class Decoder(nn.Module):
@@ -94,7 +94,7 @@ class Decoder(nn.Module):
         hop, frames = math.prod(self.strides), latent.shape[-1]
         parts = each_chunk(self.stem, latent, frames, chunk_frames, EDGE)
         x = remember(self.lstm, parts, frames, chunk_frames)
-        return in_chunks(self.upsample, x, frames, chunk_frames, self.context, made=hop)
+        return joined(each_chunk(self.upsample, x, frames, chunk_frames, self.context, made=hop), frames * hop)
 
     def upsample(self, x: Tensor) -> Tensor:
         return self.head(self.act_out(self.blocks(x))).tanh()

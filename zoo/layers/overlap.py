@@ -5,6 +5,7 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from zoo.errors import InputError
 from zoo.spec import TokenizerSpec
 from zoo.system_memory import release_freed_memory
+from zoo.tracing import values_are_readable
 
 LONGEST_CHUNK = 1e15  # seconds: beyond it, frames are not counted exactly
 
@@ -100,7 +102,8 @@ def each_chunk(
 def joined(parts: Iterator[Tensor], length: int) -> Tensor:
     """Return parts that have `length` steps together as one tensor.
 
-    Each goes there at once: as long as all of them live, memory that is freed between them has holes.
+    Each goes there at once: as long as all of them live, memory that is freed between them has holes. Without values,
+    where only memory counts, two parts show nearly that of all.
     """
     first = next(parts)
     if first.shape[-1] == length:
@@ -108,24 +111,10 @@ def joined(parts: Iterator[Tensor], length: int) -> Tensor:
     result = first.new_empty(*first.shape[:-1], length)
     result[..., : first.shape[-1]] = first
     start = first.shape[-1]
-    for part in parts:
+    for part in parts if values_are_readable(first) else islice(parts, 1):
         result[..., start : start + part.shape[-1]] = part
         start += part.shape[-1]
     return result
-
-
-def in_chunks(
-    function: Callable[[Tensor], Tensor],
-    x: Tensor | Tape,
-    length: int,
-    chunk: int,
-    halo: int,
-    *,
-    given: int = 1,
-    made: int = 1,
-) -> Tensor:
-    """Return what `each_chunk` yields as one tensor."""
-    return joined(each_chunk(function, x, length, chunk, halo, given=given, made=made), length * made)
 
 
 def frames_of_chunk(spec: TokenizerSpec, seconds: Any, option: str = "chunk_seconds") -> int:

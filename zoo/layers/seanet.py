@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.layers.lstm import LSTM, remember
-from zoo.layers.overlap import each_chunk, in_chunks
+from zoo.layers.overlap import each_chunk, joined
 from zoo.layers.weight_norm import WeightNormConv1d, WeightNormConvTranspose1d
 from zoo.tracing import larger
 
@@ -135,7 +135,7 @@ class Encoder(nn.Module):
         frames = (audio.shape[-1] + hop - 1) // hop
         parts = each_chunk(self.downsample, audio, frames, chunk_frames, halo, given=hop)
         x = remember(self.lstm, parts, frames, chunk_frames)
-        return in_chunks(lambda part: self.head(self.act_out(part)), x, frames, chunk_frames, EDGE)
+        return joined(each_chunk(lambda part: self.head(self.act_out(part)), x, frames, chunk_frames, EDGE), frames)
 
     def downsample(self, audio: Tensor) -> Tensor:
         x = self.stem(audio)
@@ -184,7 +184,7 @@ class Decoder(nn.Module):
         hop, frames = math.prod(self.strides), latent.shape[-1]
         parts = each_chunk(self.stem, latent, frames, chunk_frames, EDGE)
         x = remember(self.lstm, parts, frames, chunk_frames)
-        return in_chunks(self.upsample, x, frames, chunk_frames, self.context, made=hop)
+        return joined(each_chunk(self.upsample, x, frames, chunk_frames, self.context, made=hop), frames * hop)
 
     def upsample(self, x: Tensor) -> Tensor:
         for act, upsample, unit in zip(self.acts, self.upsamples, self.units, strict=True):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.inference import is_inferring
-from zoo.layers.overlap import in_chunks
+from zoo.layers.overlap import each_chunk, joined
 
 STRIP = 2**18
 
@@ -63,7 +63,8 @@ class AntiAliasedSnake(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not is_inferring():
             return self.at_once(x)
-        return in_chunks(self.at_once, x, x.shape[-1], max(1, STRIP // x[..., 0].numel()), halo=5)
+        steps = x.shape[-1]
+        return joined(each_chunk(self.at_once, x, steps, max(1, STRIP // x[..., 0].numel()), halo=5), steps)
 
     def at_once(self, x: Tensor) -> Tensor:
         channels = x.shape[1]

@@ -11,7 +11,7 @@ import math
 from torch import Tensor, nn
 
 from zoo.layers.dac import DILATIONS, DecoderStage, EncoderStage
-from zoo.layers.overlap import in_chunks
+from zoo.layers.overlap import each_chunk, joined
 from zoo.layers.snake import SnakeBeta
 from zoo.layers.weight_norm import WeightNormConv1d
 
@@ -57,8 +57,8 @@ class WaveformVAE(nn.Module):
 
     def decode(self, latent: Tensor, chunk_frames: int) -> Tensor:
         """Return audio `[B, 2, frames * hop]` for latents `[B, dim, frames]`, whatever is computed at once."""
-        hop = math.prod(self.strides)
-        return in_chunks(self.decoder, latent, latent.shape[-1], chunk_frames, self.reach, made=hop)
+        hop, frames = math.prod(self.strides), latent.shape[-1]
+        return joined(each_chunk(self.decoder, latent, frames, chunk_frames, self.reach, made=hop), frames * hop)
 
     @property
     def reach(self) -> int:
