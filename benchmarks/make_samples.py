@@ -1,7 +1,7 @@
 """Make the shipped samples again: `python benchmarks/make_samples.py [FOLDER]` (the speech needs espeak-ng).
 
-Without a folder they replace those in `zoo/demo/samples`. The images and the clip are computed here, the speech is
-espeak-ng's, and the protein is a chain of a file that tmtools installs.
+Without a folder they replace those in `zoo/demo/samples`. The images, the clip and the music are computed here, the
+speech is espeak-ng's, and the protein is a chain of a file that tmtools installs.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import soundfile
 import tmtools
 import torch
 from PIL import Image
+from scipy.signal import lfilter
 
 from zoo import media
 
@@ -27,6 +28,11 @@ SPEECH = {
     "tokens": ("en-us", "A tokenizer turns a signal into a short sequence of numbers."),
     "river": ("en-gb", "The river was calm, and the evening light lay on the water."),
 }
+# The first bars of Bach's Prelude in C major (BWV 846, 1722), half of each, as MIDI notes, and a chord at the end.
+BARS = ((60, 64, 67, 72, 76), (60, 62, 69, 74, 77), (59, 62, 67, 74, 77), (60, 64, 67, 72, 76))
+ORDER = (0, 1, 2, 3, 4, 2, 3, 4)  # in which the notes of a bar are played
+CHORD = (48, 60, 64, 67, 72)
+SAMPLE_RATE = 24000
 
 
 def rays(size: int = SIZE) -> tuple[np.ndarray, np.ndarray]:
@@ -166,7 +172,7 @@ def trace(
     return color, normal, point, np.where(found, shine[..., None], 0)
 
 
-def speak(voice: str, text: str, sample_rate: int = 24000) -> np.ndarray:
+def speak(voice: str, text: str, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
     """Mono speech in [-1, 1] from espeak-ng, resampled, its peak at -3 dB of full scale."""
     from torchaudio.functional import resample
 
@@ -191,6 +197,39 @@ def write_clip(path: Path, frames: list[Image.Image]) -> None:
         container.mux(stream.encode())
 
 
+def prelude() -> np.ndarray:
+    """Seven seconds of Bach on plucked strings, `[samples]` at `SAMPLE_RATE`."""
+    random, step, ring = np.random.default_rng(0), 0.16, 2.0
+    notes = [
+        (bar[i], step * (len(ORDER) * number + place))
+        for number, bar in enumerate(BARS)
+        for place, i in enumerate(ORDER)
+    ]
+    end = step * len(ORDER) * len(BARS)
+    notes += [(note, end + 0.03 * place) for place, note in enumerate(CHORD)]
+    sound = np.zeros(int((end + ring) * SAMPLE_RATE))
+    for note, start in notes:
+        first = int(start * SAMPLE_RATE)
+        string = pluck(440 * 2 ** ((note - 69) / 12), ring, random)[: len(sound) - first]
+        sound[first : first + len(string)] += string
+    sound[-SAMPLE_RATE // 2 :] *= np.linspace(1, 0, SAMPLE_RATE // 2)
+    return sound / np.abs(sound).max() * 10 ** (-3 / 20)
+
+
+def pluck(frequency: float, seconds: float, random: np.random.Generator) -> np.ndarray:
+    """A plucked string, `[samples]`: noise in a delay line that loses its high frequencies (Karplus, Strong 1983)."""
+    period = SAMPLE_RATE / frequency - 0.5  # the mean of two samples below delays by half a sample
+    delay = int(period)
+    tuning = (1 - (period - delay)) / (1 + (period - delay))  # of an all-pass filter, which delays by the rest
+    loss = 0.5 ** (1 / frequency)  # of a period: the level falls to half in a second
+    pulse = np.zeros(int(seconds * SAMPLE_RATE))
+    pulse[: delay + 1] = lfilter([0.5, 0.5], [1], random.uniform(-1, 1, delay + 1))
+    feedback = np.zeros(delay + 3)
+    feedback[:2] = 1, tuning
+    feedback[delay:] -= loss * np.array([tuning, 1 + tuning, 1]) / 2
+    return lfilter([1, tuning], feedback, pulse)
+
+
 def globin() -> media.Structure:
     """Chain B of the erythrocruorin of an earthworm, PDB entry 2GTL (Royer et al. 2006), whose files are CC0."""
     return media.read_structure(Path(tmtools.__file__).parent / "data" / "2gtl.pdb", chain="B")
@@ -204,7 +243,8 @@ def main(folder: Path) -> None:
     chain = globin()
     media.write_structure(folder / "globin.pdb", chain.coordinates, residue_names=chain.residue_names, overwrite=True)
     for name, (voice, text) in SPEECH.items():
-        soundfile.write(folder / f"{name}.flac", speak(voice, text), 24000, subtype="PCM_16")
+        soundfile.write(folder / f"{name}.flac", speak(voice, text), SAMPLE_RATE, subtype="PCM_16")
+    soundfile.write(folder / "prelude.flac", prelude(), SAMPLE_RATE, subtype="PCM_16")
 
 
 if __name__ == "__main__":

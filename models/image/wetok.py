@@ -143,16 +143,16 @@ alias("wetok", "wetok-general-24")
 # Trained here, by `trainers/recipes/wetok-nano.yaml`; ships with the package. 2,048 bytes of codes for 256x256.
 register(
     replace(
-        IMAGENET_F8,
+        IMAGENET_F16,
         "wetok-nano",
-        codebook_sizes=(256, 256),
+        codebook_sizes=(256,) * 8,
         weights_license="ImageNet non-commercial",
         config={
-            "width": 8,
-            "multipliers": (1, 2, 4, 8),
+            "width": 12,
+            "multipliers": (1, 2, 4, 8, 12),
             "num_blocks": 1,
-            "dim": 16,
-            "norm_groups": 4,
+            "dim": 64,
+            "norm_groups": 1,
             "temperature": 1.0,
         },
         weights="weights/wetok-nano.safetensors",

@@ -167,17 +167,17 @@ def test_options_and_size_of_the_source_come_back(tmp_path, suffix):
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("wetok-nano", {"codebook_sizes": (256, 512)}, r"expected codebook_sizes \(256, 256\)"),
-        ("wetok-nano", {"codes": (2, 8)}, r"expected codes of wetok-nano as \[batch, 2, height, width\]"),
+        ("wetok-nano", {"codebook_sizes": (256, 512)}, r"expected codebook_sizes \(256, 256, 256"),
+        ("wetok-nano", {"codes": (2, 8)}, r"expected codes of wetok-nano as \[batch, 8, height, width\]"),
         ("wetok-nano", {"size": (64,)}, r"expected a size of \(height, width\), got \(64,\)"),
-        ("wetok-nano", {"size": (64, 128)}, "gives 8 x 16 codes, but holds 8 x 8, enough for 64 x 64"),
-        ("wetok-nano", {"size": (64, 32)}, "gives 8 x 4 codes, but holds 8 x 8"),
+        ("wetok-nano", {"size": (128, 256)}, "gives 8 x 16 codes, but holds 8 x 8, enough for 128 x 128"),
+        ("wetok-nano", {"size": (128, 64)}, "gives 8 x 4 codes, but holds 8 x 8"),
     ],
 )
 def test_codes_that_their_tokenizer_does_not_give_are_refused(name, change, message):
     spec = zoo.info(name).spec
-    shape = change.get("codes", (2, 8, 8))
-    fields = {"codebook_sizes": spec.codebook_sizes, "size": (64, 64)} | {
+    shape = change.get("codes", (8, 8, 8))
+    fields = {"codebook_sizes": spec.codebook_sizes, "size": (128, 128)} | {
         k: v for k, v in change.items() if k != "codes"
     }
     file = CodeFile(torch.zeros(1, *shape, dtype=torch.int64), name, **fields)

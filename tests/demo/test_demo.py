@@ -21,8 +21,8 @@ from zoo.metrics import METRICS, psnr
 ALPHA = 1  # of a residue's atoms
 # What each shipped variant reaches on every sample, at least or at most as its metric has it.
 BOUNDS = {
-    "wetok-nano": {"psnr": 18, "ssim": 0.5},
-    "wavtokenizer-nano": {"stoi": 0.5},
+    "wetok-nano": {"psnr": 20, "ssim": 0.6},
+    "wavtokenizer-nano": {"stoi": 0.4},
     "speechtokenizer-nano": {"stoi": 0.6},
     "mimi-nano": {"stoi": 0.5},
     "fqgan-nano": {"psnr": 16, "ssim": 0.5},
@@ -106,7 +106,7 @@ def test_own_files_are_taken_besides_the_samples(tiny_wetok, tiny_wavtokenizer, 
     assert result.exit_code == 1
     message, count = result.stderr.splitlines()
     assert "broken" in message
-    assert count == "1 of 12 failed"
+    assert count == "1 of 13 failed"
     entries = {(entry["variant"], entry["input"]): entry for entry in json.loads(result.stdout)["results"]}
     assert entries["tiny-wetok", "lake-2"]["tokens"] == entries["tiny-wetok", "lake"]["tokens"]
     assert entries["tiny-wavtokenizer", "long"]["tokens"] == 10 * 75
@@ -173,7 +173,9 @@ def test_the_demo_of_the_shipped_weights_is_quick_and_close_to_the_originals(tmp
 def test_shipped_weights_are_small():
     shipped = [*(Path(zoo.__file__).parent / "weights").glob("*.safetensors")]
     assert {path.stem for path in shipped} >= {name for name in zoo.list_tokenizers() if name.endswith("-nano")}
-    assert all(path.stat().st_size <= 4_000_000 for path in shipped)
+    sizes = [path.stat().st_size for path in shipped]
+    assert max(sizes) <= 8_000_000
+    assert sum(sizes) <= 32_000_000
 
 
 def test_every_doubling_of_one_d_piece_nanos_tokens_brings_the_samples_nearer():

@@ -22,6 +22,7 @@ from zoo.trainers.losses.reconstruction import (
     level_loss,
     mel_loss,
     multi_scale_mel_loss,
+    psnr_loss,
     speechtokenizer_mel_loss,
     ssim_loss,
     stft_loss,
@@ -59,6 +60,7 @@ def at_sample_rate(loss: Callable[..., Tensor]) -> LossMaker:
 VISUAL_LOSSES: dict[str, LossMaker] = {
     "l1": fixed(functional.l1_loss),
     "l2": fixed(functional.mse_loss),
+    "psnr": fixed(psnr_loss),
     "ssim": fixed(ssim_of_frames),
     **{name: without_spec(make) for name, make in PERCEPTUAL_LOSSES.items()},
 }

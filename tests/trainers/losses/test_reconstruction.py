@@ -13,6 +13,7 @@ from zoo.trainers.losses.reconstruction import (
     level_loss,
     mel_loss,
     multi_scale_mel_loss,
+    psnr_loss,
     speechtokenizer_mel_loss,
     ssim_loss,
     stft_loss,
@@ -39,6 +40,12 @@ def test_the_ssim_loss_is_the_published_formula():
                     / ((mean_a**2 + mean_b**2 + 1e-4) * (variance_a + variance_b + 9e-4))
                 )
     assert float(ssim_loss(x, y)) == pytest.approx(1 - np.mean(values), abs=1e-5)
+
+
+def test_the_psnr_loss_is_the_mean_over_items_in_decibels():
+    x = torch.zeros(3, 3, 4, 4)
+    y = torch.stack([torch.full_like(x[0], error) for error in (0.1, 0.01, 0.0)])
+    assert float(psnr_loss(y, x)) == pytest.approx(-(20 + 40 + 60) / 3)
 
 
 def plain_spectrum(audio, window: int, hop: int) -> np.ndarray:

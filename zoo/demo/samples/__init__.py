@@ -1,4 +1,4 @@
-"""Inputs that ship with zoo: images, speech and a clip made for it, a protein, and a photograph from matplotlib."""
+"""Inputs that ship with zoo: images, speech, music and a clip made for it, a protein, a photograph from matplotlib."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PHOTOGRAPH_CROP = (80, 0, 464, 384)  # head and shoulders of the 512×600 photog
 def samples(modality: str) -> dict[str, Path | Image.Image]:
     """Return the samples of a modality by name, each as `Tokenizer.preprocess` takes it.
 
-    Images have 256×256 pixels; speech is mono at 24 kHz, three to four seconds long; the clip has 33 frames of
+    Images have 256×256 pixels; sound is mono at 24 kHz, three to seven seconds long; the clip has 33 frames of
     128×128 pixels; the protein is a chain of 145 residues.
 
     Raises:
