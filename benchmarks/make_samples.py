@@ -244,7 +244,7 @@ def main(folder: Path) -> None:
     media.write_structure(folder / "globin.pdb", chain.coordinates, residue_names=chain.residue_names, overwrite=True)
     for name, (voice, text) in SPEECH.items():
         soundfile.write(folder / f"{name}.flac", speak(voice, text), SAMPLE_RATE, subtype="PCM_16")
-    soundfile.write(folder / "prelude.flac", prelude(), SAMPLE_RATE, subtype="PCM_16")
+    soundfile.write(folder / "strings.flac", prelude(), SAMPLE_RATE, subtype="PCM_16")
 
 
 if __name__ == "__main__":
