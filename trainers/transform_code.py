@@ -109,7 +109,7 @@ class TransformCode:
 
     def weights(self) -> Tensor:
         """How much the bits of `signs` matter, `[bits, 1, 1]` of mean 1: by the root of the step that a bit decides."""
-        spread = self.basis.gains**-2  # as the gains are the roots of it, inverted
+        spread = self.basis.gains**-2  # the gains are its inverse roots
         weights = torch.stack(
             [(spread[i] * 2.0 ** (bit - bits)).sqrt() for i, bits in enumerate(self.bits) for bit in range(bits)]
         )
@@ -277,11 +277,8 @@ class Tails(nn.Module):
         encoder: Any = tokenizer.encoder
         decoder: Any = tokenizer.decoder
         self.encoder = nn.Sequential(encoder.levels[-1], encoder.mid, encoder.norm, nn.SiLU(), encoder.head)
-        self.first, self.adaptive, self.level = (
-            nn.Sequential(decoder.stem, decoder.mid),
-            decoder.adaptive[-1],
-            decoder.levels[-1],
-        )
+        self.first = nn.Sequential(decoder.stem, decoder.mid)
+        self.adaptive, self.level = decoder.adaptive[-1], decoder.levels[-1]
 
     def decode(self, signs: Tensor) -> Tensor:
         decoded: Tensor = self.level(self.adaptive(self.first(signs), signs))

@@ -27,7 +27,7 @@ has_voice = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def original() -> torch.Tensor:
     """Two sentences of 1.2 seconds: `[2, 1, 28800]`."""
-    return torch.stack([load_audio(path, RATE, 1)[:, 6000:34800] for path in samples("audio").values()])
+    return torch.stack([load_audio(samples("audio")[name], RATE, 1)[:, 6000:34800] for name in ("river", "tokens")])
 
 
 @pytest.fixture(scope="module")
