@@ -33,7 +33,9 @@ def images(image_tokenizer) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def speech(speech_tokenizer) -> torch.Tensor:
-    return torch.cat([speech_tokenizer.preprocess(samples("audio")[name])[:, :, :48000] for name in ("river", "tokens")])
+    return torch.cat(
+        [speech_tokenizer.preprocess(samples("audio")[name])[:, :, :48000] for name in ("river", "tokens")]
+    )
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,10 @@ from zoo.trainers.recipe import AdamW, Adversarial
         ),
         ({"precision": "16"}, r"expected precision as '32-true' or 'bf16-mixed'"),
         ({"config.width": "wide"}, r"expected config.width as a whole number"),
-        ({"losses.mel": 1}, r"unknown loss 'mel'; for image: l1, l2, psnr, ssim, .*; of the quantizer: commitment_loss"),
+        (
+            {"losses.mel": 1},
+            r"unknown loss 'mel'; for image: l1, l2, psnr, ssim, .*; of the quantizer: commitment_loss",
+        ),
         ({"validation.metrics": ["stoi"]}, r"unknown metric 'stoi' for image; there are psnr"),
         ({"validation.best": "lpips"}, r"expected validation.best among psnr, ssim, got 'lpips'"),
         ({"adversarial.start_step": 1}, r"adversarial.discriminators missing"),
