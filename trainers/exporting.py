@@ -50,12 +50,12 @@ def export(run: str | Path, path: str | Path | None = None, *, best: bool = Fals
 
 def write_weights(tokenizer: Tokenizer, recipe: Recipe, step: int, path: Path) -> Path:
     """Write a tokenizer's weights as `export` does; `step` is the number of steps that it was trained."""
-    metadata = {
-        **as_metadata(configuration(tokenizer)),
-        "tokenizer": tokenizer.spec.name,
-        "recipe": recipe.digest,
-        "steps": str(step),
-    }
+    return write_halved(tokenizer, path, recipe=recipe.digest, steps=str(step))
+
+
+def write_halved(tokenizer: Tokenizer, path: Path, **facts: str) -> Path:
+    """Write a tokenizer's weights in float16, with `facts` beside what describes it in the metadata."""
+    metadata = {**as_metadata(configuration(tokenizer)), "tokenizer": tokenizer.spec.name, **facts}
     with atomic_path(path, overwrite=True) as temporary:
         write_checkpoint(temporary, {key: halved(value) for key, value in tokenizer.state_dict().items()}, metadata)
     return path

@@ -2,8 +2,8 @@
 
     python -m zoo.trainers.transform_code wetok-nano --data shared/data/images --out start.safetensors
 
-From random weights, such a network of a few channels spends hours on what a transform does at once, such as writing
-down how bright a block is. So it starts as one. The Karhunen-Loève transform of a code's block is fitted to
+From random weights, such a network of a few channels spends its training on what a transform does at once, such as
+writing down how bright a block is. So it starts as one. The Karhunen-Loève transform of a code's block is fitted to
 photographs, and the bits of a code are shared out among its largest coefficients, each quantized by Lloyd's levels and
 written in Gray code. The network's convolutions are then set to compute the transform, stride by stride, and its
 inverse: channel 0 is constant, so that the norms hardly change the level of the others; residual blocks add nothing;
@@ -29,16 +29,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import zoo
-from zoo.checkpoints import write_checkpoint
 from zoo.errors import InputError
-from zoo.files import atomic_path
 from zoo.models.image.open_magvit2 import OpenMAGVIT2
-from zoo.saved import as_metadata, configuration
 from zoo.trainers.data.crops import crop_image
 from zoo.trainers.data.options import ImageData
 from zoo.trainers.data.signals import Signals
 from zoo.trainers.data.splits import training_and_validation
-from zoo.trainers.exporting import halved
+from zoo.trainers.exporting import write_halved
+from zoo.trainers.optimizers import set_learning_rate
 
 MOST_BITS = 4  # of a coefficient; finer levels than 16 are not learned in the time
 CONSTANT = 20.0  # value of the constant channel, beside coefficients of about 1
@@ -314,8 +312,7 @@ def teach(tokenizer: OpenMAGVIT2, code: TransformCode, images: Tensor, seconds: 
     start, step, done = time.process_time(), 0, 0.0
     while done < 1:
         for optimizer, rate in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = rate * min(1, (step + 1) / 60) * (1 + math.cos(math.pi * done)) / 2
+            set_learning_rate(optimizer, rate * min(1, (step + 1) / 60) * (1 + math.cos(math.pi * done)) / 2)
         rows = torch.from_numpy(random.integers(len(images), size=BATCH))
         target = signs[rows]
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -370,9 +367,7 @@ def start(name: str, data: str | Path, out: Path, seconds: float) -> None:
     print(f"bits of the coefficients: {', '.join(map(str, code.bits))}")
     set_transform(tokenizer, bases, code, images[:16])
     teach(tokenizer, code, images, seconds)
-    with atomic_path(out, overwrite=True) as temporary:
-        state = {key: halved(value) for key, value in tokenizer.state_dict().items()}
-        write_checkpoint(temporary, state, {**as_metadata(configuration(tokenizer)), "tokenizer": name})
+    write_halved(tokenizer, out)
 
 
 def main() -> None:

@@ -140,7 +140,7 @@ register(
 )
 alias("wetok", "wetok-general-24")
 
-# Trained here, by `trainers/recipes/wetok-nano.yaml`; ships with the package. 2,048 bytes of codes for 256x256.
+# Trained here, as its card says; ships with the package. 2,048 bytes of codes for 256x256.
 register(
     replace(
         IMAGENET_F16,

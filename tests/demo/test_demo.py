@@ -22,7 +22,7 @@ ALPHA = 1  # of a residue's atoms
 # What each shipped variant reaches on every sample, at least or at most as its metric has it.
 BOUNDS = {
     "wetok-nano": {"psnr": 20, "ssim": 0.6},
-    "wavtokenizer-nano": {"stoi": 0.4},
+    "wavtokenizer-nano": {"stoi": 0.5},
     "speechtokenizer-nano": {"stoi": 0.6},
     "mimi-nano": {"stoi": 0.5},
     "fqgan-nano": {"psnr": 16, "ssim": 0.5},
@@ -30,6 +30,8 @@ BOUNDS = {
     "cosmos-dv-nano": {"psnr": 22, "ssim": 0.5},
     "dplm2-nano": {"ca_rmsd": 5},
 }
+OF_MUSIC = {"mel_distance": 2.2}  # in place of STOI, which measures speech
+SIZES = {"wetok-nano": 8_000_000}  # bytes of weights at most, where they are more than 4 MB
 
 
 @pytest.fixture
@@ -166,16 +168,16 @@ def test_the_demo_of_the_shipped_weights_is_quick_and_close_to_the_originals(tmp
     assert {entry["variant"] for entry in entries} == decoding
     for entry in entries:
         metrics = METRICS[zoo.info(entry["variant"]).spec.modality]
-        for name, bound in BOUNDS.get(entry["variant"], {}).items():
+        bounds = OF_MUSIC if entry["input"] == "strings" else BOUNDS.get(entry["variant"], {})
+        for name, bound in bounds.items():
             assert entry[name] > bound if metrics[name].higher_is_better else entry[name] < bound
 
 
 def test_shipped_weights_are_small():
     shipped = [*(Path(zoo.__file__).parent / "weights").glob("*.safetensors")]
     assert {path.stem for path in shipped} >= {name for name in zoo.list_tokenizers() if name.endswith("-nano")}
-    sizes = [path.stat().st_size for path in shipped]
-    assert max(sizes) <= 8_000_000
-    assert sum(sizes) <= 32_000_000
+    assert all(path.stat().st_size <= SIZES.get(path.stem, 4_000_000) for path in shipped)
+    assert sum(path.stat().st_size for path in shipped) <= 32_000_000
 
 
 def test_every_doubling_of_one_d_piece_nanos_tokens_brings_the_samples_nearer():

@@ -21,7 +21,7 @@ def test_samples_fit_their_modality():
     for path in samples("audio").values():
         info = soundfile.info(path)
         assert (info.samplerate, info.channels, info.subtype) == (24000, 1, "PCM_16")
-        assert 2 < info.duration < 8
+        assert 2 < info.duration < (8 if path.stem == "strings" else 5)
     for path in samples("video").values():
         ((window, frame_rate),) = media.read_video(path, 100)
         assert (tuple(window.shape), frame_rate) == ((3, 33, 128, 128), 24)
