@@ -14,6 +14,7 @@ from zoo import modalities, registry
 from zoo.codes.checks import check_layout
 from zoo.errors import InputError, shown
 from zoo.hub import HubMixin
+from zoo.layers.onednn import Quick
 from zoo.memory import check_room
 from zoo.modalities import Batch, Modality
 from zoo.modalities.base import as_lengths
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 PREPROCESS_OPTIONS = ("resolution", "crop", "sample_rate", "resample", "start", "seconds", "chain")
 
 
-class Tokenizer(HubMixin):
+class Tokenizer(Quick, HubMixin):
     """Base class of tokenizers, which turn a signal into codes and back.
 
     Public layouts, batch first: images `[B, 3, H, W]` and video `[B, 3, T, H, W]` in [0, 1]; audio
@@ -224,9 +225,8 @@ class Tokenizer(HubMixin):
             InputError: a system without such features, an option that it lacks, or codes as in `decode`.
         """
         if self.teacher_features is None:
-            raise InputError(
-                f"{self.spec.name} has no features of a teacher; embed(codes) is what its decoder receives"
-            )
+            what = "no features of a teacher; embed(codes) is what its decoder receives"
+            raise InputError(f"{self.spec.name} has {what}")
         self._check_names(options, (), "features")
         return self.to_features(self.embed(self._first_codes(codes, options)))
 

@@ -16,6 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from zoo.inference import kept
+from zoo.layers.onednn import Conv1d, conv1d, linear
 from zoo.layers.transposed import lengthened, short_kernels
 
 Memory = dict[nn.Module, Any]  # what each layer needs of the parts before; empty before the first one
@@ -32,7 +33,7 @@ def keep_variance(conv: nn.Conv1d | nn.ConvTranspose1d, inputs: float) -> None:
         nn.init.zeros_(conv.bias)
 
 
-class CausalConv1d(nn.Conv1d):
+class CausalConv1d(Conv1d):
     """Convolution of `[B, channels_in, time]` whose steps see no later ones: `ceil(time / stride)` steps.
 
     Before the signal, and after it up to a multiple of the stride, are zeros, or with `replicate` copies of its first
@@ -62,7 +63,7 @@ class CausalConv1d(nn.Conv1d):
         right = -x.shape[-1] % self.stride[0] if self.stride[0] > 1 else 0
         if memory is None and self.mode == "constant" and self.past >= self.stride[0] - 1:
             # The convolution's own zeros need no copy of the signal; with those after it come steps too many.
-            y = F.conv1d(x, self.weight, self.bias, self.stride, self.past, self.dilation, self.groups)
+            y = conv1d(x, self.weight, self.bias, self.stride[0], self.past, self.dilation[0], self.groups)
             return y.narrow(-1, 0, (x.shape[-1] + right) // self.stride[0])
         if memory is None:
             return super().forward(F.pad(x, (self.past, right), self.mode))
@@ -74,7 +75,7 @@ class CausalConv1d(nn.Conv1d):
         if x.shape[-1] >= kernel + FEW * stride or self.groups > 1 or self.dilation[0] > 1:
             return super().forward(x)
         windows = x.unfold(-1, kernel, stride)
-        return F.linear(rearrange(windows, "b c t k -> b t (c k)"), self.weight.flatten(1), self.bias).mT
+        return linear(rearrange(windows, "b c t k -> b t (c k)"), self.weight.flatten(1), self.bias).mT
 
 
 class CausalConvTranspose1d(nn.ConvTranspose1d):
@@ -108,5 +109,5 @@ class CausalConvTranspose1d(nn.ConvTranspose1d):
         if not few:
             return lengthened(x, kernels, self.bias, stride, groups=self.groups)
         windows = rearrange(x.unfold(-1, past + 1, 1), "b c t k -> b t (c k)")
-        y = rearrange(F.linear(windows, kernels.flatten(1)), "b t (c s) -> b c (t s)", s=stride)
+        y = rearrange(linear(windows, kernels.flatten(1)), "b t (c s) -> b c (t s)", s=stride)
         return y if self.bias is None else y + self.bias[:, None]

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
+
+from zoo.layers.onednn import linear
 
 
 class TransformerBlock(nn.Module):
@@ -33,9 +37,17 @@ class TransformerBlock(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, hidden_dim), activation(), nn.Linear(hidden_dim, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.norm1(x)
-        x = x + self.attention(h, h, h, need_weights=False)[0]
+        x = x + attended(self.attention, self.norm1(x))
         return x + self.mlp(self.norm2(x))
+
+
+def attended(attention: nn.MultiheadAttention, x: Tensor) -> Tensor:
+    """Return what the attention of `[B, tokens, width]` to itself is, without dropout."""
+    parts = linear(x, attention.in_proj_weight, attention.in_proj_bias)
+    # Contiguous: otherwise the CPU's kernel holds the whole matrix of logits in memory.
+    q, k, v = rearrange(parts, "b t (part h c) -> part b h t c", part=3, h=attention.num_heads).contiguous()
+    heads = rearrange(F.scaled_dot_product_attention(q, k, v), "b h t c -> b t (h c)")
+    return linear(heads, attention.out_proj.weight, attention.out_proj.bias)
 
 
 # Values of key maps: published weights of attention as those of `nn.MultiheadAttention`

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from zoo.layers.onednn import conv1d
+
 
 def short_kernels(weight: Tensor, stride: int, groups: int = 1) -> Tensor:
     """Return the weight of the convolution, `[channels_out * stride, channels_in / groups, taps]`.
@@ -37,5 +39,5 @@ def lengthened(
         padding: number of zeros at both ends of `x`.
     """
     bias = None if bias is None else bias.repeat_interleave(stride)
-    y = F.conv1d(x, kernels, bias, padding=padding, groups=groups)
+    y = conv1d(x, kernels, bias, padding=padding, groups=groups)
     return rearrange(y, "b (c s) t -> b c (t s)", s=stride)

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from zoo.layers.onednn import Linear
+
 
 class ConvNeXtBlock(nn.Module):
     """A depthwise convolution over seven frames and an MLP of each frame; takes and returns `[B, dim, frames]`.
@@ -35,7 +37,7 @@ class ConvNeXtBlock(nn.Module):
         return torch.addcmul(x, self.gamma[:, None], h.mT)
 
 
-class SpectrumHead(nn.Linear):
+class SpectrumHead(Linear):
     """Channels `[B, frames, dim]` to the complex spectrum of each frame, `[B, frames, n_fft / 2 + 1]`.
 
     The outputs are log magnitudes, which are limited to 100, and phases.

@@ -12,10 +12,10 @@ import math
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.inference import kept
+from zoo.layers.onednn import conv1d, linear
 from zoo.layers.transposed import lengthened, short_kernels
 
 
@@ -62,7 +62,7 @@ class WeightNormConv1d(WeightNorm):
         self.stride, self.dilation, self.padding, self.groups = stride, dilation, padding, groups
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv1d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        return conv1d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 class WeightNormConvTranspose1d(WeightNorm):
@@ -108,4 +108,4 @@ class WeightNormLinear(WeightNorm):
         self.bias = nn.Parameter(torch.zeros(features_out))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
+        return linear(x, self.weight.to(x.dtype), self.bias.to(x.dtype))

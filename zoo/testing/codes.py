@@ -190,7 +190,8 @@ def wide_and_high(spec: TokenizerSpec) -> list[tuple[int, ...]]:
 @contract(lambda subject: subject.stands_alone)
 def decoding_starts_from_what_embed_gives(tokenizer: Tokenizer) -> None:
     codes = tokenizer.encode(signal(tokenizer, 1, sizes(tokenizer)[0]))
-    latent = tokenizer.embed(codes)
+    with torch.no_grad():
+        latent = tokenizer.embed(codes)
     grid = tokenizer.spec.scales[-1] if tokenizer.spec.scales else codes.shape[2:]
     shape = (1, tokenizer.quantizer.dim, *grid)
     expect(latent.shape == shape, f"expected a latent {list(shape)}, got {list(latent.shape)}")

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.layers.onednn import linear
 from zoo.layers.upsampling import convolve_doubled
 from zoo.tracing import values_are_readable
 
@@ -227,9 +228,9 @@ class TimeConv(nn.Conv1d):
 
     def _taps(self, x: Tensor) -> Tensor:
         count = x.shape[1] - KERNEL + 1
-        out = F.linear(x[:, :count], self.weight[:, :, 0], self.bias)
+        out = linear(x[:, :count], self.weight[:, :, 0], self.bias)
         for k in range(1, KERNEL):
-            out += F.linear(x[:, k : k + count], self.weight[:, :, k])
+            out += linear(x[:, k : k + count], self.weight[:, :, k])
         return out
 
 
