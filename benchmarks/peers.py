@@ -280,6 +280,11 @@ def machine_peak() -> float:
     return max(count / min(seconds for seconds, _ in (timed(call) for _ in range(5))) for count, call in work.items())
 
 
+def product_flops(rows: Any, weight: Any, *_: Any, out_shape: Any = None) -> int:
+    """Return the operations of a product of the shapes `[rows, channels]` and `[channels_out, channels]`."""
+    return 2 * math.prod(rows) * int(weight[0])
+
+
 def timed(call: Callable[[], object]) -> tuple[float, float]:
     """Return processor seconds and seconds by the clock of one call."""
     wall, processor = time.perf_counter(), time.process_time()
@@ -295,6 +300,8 @@ def measure(peer: Peer, batch: int, rounds: int) -> dict[str, Any]:
     import zoo
     from zoo.bench.machine import PeakMemory
 
+    counted = {torch.ops.mkldnn._linear_pointwise: product_flops}
+
     torch.set_num_threads(1)
     zoo.keep_freed_memory()
     torch.manual_seed(0)
@@ -305,7 +312,7 @@ def measure(peer: Peer, batch: int, rounds: int) -> dict[str, Any]:
     signal = ours.modality.example(variant.spec, batch, peer.size, torch.Generator().manual_seed(0))
     results: dict[str, Any] = {"package": peer.package, "variant": peer.variant, "batch": batch, "size": peer.size}
     with torch.inference_mode():
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False, custom_mapping=counted) as counter:
             ours.encode(signal)
         work = {"encode": counter.get_total_flops()}
         expected = theirs.encode(signal)
@@ -316,7 +323,7 @@ def measure(peer: Peer, batch: int, rounds: int) -> dict[str, Any]:
         decode = theirs.decode
         if decode is not None:
             ways["decode"] = {"ours": lambda: ours.decode(expected), "theirs": lambda: decode(expected)}
-            with FlopCounterMode(display=False) as counter:
+            with FlopCounterMode(display=False, custom_mapping=counted) as counter:
                 ours.decode(expected)
             work["decode"] = counter.get_total_flops()
         zoo.for_inference(ours)

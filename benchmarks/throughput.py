@@ -1,15 +1,16 @@
-"""Speed and memory of encoding and decoding: batch 1 and 8, float32 and bfloat16, eager and compiled.
+"""Signals a second: of one signal and of eight at once, on one thread and on two, plain and compiled.
 
-    python benchmarks/throughput.py NAME [NAME ...] [--device cuda] [--threads N] [--json FILE]
+    python benchmarks/throughput.py [NAME ...] [--json FILE]
+    python benchmarks/throughput.py --markdown [--json FILE]
 
 The signal is noise of a usual size: ten seconds of audio, an image of the variant's resolution or 256x256, a window of
-video of 256x256, a chain of 256 residues. Weights are random: they do not change what is computed. Compiled means as
-with `zoo.load(..., compile=True)`; the first call, in which that happens, is timed by itself. Networks are prepared
-(`zoo.for_inference`), and freed memory is kept (`zoo.keep_freed_memory`).
+video of 256x256, a chain of 256 residues. Weights are random: they do not change what is computed. Networks are
+prepared (`zoo.for_inference`), and freed memory is kept (`zoo.keep_freed_memory`). Compiled means as with
+`zoo.load(..., compile=True)`; the first call, in which that happens, is timed by itself, with an empty cache.
 
-Every measurement is a fresh process. Speed is in signals a second, from the fastest of at least three runs. Memory is
-the peak of one encode or decode: on the CPU the kernel's high-water mark (VmHWM) above the resident size before it, on
-a GPU the most that PyTorch's allocator had reserved. The ratios are to eager float32 at the same batch size.
+Every measurement is a process of its own, of which the fastest of at least three runs counts, by the clock. Memory is
+the peak of one call beyond what the process held before. `--markdown` measures nothing and prints the table of the
+JSON file that is there.
 """
 
 from __future__ import annotations
@@ -19,17 +20,37 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
-from itertools import product
 from pathlib import Path
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-BATCHES, DTYPES, MODES = (1, 8), ("float32", "bfloat16"), ("eager", "compiled")
+RESULTS = ROOT / "benchmarks" / "results" / "throughput.json"
+NETWORKS = (
+    *("wavtokenizer-nano", "mimi-nano", "speechtokenizer-nano", "wetok-nano", "one-d-piece-nano", "fqgan-nano"),
+    *("cosmos-dv-nano", "dplm2-nano", "wavtokenizer-small-320-24k-4096", "mimi", "titok-s-128", "llamagen-vq-16"),
+)
 SECONDS_PER_CASE, LEAST_RUNS = 2.0, 3
 
 
-def noise(tokenizer, batch: int):
+class Case(NamedTuple):
+    batch: int
+    threads: int
+    compiled: bool
+
+
+CASES = {
+    "plain": Case(1, 1, False),
+    "batch": Case(8, 1, False),
+    "threads": Case(1, 2, False),
+    "batch on two threads": Case(8, 2, False),
+    "compiled": Case(1, 1, True),
+}
+
+
+def noise(tokenizer: Any, batch: int) -> Any:
     """A batch of random signals of a usual size: 256x256 images, ten seconds, a window of video, 256 residues."""
     import torch
 
@@ -41,110 +62,105 @@ def noise(tokenizer, batch: int):
     return modality.example(spec, batch, size, torch.Generator().manual_seed(0))
 
 
-def measure(name: str, batch: int, dtype: str, mode: str, device: str) -> dict[str, dict[str, float]]:
-    """Signals a second and peak bytes of each direction, in this process."""
+def measure(name: str, case: Case) -> dict[str, dict[str, float]]:
+    """Figures of each direction, in this process."""
     import torch
 
     import zoo
     from zoo.inference import compile_networks
 
+    torch.set_num_threads(case.threads)
     zoo.keep_freed_memory()
     torch.manual_seed(0)
-    tokenizer = zoo.create(name).to(device, getattr(torch, dtype)).eval()
-    zoo.for_inference(tokenizer)
-    signal = noise(tokenizer, batch).to(device)
+    tokenizer = zoo.for_inference(zoo.create(name).eval())
+    signal = noise(tokenizer, case.batch)
     codes = tokenizer.encode(signal)
-    calls = {"encode": lambda: tokenizer.encode(signal)}
+    calls: dict[str, Callable[[], object]] = {"encode": lambda: tokenizer.encode(signal)}
     if tokenizer.encode_only is None:
         calls["decode"] = lambda: tokenizer.decode(codes)
-    if mode == "compiled":
+    if case.compiled:
         compile_networks(tokenizer)
-    return {direction: measure_call(call, batch, device) for direction, call in calls.items()}
+    return {direction: measure_call(call, case.batch) for direction, call in calls.items()}
 
 
-def measure_call(call: Callable[[], object], batch: int, device: str) -> dict[str, float]:
-    import torch
-
-    from zoo.bench.machine import resident
-
-    def synchronize() -> None:
-        if device != "cpu":
-            torch.cuda.synchronize()
+def measure_call(call: Callable[[], object], batch: int) -> dict[str, float]:
+    from zoo.bench.machine import PeakMemory
 
     start = time.perf_counter()
     call()
-    synchronize()
     first = time.perf_counter() - start
-    if device == "cpu":
-        Path("/proc/self/clear_refs").write_text("5")
-        before = resident("VmRSS")
-    else:
-        torch.cuda.reset_peak_memory_stats()
+    memory = PeakMemory("cpu")
+    with memory.watch():
+        call()
     times: list[float] = []
     while len(times) < LEAST_RUNS or sum(times) < SECONDS_PER_CASE:
         start = time.perf_counter()
         call()
-        synchronize()
         times.append(time.perf_counter() - start)
-    peak = resident("VmHWM") - before if device == "cpu" else torch.cuda.max_memory_reserved()
-    return {"per_second": batch / min(times), "bytes": peak, "first_call_seconds": first}
+    return {"per_second": batch / min(times), "bytes": memory.bytes, "first_call_seconds": first}
 
 
-def measure_in_process(name: str, case: tuple[int, str, str], device: str, threads: int) -> dict | None:
-    command = [sys.executable, __file__, name, "--device", device, "--measure", *map(str, case)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(threads)}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+def measure_in_process(name: str, case: str) -> dict[str, dict[str, float]]:
+    command = [sys.executable, __file__, name, "--measure", case]
+    with tempfile.TemporaryDirectory() as cache:
+        environment = os.environ | {
+            "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": str(CASES[case].threads),
+            "TORCHINDUCTOR_CACHE_DIR": cache,
+        }
+        result = subprocess.run(command, env=environment, capture_output=True, text=True)
     if result.returncode:
-        print(f"{name} {case}: {result.stderr.strip().splitlines()[-1]}", file=sys.stderr)
-        return None
-    return json.loads(result.stdout.splitlines()[-1])
+        raise SystemExit(f"{name}, {case}: {result.stderr.strip()[-2000:]}")
+    found: dict[str, dict[str, float]] = json.loads(result.stdout.splitlines()[-1])
+    return found
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """Return the table that the documentation shows."""
+    lines = [
+        "| network | direction | a second | 8 at once | on 2 threads | 8 on 2 threads, to 8 on one | compiled "
+        "| first call | MiB, 1 and 8 |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, cases in results["networks"].items():
+        for direction in cases["plain"]:
+            speed = {case: found[direction]["per_second"] for case, found in cases.items()}
+            ratios = [speed[case] / speed["plain"] for case in ("batch", "threads")]
+            ratios += [speed["batch on two threads"] / speed["batch"], speed["compiled"] / speed["plain"]]
+            batch, threads, both, compiled = (f"{ratio:.2f}" for ratio in ratios)
+            first = cases["compiled"][direction]["first_call_seconds"]
+            sizes = " and ".join(f"{cases[case][direction]['bytes'] / 2**20:.0f}" for case in ("plain", "batch"))
+            lines.append(
+                f"| `{name}` | {direction} | {speed['plain']:.3g} | {batch} | {threads} | {both} | {compiled} "
+                f"| {first:.0f} s | {sizes} |"
+            )
+    return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="+", metavar="NAME", help="variants or aliases")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="number of CPU threads")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every measurement to FILE")
-    parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="variants or aliases (default: those of the docs)")
+    parser.add_argument("--json", type=Path, metavar="FILE", default=RESULTS, help="file of the figures")
+    parser.add_argument("--markdown", action="store_true", help="print the table of FILE and measure nothing")
+    parser.add_argument("--measure", choices=CASES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
-        batch, dtype, mode = arguments.measure
-        print(json.dumps(measure(arguments.names[0], int(batch), dtype, mode, arguments.device)))
+        print(json.dumps(measure(arguments.names[0], CASES[arguments.measure])))
         return
+    if arguments.markdown:
+        print(markdown(json.loads(arguments.json.read_text())))
+        return
+    if arguments.json == RESULTS and arguments.names:
+        parser.error("names need --json, so that the figures of all networks stay")
 
-    from rich.console import Console
-    from rich.table import Table
+    from zoo.bench.machine import machine_facts, versions
 
-    table = Table(
-        "variant", "direction", "batch", "dtype", "mode", "first call", "signals/s", "peak", "speed", "memory"
-    )
-    records = []
-    for name in arguments.names:
-        results = {
-            case: measure_in_process(name, case, arguments.device, arguments.threads)
-            for case in product(BATCHES, DTYPES, MODES)
-        }
-        for (batch, dtype, mode), result in results.items():
-            for direction, figures in (result or {}).items():
-                records.append({"name": name, "direction": direction, "batch": batch, "dtype": dtype, "mode": mode})
-                records[-1] |= figures
-                base = (results[batch, "float32", "eager"] or {}).get(direction)
-                table.add_row(
-                    name,
-                    direction,
-                    str(batch),
-                    dtype,
-                    mode,
-                    f"{figures['first_call_seconds']:.2f} s",
-                    f"{figures['per_second']:.3g}",
-                    f"{figures['bytes'] / 2**20:.0f} MiB",
-                    f"{figures['per_second'] / base['per_second']:.2f}x" if base else "",
-                    f"{figures['bytes'] / base['bytes']:.2f}x" if base and base["bytes"] else "",
-                )
-    Console(width=140).print(table)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(records, indent=2))
+    results: dict[str, Any] = {"machine": machine_facts("cpu"), "versions": versions(), "networks": {}}
+    for name in arguments.names or NETWORKS:
+        results["networks"][name] = {case: measure_in_process(name, case) for case in CASES}
+        print(markdown({"networks": {name: results["networks"][name]}}).partition("\n")[2], flush=True)
+        arguments.json.write_text(json.dumps(results, indent=2) + "\n")
+    print(markdown(results))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from zoo.arguments import check_types, hints_of
 from zoo.checkpoints import write_checkpoint
 from zoo.errors import CheckpointError, InputError, MediaError, PublishError
 from zoo.files import atomic_path, remove_leftovers
+from zoo.inference import for_inference
 from zoo.loading import check_placement, find_saved, load
 from zoo.registry import CARD, CONFIG, WEIGHTS
 from zoo.saved import as_metadata, configuration, load_saved, warn_if_non_commercial
@@ -160,7 +161,7 @@ class HubMixin(ModelHubMixin, nn.Module):
             raise CheckpointError(f"{name}: no such folder; zoo.load takes variants by name")
         tokenizer = load_saved(path, dtype, cls)
         warn_if_non_commercial(tokenizer.spec)
-        return cast(Self, tokenizer.to(device).eval())
+        return cast(Self, for_inference(tokenizer.to(device).eval()))
 
     def push_to_hub(  # type: ignore[override]  # no options for files that are not ours
         self,

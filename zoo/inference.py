@@ -19,6 +19,8 @@ from zoo.tracing import values_are_readable
 if TYPE_CHECKING:
     from zoo.tokenizer import Tokenizer
 
+VECTOR = 16  # numbers that processors compute at once
+
 T = TypeVar("T")
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -38,16 +40,27 @@ def for_inference(network: Network) -> Network:
     The kernels of two-dimensional convolutions get their channels last, and so does all that they return, so that no
     convolution has to rearrange its signal. Where an image is doubled and then convolved, the convolution comes first,
     with less than half of the work. Results differ by rounding alone, about twice as far from exact ones as before;
-    a code whose two nearest rows are equally near may become the other one. So the commands, the workers of a corpus
-    and `zoo.load` do not call this: they all give the same codes.
+    a code whose two nearest rows are equally near may become the other one. `zoo.load` calls this, and so everything
+    that codes with loaded weights gives the same codes; a network that was trained in memory is given to it by hand.
+
+    A module's attribute `channels_first` says that it stays as it is, because that was measured to be faster; so do
+    convolutions to a few channels, since PyTorch's norm of these is slow with channels last.
 
     Args:
         network: a tokenizer, or any module, which is changed; what is on another device than the CPU stays as it is.
     """
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d) and module.weight.device.type == "cpu" and max(module.kernel_size) > 1:
-            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
+    if getattr(network, "channels_first", False):
+        return network
+    if isinstance(network, nn.Conv2d) and gains(network):
+        network.weight.data = network.weight.data.contiguous(memory_format=torch.channels_last)
+    for child in network.children():
+        for_inference(child)
     return network
+
+
+def gains(conv: nn.Conv2d) -> bool:
+    """Return whether a convolution is faster with its channels last."""
+    return conv.weight.device.type == "cpu" and max(conv.kernel_size) > 1 and conv.out_channels >= VECTOR
 
 
 def compile_networks(tokenizer: Tokenizer) -> None:

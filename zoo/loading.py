@@ -68,7 +68,7 @@ def load(
     else:
         tokenizer = saved.load_variant(found, None if weights is None else Path(weights), dtype)
     saved.warn_if_non_commercial(tokenizer.spec)
-    tokenizer = tokenizer.to(device).eval()
+    tokenizer = inference.for_inference(tokenizer.to(device).eval())
     if compile:
         inference.compile_networks(tokenizer)
     return tokenizer

@@ -108,6 +108,8 @@ class Upsample(nn.Module):
 class Decoder(nn.Module):
     """`[B, dim, h, w]` to `[B, 3, H, W]`; with `noise_dim`, noise of so many channels is a second input."""
 
+    channels_first = True
+
     def __init__(
         self,
         width: int,

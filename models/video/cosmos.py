@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from zoo.checkpoints import KeyMap, inside
 from zoo.layers.haar import haar, inverse_haar
+from zoo.layers.onednn import Conv2d, applies, product_of_columns
 from zoo.quantizers import FSQ
 from zoo.registry import HubSource, alias, register, replace
 from zoo.spec import TokenizerSpec
@@ -48,8 +49,10 @@ class FrameNorm(nn.GroupNorm):
         return super().forward(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
-class SpaceConv(nn.Conv2d):
+class SpaceConv(Conv2d):
     """A convolution of each frame."""
+
+    channels_first = True
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
@@ -83,10 +86,14 @@ class TimeConv(nn.Conv1d):
         assert self.bias is not None
         (kernel,), (stride,) = self.kernel_size, self.stride
         windows = repeat_first(x, kernel - stride).unfold(1, kernel, stride)
-        # Three consecutive frames are adjacent in memory: for a single clip, these are views.
+        weight = rearrange(self.weight, "o c k -> o (k c)")
+        # Three consecutive frames are adjacent in memory: of a single clip, the columns are views.
+        if applies(x, weight):
+            clips = (rearrange(clip, "t c h w k -> t (k c) (h w)") for clip in windows)
+            out = torch.stack([product_of_columns(columns, weight, self.bias) for columns in clips])
+            return out.unflatten(3, x.shape[3:])
         columns = rearrange(windows, "b t c h w k -> (b t) (k c) (h w)")
-        weight = rearrange(self.weight, "o c k -> o (k c)").expand(columns.shape[0], -1, -1)
-        out = torch.baddbmm(self.bias[:, None], weight, columns)
+        out = torch.baddbmm(self.bias[:, None], weight.expand(columns.shape[0], -1, -1), columns)
         return rearrange(out, "(b t) c (h w) -> b t c h w", b=x.shape[0], h=x.shape[3])
 
 

@@ -176,6 +176,8 @@ class SpaceDecoder(nn.Module):
     Levels are numbered from the latent.
     """
 
+    channels_first = True
+
     def __init__(self, width: int, multipliers: tuple[int, ...], num_blocks: int):
         super().__init__()
         outputs = [width * multiplier for multiplier in reversed(multipliers)]

@@ -23,6 +23,7 @@ from zoo import checkpoints, registry
 from zoo.checkpoints.keymap import KeyMap
 from zoo.checkpoints.synthetic import synthetic_checkpoint
 from zoo.errors import InputError
+from zoo.inference import for_inference
 from zoo.modalities.structure import ATOMS
 from zoo.parts import Part
 from zoo.registry import Variant
@@ -94,7 +95,7 @@ def parity(
     for tensor in (*tokenizer.parameters(), *tokenizer.buffers()):
         if not tensor.is_meta:  # as those of the other parts are
             tensor.data = tensor.to(device)
-    tokenizer.eval()
+    for_inference(tokenizer.eval())
     run = run_network if part is None else partial(run_part, tokenizer.parts[part])
     agreements: list[float] = []
     differences: dict[str, float] = {}

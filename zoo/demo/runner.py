@@ -19,6 +19,7 @@ from zoo.demo.page import DemoPage
 from zoo.demo.samples import samples
 from zoo.errors import InputError, MediaError, ZooError, as_zoo_error
 from zoo.files import atomic_path
+from zoo.inference import for_inference
 from zoo.modalities import Signal
 from zoo.spec import TokenizerSpec
 from zoo.tokenizer import Tokenizer
@@ -212,7 +213,7 @@ def load_input(tokenizer: Tokenizer, item: DemoInput) -> Signal:
 
 def load_quietly(name: str) -> Tokenizer:
     """Load a shipped variant without the warning of its license, which the demo shows beside its results."""
-    return saved.load_variant(registry.info(name), None, None).eval()
+    return for_inference(saved.load_variant(registry.info(name), None, None).eval())
 
 
 @contextmanager

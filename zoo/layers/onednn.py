@@ -59,7 +59,7 @@ def conv1d(
     groups: int = 1,
 ) -> Tensor:
     """As `F.conv1d` of `[B, channels, time]`; quicker with a kernel of one step, or if depthwise and dilated."""
-    if stride == 1 and applies(x, weight):
+    if stride == 1 and x.ndim == 3 and applies(x, weight):
         if weight.shape[2] == 1 and padding == 0 and groups == 1:
             return pointwise(x, weight[:, :, 0], bias)
         if dilation > 1 and groups == x.shape[1] == weight.shape[0]:
@@ -134,7 +134,7 @@ class Conv1d(nn.Conv1d):
 class Conv2d(nn.Conv2d):
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         is_plain = self.stride == (1, 1) and self.padding == (0, 0) and self.groups == 1
-        if self.kernel_size == (1, 1) and is_plain and applies(x, weight):
+        if self.kernel_size == (1, 1) and is_plain and x.ndim == 4 and applies(x, weight):
             return pointwise(x, weight[:, :, 0, 0], bias)
         return super()._conv_forward(x, weight, bias)
 
