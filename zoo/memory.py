@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from zoo.system_memory import free_bytes, release_freed_memory
 from zoo.tracing import values_are_readable
 
 LARGE = 2**24  # elements of a signal that is worth the question: the answer takes a second or two
+AT_ONCE = 2**19  # elements of the signals that are computed together
 OPERATIONS = 1.5  # what a network takes at most beside its tensors, where it was measured: 1.3 to 1.5 times these
 GIB = 2**30
 
@@ -43,6 +44,28 @@ def check_room(function: Callable[[Tensor], Tensor], x: Tensor, scale: int, what
             f"{what} {grid} needs about {needed / GIB:.1f} GiB of memory at once, and {free / GIB:.1f} GiB are free; "
             "make it smaller, or take it in parts"
         )
+
+
+def items_at_once(x: Tensor, scale: int, options: Mapping[str, Any]) -> int | None:
+    """Return how many items of `x` `[B, channels, ...]` are computed together: few large ones on the CPU; None: all.
+
+    More of those are no faster, and need more memory. All are where an option may hold something of each item.
+
+    Args:
+        scale: as of `check_room`. options: those of the call.
+    """
+    if x.device.type != "cpu" or torch.compiler.is_compiling() or not all(map(is_number, options.values())):
+        return None
+    return max(1, AT_ONCE // (scale * x[0, 0].numel()))
+
+
+def is_number(option: Any) -> bool:
+    return option is None or isinstance(option, int | float)
+
+
+def in_groups(function: Callable[[Tensor], Tensor], x: Tensor, few: int | None) -> Tensor:
+    """Return `function(x)`, computed for `few` items at a time."""
+    return function(x) if few is None or len(x) <= few else torch.cat([function(group) for group in x.split(few)])
 
 
 def peak_bytes(function: Callable[[Tensor], Tensor], x: Tensor) -> int:

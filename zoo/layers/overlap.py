@@ -16,6 +16,7 @@ from zoo.spec import TokenizerSpec
 from zoo.system_memory import release_freed_memory
 from zoo.tracing import values_are_readable
 
+RELEASED = 8  # parts
 LONGEST_CHUNK = 1e15  # seconds: beyond it, frames are not counted exactly
 
 
@@ -59,22 +60,24 @@ def overlapping(length: int, chunk: int, halo: int) -> Iterator[Chunk]:
 class Tape:
     """A signal `[..., steps]` that comes in parts, one after the other, and is forgotten once it has been read.
 
-    With each part, freed memory goes back to the system: otherwise glibc keeps what lies between tensors in use, which
-    in ten minutes of sound are hundreds of mebibytes.
+    After some parts, freed memory goes back to the system: otherwise glibc keeps what lies between tensors in use,
+    which in ten minutes of sound are hundreds of mebibytes. After each one, getting it again would take too long.
 
     Args:
         parts: tensors `[..., steps]`; the next one is taken when it is needed.
     """
 
     def __init__(self, parts: Iterator[Tensor]):
-        self.parts, self.start = parts, 0
+        self.parts, self.start, self.taken = parts, 0, 1
         self.held = next(parts)
 
     def read(self, first: int, last: int) -> Tensor:
         """Return the steps `first` to `last`; those before `first` cannot be read any more."""
         self.held, self.start = self.held[..., first - self.start :], first
         while first + self.held.shape[-1] < last:
-            release_freed_memory()
+            self.taken += 1
+            if self.taken % RELEASED == 0:
+                release_freed_memory()
             self.held = torch.cat([self.held, next(self.parts)], dim=-1)
         return self.held[..., : last - first]
 
