@@ -22,6 +22,7 @@ from zoo.tracing import values_are_readable
 
 IS_THERE = platform.machine() in ("x86_64", "AMD64") and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 MOST_VALUES = 4096  # of a weight that is left to MKL: calling oneDNN takes ten microseconds more
+FEW_ROWS = 16
 MANY_CHANNELS = 512  # beyond it, what a position gets from `product_of_columns` depends on how many there are
 
 
@@ -43,8 +44,11 @@ def applies(x: Tensor, weight: Tensor) -> bool:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """As `F.linear`. What a row of `x` becomes does not depend on how many rows there are."""
-    if weight.numel() > MOST_VALUES and applies(x, weight):
+    """As `F.linear`. What a row of `x` becomes does not depend on how many rows there are, if there are more than 16.
+
+    So few are what a stream brings at once. MKL is as fast for them, and rounds in several ways.
+    """
+    if weight.numel() > MOST_VALUES and applies(x, weight) and x.shape[:-1].numel() > FEW_ROWS:
         return product(x, weight, bias)
     return F.linear(x, weight, bias)
 
@@ -69,7 +73,7 @@ def conv1d(
 
 def least_rows(channels: int) -> int:
     """Return from how many rows on oneDNN takes one and the same kernel; that for fewer rounds in another way."""
-    return 16 if channels <= 384 else 49152 // channels + 1
+    return FEW_ROWS if channels <= 384 else max(FEW_ROWS, 49152 // channels + 1)
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
