@@ -25,10 +25,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "growth.json"
-NETWORKS = (
-    *("wavtokenizer-nano", "mimi-nano", "speechtokenizer-nano", "wetok-nano", "fqgan-nano", "cosmos-dv-nano"),
-    "dplm2-nano",
-)
+NETWORKS = ("wavtokenizer-nano", "mimi-nano", "speechtokenizer-nano", "wetok-nano", "cosmos-dv-nano", "dplm2-nano")
 FACTORS = (1, 6, 60)
 WINDOWED = {"wavtokenizer-nano": {"window_seconds": 10.0}}  # options of `decode` that are measured as well
 UNITS = {"audio": "second", "image": "megapixel", "video": "frame", "structure": "residue"}
