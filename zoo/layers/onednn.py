@@ -1,9 +1,9 @@
 """Linear maps and convolutions whose arithmetic oneDNN does: on AMD's processors, in half the time or less.
 
 PyTorch leaves matrix products of float32 to MKL, which on an AMD EPYC was measured at half of oneDNN's speed, and with
-them convolutions by a kernel of one position, unless the batch is large. Dilated depthwise convolutions take it five times
-as long as others. The functions here take the arguments of those in `torch.nn.functional` and return what these return,
-except for rounding. What needs a gradient, a graph or another device is PyTorch's own.
+them convolutions by a kernel of one position, unless the batch is large. Dilated depthwise convolutions take it five
+times as long as others. The functions here take the arguments of those in `torch.nn.functional` and return what these
+return, except for rounding. What needs a gradient, a graph or another device is PyTorch's own.
 
 `use_onednn` has the modules of `torch.nn` in a network call them.
 """

@@ -6,6 +6,7 @@ with a short kernel and `stride` times the channels has all of them, and its cha
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
@@ -38,6 +39,9 @@ def lengthened(
         bias: `[channels_out]`.
         padding: number of zeros at both ends of `x`.
     """
+    if bias is not None and torch.compiler.is_compiling():
+        # PyTorch's compiler takes no bias that is computed in the graph.
+        return lengthened(x, kernels, None, stride, padding=padding, groups=groups) + bias[:, None]
     bias = None if bias is None else bias.repeat_interleave(stride)
     y = conv1d(x, kernels, bias, padding=padding, groups=groups)
     return rearrange(y, "b (c s) t -> b c (t s)", s=stride)
