@@ -28,10 +28,7 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "throughput.json"
-NETWORKS = (
-    *("wavtokenizer-nano", "mimi-nano", "wetok-nano", "one-d-piece-nano", "fqgan-nano", "dplm2-nano"),
-    *("llamagen-vq-16", "titok-s-128"),
-)
+NETWORKS = ("wavtokenizer-nano", "mimi-nano", "wetok-nano", "one-d-piece-nano", "fqgan-nano", "dplm2-nano")
 SECONDS_PER_CASE, LEAST_RUNS = 2.0, 3
 
 
