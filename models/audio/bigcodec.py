@@ -136,10 +136,10 @@ class BigCodec(Tokenizer):
         self.quantizer = ProjectedVQ(dim, spec.codebook_sizes[0], codebook_dim)
         self.decoder = Decoder(tuple(reversed(strides)), width, dim)
 
-    def to_latent(self, signal: Tensor, chunk_seconds: float = 2.0) -> Tensor:
+    def to_latent(self, signal: Tensor, chunk_seconds: float = 1.5) -> Tensor:
         return self.encoder(signal, frames_of_chunk(self.spec, chunk_seconds))
 
-    def from_latent(self, latent: Tensor, chunk_seconds: float = 2.0) -> Tensor:
+    def from_latent(self, latent: Tensor, chunk_seconds: float = 1.5) -> Tensor:
         return self.decoder(latent, frames_of_chunk(self.spec, chunk_seconds))
 
     def _pad(self, x: Tensor) -> Tensor:

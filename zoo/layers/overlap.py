@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -16,7 +17,7 @@ from zoo.spec import TokenizerSpec
 from zoo.system_memory import release_freed_memory
 from zoo.tracing import values_are_readable
 
-RELEASED = 8  # parts
+SECONDS_BETWEEN = 1.0  # of time that memory is given back
 LONGEST_CHUNK = 1e15  # seconds: beyond it, frames are not counted exactly
 
 
@@ -60,24 +61,24 @@ def overlapping(length: int, chunk: int, halo: int) -> Iterator[Chunk]:
 class Tape:
     """A signal `[..., steps]` that comes in parts, one after the other, and is forgotten once it has been read.
 
-    After some parts, freed memory goes back to the system: otherwise glibc keeps what lies between tensors in use,
-    which in ten minutes of sound are hundreds of mebibytes. After each one, getting it again would take too long.
+    Now and then, freed memory goes back to the system: otherwise glibc keeps what lies between tensors in use, which in
+    ten minutes of sound are hundreds of mebibytes. To get it again may take a tenth of a second, hence not each time.
 
     Args:
         parts: tensors `[..., steps]`; the next one is taken when it is needed.
     """
 
     def __init__(self, parts: Iterator[Tensor]):
-        self.parts, self.start, self.taken = parts, 0, 1
+        self.parts, self.start, self.released = parts, 0, time.monotonic()
         self.held = next(parts)
 
     def read(self, first: int, last: int) -> Tensor:
         """Return the steps `first` to `last`; those before `first` cannot be read any more."""
         self.held, self.start = self.held[..., first - self.start :], first
         while first + self.held.shape[-1] < last:
-            self.taken += 1
-            if self.taken % RELEASED == 0:
+            if time.monotonic() - self.released > SECONDS_BETWEEN:
                 release_freed_memory()
+                self.released = time.monotonic()
             self.held = torch.cat([self.held, next(self.parts)], dim=-1)
         return self.held[..., : last - first]
 
