@@ -5,7 +5,8 @@
 
 The usual sizes are ten seconds of audio, an image of 256x256 pixels, 17 frames of 128x128 and 60 residues. Figures are
 processor time on one thread, of one call after one that warms up, and the memory that it takes beyond what the process
-held; each is of a process of its own. A chain of 60 times the residues is left out: no known one is as long.
+held; each is of a process of its own. A chain of 60 times the residues is left out: the decoder holds
+all pairs of residues.
 `window_seconds` is WavTokenizer's option that bounds what its decoder attends to.
 
 `--markdown` measures nothing and prints the table of the JSON file that is there.
@@ -16,19 +17,17 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+from processes import ROOT, printed_by  # beside this file
+
 RESULTS = ROOT / "benchmarks" / "results" / "growth.json"
 NETWORKS = ("wavtokenizer-nano", "mimi-nano", "speechtokenizer-nano", "wetok-nano", "cosmos-dv-nano", "dplm2-nano")
 FACTORS = (1, 6, 60)
 WINDOWED = {"wavtokenizer-nano": {"window_seconds": 10.0}}  # options of `decode` that are measured as well
-UNITS = {"audio": "second", "image": "megapixel", "video": "frame", "structure": "residue"}
+UNITS = {"audio": ("second", 1.0), "image": ("megapixel", 1e6), "video": ("frame", 1.0), "structure": ("residue", 1.0)}
 
 
 def size_of(spec: Any, factor: int) -> tuple[int, ...] | None:
@@ -41,13 +40,6 @@ def size_of(spec: Any, factor: int) -> tuple[int, ...] | None:
     if spec.modality == "video":
         return 17 * factor, 128, 128
     return (60 * factor,) if factor < 60 else None
-
-
-def amount(spec: Any, size: tuple[int, ...]) -> float:
-    """Return how many units a signal has."""
-    if spec.modality == "audio":
-        return size[0] / float(spec.sample_rate)
-    return size[0] * size[1] / 1e6 if spec.modality == "image" else size[0]
 
 
 def measure(name: str, factor: int) -> dict[str, dict[str, float]]:
@@ -72,6 +64,8 @@ def measure(name: str, factor: int) -> dict[str, dict[str, float]]:
         calls["decode, " + ", ".join(f"{key}={value}" for key, value in options.items())] = lambda: tokenizer.decode(
             codes, **options
         )
+    _, scale = UNITS[spec.modality]
+    units = tokenizer.modality.amount(size, spec.sample_rate or 1.0) / scale  # of video at one frame a second
     results = {}
     for direction, call in calls.items():
         memory = PeakMemory("cpu")
@@ -80,18 +74,8 @@ def measure(name: str, factor: int) -> dict[str, dict[str, float]]:
         start = time.process_time()
         call()
         seconds = time.process_time() - start
-        results[direction] = {"seconds_a_unit": seconds / amount(spec, size), "bytes": memory.bytes}
+        results[direction] = {"seconds_a_unit": seconds / units, "bytes": memory.bytes}
     return results
-
-
-def measure_in_process(name: str, factor: int) -> dict[str, dict[str, float]]:
-    command = [sys.executable, __file__, name, "--measure", str(factor)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if result.returncode:
-        raise SystemExit(f"{name}, {factor} times: {result.stderr.strip()[-2000:]}")
-    found: dict[str, dict[str, float]] = json.loads(result.stdout.splitlines()[-1])
-    return found
 
 
 def markdown(results: dict[str, Any]) -> str:
@@ -106,7 +90,7 @@ def markdown(results: dict[str, Any]) -> str:
             found = [sizes[str(factor)][direction] if str(factor) in sizes else None for factor in FACTORS]
             growth = ["" if one is None else f"{one['seconds_a_unit'] / base:.2f}" for one in found[1:]]
             memory = ", ".join(f"{one['bytes'] / 2**20:.0f}" for one in found if one is not None)
-            unit = UNITS[results["modalities"][name]]
+            unit, _ = UNITS[results["modalities"][name]]
             lines.append(
                 f"| `{name}` | {direction} | {1000 * base:.3g} a {unit} | {growth[0]} | {growth[1]} | {memory} |"
             )
@@ -137,7 +121,7 @@ def main() -> None:
     results["modalities"] = {name: zoo.info(name).spec.modality for name in names}
     for name in names:
         factors = [factor for factor in FACTORS if size_of(zoo.info(name).spec, factor) is not None]
-        results["networks"][name] = {str(factor): measure_in_process(name, factor) for factor in factors}
+        results["networks"][name] = {str(factor): printed_by(__file__, name, "--measure", factor) for factor in factors}
         print(name, flush=True)
         arguments.json.write_text(json.dumps(results, indent=2) + "\n")
     print(markdown(results))

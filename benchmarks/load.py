@@ -19,15 +19,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from processes import printed_by  # beside this file
+
 DEFAULT = ("wavtokenizer-small-320-24k-4096", "wetok-imagenet-f16")
 COMMIT = "0" * 40
 WAYS = ("published", "copied published", "first", "converted", "copied converted")
@@ -109,14 +108,8 @@ def run(name: str, manifest: Path | None) -> dict[str, dict[str, float]]:
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        environment = os.environ | {"HF_HOME": folder, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
-        environment.pop("HF_HUB_CACHE", None)
-
-        def in_process(*arguments: str | Path) -> dict:
-            command = [sys.executable, __file__, *map(str, arguments)]
-            output = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
-            return json.loads(output.splitlines()[-1])
-
+        environment = {"HF_HOME": folder, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(home / "hub")}
+        in_process = partial(printed_by, __file__, threads=None, environment=environment)
         source = ["--manifest", manifest] if manifest else []
         published = Path(in_process("--write", name, home, *source))
         for way in WAYS:

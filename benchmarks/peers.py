@@ -21,15 +21,14 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent
+from processes import ROOT, printed_by  # beside this file
+
 RESULTS = ROOT / "benchmarks" / "results" / "peers.json"
 BATCHES = (1, 8)
 
@@ -349,19 +348,6 @@ def measure(peer: Peer, batch: int, rounds: int) -> dict[str, Any]:
     return results
 
 
-def measure_in_process(peer: Peer, batch: int, rounds: int) -> dict[str, Any] | None:
-    """Return the figures of `measure` in a process of its own; None, with the reason printed, if it fails."""
-    command = [sys.executable, __file__, "--only", peer.variant, "--measure", str(batch), "--rounds", str(rounds)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if result.returncode:
-        reason = result.stderr.strip()[-2000:] or f"ended with {result.returncode}"
-        print(f"{peer.variant}, batch {batch}: {reason}", file=sys.stderr)
-        return None
-    found: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
-    return found
-
-
 def geometric_mean(results: Mapping[str, Any]) -> float:
     logs = [math.log(case[way]["ratio"]) for case in results["cases"] for way in ("encode", "decode") if way in case]
     return math.exp(sum(logs) / len(logs))
@@ -413,10 +399,15 @@ def main() -> None:
     from zoo.bench.machine import machine_facts, versions
 
     results: dict[str, Any] = {"machine": machine_facts("cpu"), "versions": versions(), "cases": []}
+    has_failed = False
     for peer in chosen:
         for batch in arguments.batches:
-            case = measure_in_process(peer, batch, arguments.rounds)
-            if case is None:
+            options = ("--only", peer.variant, "--measure", batch, "--rounds", arguments.rounds)
+            try:
+                case = printed_by(__file__, *options)
+            except RuntimeError as error:  # of one case: the others are worth having
+                print(error, file=sys.stderr)
+                has_failed = True
                 continue
             results["cases"].append(case)
             for way in ("encode", "decode"):
@@ -424,6 +415,7 @@ def main() -> None:
                     print(f"{peer.variant} {way} batch {batch}: {case[way]['ratio']:.2f}", flush=True)
         arguments.json.write_text(json.dumps(results, indent=2) + "\n")
     print(markdown(results))
+    sys.exit(has_failed)
 
 
 if __name__ == "__main__":

@@ -14,20 +14,17 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from processes import printed_by  # beside this file
+
 SECONDS_PER_CASE = 1.5
 IMAGE = 256  # vectors
 ENVIRONMENT = {
-    "PYTHONPATH": str(ROOT),
-    "OMP_NUM_THREADS": "1",
     # Fixed, or they would depend on what a process happened to free before: page faults cost as much as FSQ.
     "MALLOC_MMAP_THRESHOLD_": str(2**25),
     "MALLOC_TRIM_THRESHOLD_": str(2**27),
@@ -270,11 +267,7 @@ def measure_in_process(case: Case, way: str) -> dict[str, float]:
     needed = 4 * case.vectors * case.codes * MATRICES.get((case.operation, way), 0)
     if needed > 0.6 * kernel_bytes("/proc/meminfo", "MemAvailable"):
         return {"does_not_fit_bytes": needed}
-    command = [sys.executable, __file__, "--measure", str(CASES.index(case)), way]
-    result = subprocess.run(command, env=os.environ | ENVIRONMENT, capture_output=True, text=True)
-    if result.returncode:
-        raise RuntimeError(f"{case.name}, {way}: {result.stderr}")
-    return json.loads(result.stdout.splitlines()[-1])
+    return printed_by(__file__, "--measure", CASES.index(case), way, environment=ENVIRONMENT)
 
 
 def cells(ours: dict[str, float], theirs: dict[str, float] | None) -> list[str]:

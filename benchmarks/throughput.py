@@ -17,16 +17,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent
+from processes import ROOT, printed_by  # beside this file
+
 RESULTS = ROOT / "benchmarks" / "results" / "throughput.json"
 NETWORKS = ("wavtokenizer-nano", "mimi-nano", "wetok-nano", "one-d-piece-nano", "fqgan-nano", "dplm2-nano")
 SECONDS_PER_CASE, LEAST_RUNS = 2.0, 3
@@ -98,17 +96,11 @@ def measure_call(call: Callable[[], object], batch: int) -> dict[str, float]:
 
 
 def measure_in_process(name: str, case: str) -> dict[str, dict[str, float]]:
-    command = [sys.executable, __file__, name, "--measure", case]
     with tempfile.TemporaryDirectory() as cache:
-        environment = os.environ | {
-            "PYTHONPATH": str(ROOT),
-            "OMP_NUM_THREADS": str(CASES[case].threads),
-            "TORCHINDUCTOR_CACHE_DIR": cache,
-        }
-        result = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if result.returncode:
-        raise SystemExit(f"{name}, {case}: {result.stderr.strip()[-2000:]}")
-    found: dict[str, dict[str, float]] = json.loads(result.stdout.splitlines()[-1])
+        environment = {"TORCHINDUCTOR_CACHE_DIR": cache}
+        found: dict[str, dict[str, float]] = printed_by(
+            __file__, name, "--measure", case, threads=CASES[case].threads, environment=environment
+        )
     return found
 
 

@@ -13,16 +13,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from processes import printed_by  # beside this file
+
 DEFAULT = ("cosmos-dv-4x8x8",)
 LIMIT, RATIO = 8 * 2**30, 1.1
-ENVIRONMENT = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
 def measure(name: str, operation: str, windows: int, height: int, width: int) -> dict[str, float]:
@@ -51,12 +49,6 @@ def peak() -> int:
     return 1024 * int(next(line for line in status if line.startswith("VmHWM")).split()[1])
 
 
-def in_process(*arguments: str | int) -> dict[str, float]:
-    command = [sys.executable, __file__, "--measure", *map(str, arguments)]
-    output = subprocess.run(command, env=os.environ | ENVIRONMENT, stdout=subprocess.PIPE, text=True, check=True).stdout
-    return json.loads(output.splitlines()[-1])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", default=DEFAULT, metavar="NAME", help=f"variants; without: {DEFAULT}")
@@ -76,7 +68,7 @@ def main() -> None:
 
     def row(name: str, operation: str, windows: int, height: int, width: int, limit: float) -> float:
         nonlocal within
-        result = in_process(name, operation, windows, height, width)
+        result = printed_by(__file__, "--measure", name, operation, windows, height, width)
         clip = f"{result['frames']} frames, {width} x {height}"
         sizes = (f"{size / 2**30:.2f} GiB" for size in (result["bytes"], limit))
         table.add_row(name, operation, clip, *sizes, f"{result['seconds']:.1f}")
