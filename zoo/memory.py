@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -46,14 +46,34 @@ def check_room(function: Callable[[Tensor], Tensor], x: Tensor, scale: int, what
         )
 
 
-def items_at_once(x: Tensor, scale: int, options: Mapping[str, Any]) -> int | None:
-    """Return how many items of `x` `[B, channels, ...]` are computed together: few large ones on the CPU; None: all.
+def in_groups(
+    function: Callable[[Tensor], Tensor],
+    windows: Sequence[Tensor],
+    scale: int,
+    options: Mapping[str, Any],
+    what: str | None,
+) -> list[Tensor]:
+    """Return `function` of each window `[B, channels, ...]`, of large items computed a few at a time on the CPU.
 
-    More of those are no faster, and need more memory. All are where an option may hold something of each item.
+    More of those are no faster there, and need more memory. All items of a window are computed together where an option
+    may hold something of each.
 
     Args:
-        scale: as of `check_room`. options: those of the call.
+        windows: of equal size, except that the last may be shorter.
+        scale, what: as of `check_room`, which is called for a group unless `what` is None.
+        options: those of the call.
     """
+    few = items_at_once(windows[0], scale, options)
+    if what is not None:
+        check_room(function, windows[0][:few], scale, what)
+    return [
+        function(x) if few is None or len(x) <= few else torch.cat([function(group) for group in x.split(few)])
+        for x in windows
+    ]
+
+
+def items_at_once(x: Tensor, scale: int, options: Mapping[str, Any]) -> int | None:
+    """Return how many items are computed together; None: all."""
     if x.device.type != "cpu" or torch.compiler.is_compiling() or not all(map(is_number, options.values())):
         return None
     return max(1, AT_ONCE // (scale * x[0, 0].numel()))
@@ -61,11 +81,6 @@ def items_at_once(x: Tensor, scale: int, options: Mapping[str, Any]) -> int | No
 
 def is_number(option: Any) -> bool:
     return option is None or isinstance(option, int | float)
-
-
-def in_groups(function: Callable[[Tensor], Tensor], x: Tensor, few: int | None) -> Tensor:
-    """Return `function(x)`, computed for `few` items at a time."""
-    return function(x) if few is None or len(x) <= few else torch.cat([function(group) for group in x.split(few)])
 
 
 def peak_bytes(function: Callable[[Tensor], Tensor], x: Tensor) -> int:

@@ -15,7 +15,7 @@ from zoo.codes.checks import check_layout
 from zoo.errors import InputError, shown
 from zoo.hub import HubMixin
 from zoo.layers.onednn import Quick
-from zoo.memory import check_room, in_groups, items_at_once
+from zoo.memory import in_groups
 from zoo.modalities import Batch, Modality
 from zoo.modalities.base import as_lengths
 from zoo.parts import Part
@@ -181,10 +181,8 @@ class Tokenizer(Quick, HubMixin):
         latent = self.embed(self._first_codes(codes, options, size), size)
         windows = (latent,) if window is None else latent.split(self.spec.code_length(window, window), dim=2)
         scale = self.spec.channels * math.prod(self.spec.downsample)
-        few = items_at_once(windows[0], scale, options)
-        if "chunk_seconds" not in self.decode_options:
-            check_room(signal_of, windows[0][:few], scale, f"{self.spec.name}: decoding codes of")
-        parts = [in_groups(signal_of, part, few)[:, :, :window] for part in windows]
+        what = None if "chunk_seconds" in self.decode_options else f"{self.spec.name}: decoding codes of"
+        parts = [part[:, :, :window] for part in in_groups(signal_of, windows, scale, options, what)]
         signal = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
         absent = signal.isnan() if options.get("mask") is not None else False  # what a mask leaves out is NaN
         largest = self.modality.largest_decoded
@@ -226,8 +224,9 @@ class Tokenizer(Quick, HubMixin):
             InputError: a system without such features, an option that it lacks, or codes as in `decode`.
         """
         if self.teacher_features is None:
-            what = "no features of a teacher; embed(codes) is what its decoder receives"
-            raise InputError(f"{self.spec.name} has {what}")
+            raise InputError(
+                f"{self.spec.name} has no features of a teacher; embed(codes) is what its decoder receives"
+            )
         self._check_names(options, (), "features")
         return self.to_features(self.embed(self._first_codes(codes, options)))
 
@@ -384,7 +383,9 @@ class Tokenizer(Quick, HubMixin):
         options = {name: number for name, number in given.items() if number is not None}
         self._check_names(options, self.encode_options, "encode")
         partial = self.spec.partial
-        return {name: value for name, value in options.items() if partial and partial.check(value) != partial.default}
+        return {
+            name: number for name, number in options.items() if partial and partial.check(number) != partial.default
+        }
 
     @property
     def device(self) -> torch.device:
@@ -403,14 +404,14 @@ class Tokenizer(Quick, HubMixin):
     def _encode_equal(self, x: Tensor, window: int | None, number: int | None, options: dict[str, Any]) -> Tensor:
         def codes_of(part: Tensor) -> Tensor:
             z = self.to_latent(self._normalize(self._pad(part)), **options)
-            z = z[:, :, :number] if self.spec.tail_drop else z
+            if self.spec.tail_drop:
+                z = z[:, :, :number]
             return self.quantize(z, number if self.spec.residual else None, number if self.spec.scales else None)
 
         windows = self.modality.windows(x, window)
-        few = items_at_once(windows[0], self.spec.channels, options)
-        if "chunk_seconds" not in self.encode_options:  # which bounds what is computed at once
-            check_room(codes_of, windows[0][:few], self.spec.channels, f"{self.spec.name}: encoding")
-        return torch.cat([in_groups(codes_of, part, few) for part in windows], dim=2)
+        # `chunk_seconds` bounds what is computed at once.
+        what = None if "chunk_seconds" in self.encode_options else f"{self.spec.name}: encoding"
+        return torch.cat(in_groups(codes_of, windows, self.spec.channels, options, what), dim=2)
 
     def _take_number(self, options: dict[str, Any], partial: PartialCodes | None) -> int | None:
         """Remove from the options how many of the first codes are wanted, and return it; None: all are needed."""
