@@ -11,7 +11,7 @@ from torch import nn
 import zoo
 from zoo.layers import onednn
 
-pytestmark = pytest.mark.skipif(not onednn.IS_THERE, reason="PyTorch multiplies by oneDNN on x86 alone")
+by_onednn = pytest.mark.skipif(not onednn.IS_THERE, reason="PyTorch multiplies by oneDNN on x86 alone")
 
 
 def random(*size):
@@ -35,6 +35,7 @@ def test_a_linear_map_has_the_values_of_pytorch(shape, bias):
     close(onednn.linear(x, weight, bias), F.linear(x, weight, bias))
 
 
+@by_onednn
 @pytest.mark.parametrize("width", [65, 384, 385, 768, 1300])
 def test_what_a_row_becomes_does_not_depend_on_the_others(width):
     x, weight, bias = random(300, width), random(130, width), random(130)
@@ -58,6 +59,7 @@ def test_a_convolution_of_one_step_has_the_values_of_pytorch(channels, batch, bi
         close(onednn.conv1d(signal, weight, bias), F.conv1d(signal, weight, bias))
 
 
+@by_onednn
 def test_an_item_has_the_same_values_alone_and_in_a_batch():
     x, weight, bias = random(4, 48, 90), random(64, 48, 1), random(64)
     assert torch.equal(onednn.conv1d(x, weight, bias)[2:3], onednn.conv1d(x[2:3], weight, bias))
